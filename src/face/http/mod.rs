@@ -1,0 +1,3 @@
+//! HTTP: one connection machine for everything that speaks it.
+
+pub mod settings;

@@ -1,0 +1,200 @@
+//! The contract between a driver and the sans-I/O object it runs.
+//!
+//! A relay shard is a [`Machine`]; io_uring and epoll (later a simulator) are drivers of the
+//! same object. A machine reads no clock, no file and no socket. The loop of every driver:
+//!
+//! 1. Read the clock once: `now`.
+//! 2. For everything that happened, call [`Machine::handle`] with one [`Input`].
+//! 3. Call [`Machine::poll`] with the empty [`Outbox`]; carry out each [`Output`] in order.
+//!    Every `Send` is answered by exactly one `Sent` or `Blocked` (step 2) before the machine
+//!    may send on that connection again. Repeat 3 until `poll` adds nothing.
+//! 4. Sleep until something happens or [`Machine::next_deadline`] passes. A driver never sleeps
+//!    longer than one second, so that its progress counter moves.
+//! 5. Go to 1.
+//!
+//! Life of a connection: one `Accepted`, then any number of `Received`, `Sent`, `Blocked`,
+//! `Writable`, then exactly one `Closed`, also after the machine's own `Close`. After `Closed`
+//! the [`ConnId`] never comes back. Outputs for a connection that is already closed are ignored
+//! by the driver: the machine may not have been told yet.
+
+use std::net::SocketAddr;
+
+use crate::base::ids::{ConnId, ListenerId, ShardId, StreamSlot};
+use crate::base::payload::Payload;
+use crate::base::time::{Mono, Now};
+
+/// A sans-I/O object that a driver runs: a relay shard, later a viewer's node.
+pub trait Machine {
+    /// What machines of one process send each other.
+    type Mail: Send + 'static;
+
+    /// Takes one event. The input is borrowed: a machine keeps nothing of it.
+    fn handle(&mut self, now: Now, input: Input<'_, Self::Mail>);
+
+    /// Adds what is to be done to `out`, up to its capacity. Called until it adds nothing.
+    fn poll(&mut self, now: Now, out: &mut Outbox<Self::Mail>);
+
+    /// When `poll` must be called even if nothing happens; `None` if never.
+    fn next_deadline(&self) -> Option<Mono>;
+}
+
+/// Something that happened, told by the driver.
+#[derive(Debug)]
+pub enum Input<'a, M> {
+    /// A connection came in.
+    Accepted {
+        /// Its id from now on.
+        conn: ConnId,
+        /// The socket that it came through.
+        listener: ListenerId,
+        /// The other end's address.
+        peer: SocketAddr,
+    },
+    /// Bytes arrived. Never empty.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// The bytes, valid during the call only.
+        data: &'a [u8],
+    },
+    /// The kernel took the first `n` bytes of the last `Send`; `n` may be less than asked for.
+    Sent {
+        /// The connection.
+        conn: ConnId,
+        /// Bytes taken, at least 1.
+        n: usize,
+    },
+    /// The kernel took nothing of the last `Send`; `Writable` follows when it would.
+    Blocked {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A connection that was `Blocked` can take bytes again.
+    Writable {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// The connection is gone. The last event of its id.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        why: Closed,
+    },
+    /// Mail from another machine, or from itself.
+    Mail(M),
+    /// A stream that this machine serves has grown (see [`Output::Head`]).
+    Head {
+        /// Its place in the registry.
+        stream: StreamSlot,
+    },
+    /// The process is to end: finish what is open. The driver stops when the last connection
+    /// is closed, or after a grace period.
+    Drain,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The machine asked for it.
+    Local,
+    /// The other end closed, or closed its sending half.
+    Eof,
+    /// The other end reset the connection.
+    Reset,
+    /// The kernel gave up: no answer from the other end.
+    TimedOut,
+    /// Any other error of the socket.
+    Error,
+}
+
+/// Something to be done by the driver.
+#[derive(Debug)]
+pub enum Output<M> {
+    /// Send the two parts, one after the other, as one write that does not block.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// Handles on the bytes; the driver keeps neither beyond the call that submits them.
+        parts: [Payload; 2],
+    },
+    /// Set the most unsent bytes that the kernel may hold for this connection
+    /// (`TCP_NOTSENT_LOWAT`), so that a slow reader's lag stays visible.
+    Backlog {
+        /// The connection.
+        conn: ConnId,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Send FIN and go on receiving: lets the other end read a response before the close.
+    Shutdown {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Close the connection now. `Closed` follows.
+    Close {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Mail to another machine of the process (or to itself), in order, never lost.
+    Mail {
+        /// The machine's shard.
+        shard: ShardId,
+        /// What to tell it.
+        mail: M,
+    },
+    /// Tell the machine of `shard` that `stream` has grown. Many may fuse into one.
+    Head {
+        /// The machine's shard.
+        shard: ShardId,
+        /// The stream's place in the registry.
+        stream: StreamSlot,
+    },
+}
+
+/// A reused list of outputs with a fixed capacity: what one round of [`Machine::poll`] may add.
+#[derive(Debug)]
+pub struct Outbox<M> {
+    items: Vec<Output<M>>,
+    capacity: usize,
+}
+
+impl<M> Outbox<M> {
+    /// An outbox that holds `capacity` outputs. The only allocation it ever makes.
+    #[must_use]
+    pub fn new(capacity: usize) -> Outbox<M> {
+        Outbox { items: Vec::with_capacity(capacity), capacity }
+    }
+
+    /// Whether another output fits. A machine asks before it takes work from its own queues.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.items.len() < self.capacity
+    }
+
+    /// Adds an output.
+    ///
+    /// # Panics
+    /// If the outbox is full: the machine did not ask [`Outbox::has_room`].
+    pub fn push(&mut self, output: Output<M>) {
+        assert!(self.has_room(), "outbox is full");
+        self.items.push(output);
+    }
+
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The outputs in order, for the driver.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Output<M>] {
+        &self.items
+    }
+
+    /// Takes the outputs out in order, keeping the memory.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Output<M>> {
+        self.items.drain(..)
+    }
+}

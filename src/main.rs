@@ -1,0 +1,3 @@
+//! The `headwater` binary: everything is in the library, so that tests can reach it.
+
+fn main() {}

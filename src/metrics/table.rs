@@ -1,0 +1,123 @@
+//! The table: every series that a shard can move, with its family, help and labels.
+//!
+//! Names follow the Prometheus conventions: one prefix, base units, counters end in `_total`
+//! (which the encoder adds). A series that cannot move is not in here.
+
+/// Whether a series only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; exposed with `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One series.
+#[derive(Clone, Copy, Debug)]
+pub struct Series {
+    /// Its cell in a shard's block.
+    pub cell: Cell,
+    /// The family's name, without `_total`.
+    pub family: &'static str,
+    /// One line for the reader of a dashboard.
+    pub help: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// Fixed labels.
+    pub labels: &'static [(&'static str, &'static str)],
+    /// Whether each shard's value is shown with a `shard` label, or only their sum.
+    pub per_shard: bool,
+}
+
+macro_rules! table {
+    ($( $cell:ident: $kind:ident $family:literal { $($label:ident = $value:literal),* } $(@ $scope:ident)? $help:literal; )*) => {
+        /// A cell of a shard's block: the name of a series in code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs, reason = "the help text of each series is in the table")]
+        pub enum Cell { $( $cell ),* }
+
+        /// Every series, families together.
+        pub const TABLE: &[Series] = &[ $( Series {
+            cell: Cell::$cell,
+            family: $family,
+            help: $help,
+            kind: Kind::$kind,
+            labels: &[ $( (stringify!($label), $value) ),* ],
+            per_shard: table!(@scope $($scope)?),
+        } ),* ];
+
+        /// Cells in a block.
+        pub const CELLS: usize = TABLE.len();
+    };
+    (@scope shard) => { true };
+    (@scope) => { false };
+}
+
+table! {
+    EgressHttpBytes: Counter "headwater_egress_bytes" { face = "http" } "Stream bytes that the kernel accepted for viewers.";
+    HttpViewers: Gauge "headwater_viewers" { face = "http" } "Viewers being served.";
+    HttpConnections: Gauge "headwater_connections" {} @shard "Open connections, viewers and publishers included.";
+    HttpSkips: Counter "headwater_viewer_skips" { face = "http" } "Jumps of slow viewers to the newest access point.";
+    ClosedEof: Counter "headwater_sessions_closed" { face = "http", reason = "left" } "Viewer sessions that ended, by reason.";
+    ClosedReset: Counter "headwater_sessions_closed" { face = "http", reason = "reset" } "Viewer sessions that ended, by reason.";
+    ClosedSlow: Counter "headwater_sessions_closed" { face = "http", reason = "slow" } "Viewer sessions that ended, by reason.";
+    ClosedStalled: Counter "headwater_sessions_closed" { face = "http", reason = "stalled" } "Viewer sessions that ended, by reason.";
+    ClosedStreamEnded: Counter "headwater_sessions_closed" { face = "http", reason = "stream_ended" } "Viewer sessions that ended, by reason.";
+    ClosedDrain: Counter "headwater_sessions_closed" { face = "http", reason = "drain" } "Viewer sessions that ended, by reason.";
+    Http2xx: Counter "headwater_http_responses" { code = "2xx" } "HTTP responses begun, by class of status.";
+    Http4xx: Counter "headwater_http_responses" { code = "4xx" } "HTTP responses begun, by class of status.";
+    Http5xx: Counter "headwater_http_responses" { code = "5xx" } "HTTP responses begun, by class of status.";
+    HttpBad: Counter "headwater_http_bad_requests" {} "Requests that were no HTTP, too large or too slow.";
+    RejectedAddress: Counter "headwater_admission_rejected" { reason = "address" } "Sessions refused, by reason.";
+    RejectedViewers: Counter "headwater_admission_rejected" { reason = "viewers" } "Sessions refused, by reason.";
+    RejectedConnections: Counter "headwater_admission_rejected" { reason = "connections" } "Sessions refused, by reason.";
+    RejectedMemory: Counter "headwater_admission_rejected" { reason = "memory" } "Sessions refused, by reason.";
+    RejectedKey: Counter "headwater_admission_rejected" { reason = "key" } "Sessions refused, by reason.";
+    RejectedBusy: Counter "headwater_admission_rejected" { reason = "publisher" } "Sessions refused, by reason.";
+    Publishers: Gauge "headwater_publishers" {} "Publishers connected.";
+    Takeovers: Counter "headwater_publisher_takeovers" {} "Publishers that replaced a silent one with the same key.";
+    PublishersVanished: Counter "headwater_publishers_vanished" {} "Publishers closed because nothing came from them.";
+    RingStarved: Counter "headwater_ring_starved" {} "Times that incoming data was dropped because no slab was free.";
+    RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
+    Overtaken: Counter "headwater_viewers_overtaken" {} "Times that a viewer's place had left the window.";
+    FlushRounds: Counter "headwater_flush_rounds" {} @shard "Rounds in which a shard sent a stream's new bytes to its viewers.";
+    Sends: Counter "headwater_sends" {} @shard "Writes handed to the kernel for viewers.";
+    SendsBlocked: Counter "headwater_sends_blocked" {} @shard "Writes of which the kernel took nothing.";
+    Wakeups: Counter "headwater_shard_wakeups" {} @shard "Times that another thread woke a sleeping shard.";
+    LoopRounds: Counter "headwater_shard_rounds" {} @shard "Rounds of a shard's loop; a stuck shard shows as a constant.";
+    BusyNanos: Counter "headwater_shard_busy_nanoseconds" {} @shard "Time that a shard spent working, not waiting.";
+    MailRetries: Counter "headwater_mail_retries" {} @shard "Times that another shard's mailbox was full and mail had to wait.";
+    AcceptErrorsExhausted: Counter "headwater_accept_failures" { class = "exhausted" } "Accepts that failed, by class.";
+    AcceptErrorsOther: Counter "headwater_accept_failures" { class = "other" } "Accepts that failed, by class.";
+    IoEnters: Counter "headwater_io_enters" {} @shard "Waits and submissions: io_uring_enter or epoll_wait calls.";
+    IoEvents: Counter "headwater_io_events" {} @shard "Completions or readiness events handled.";
+    UringSubmissions: Counter "headwater_uring_submissions" {} @shard "Entries submitted to io_uring; zero under epoll.";
+    UringEnobufs: Counter "headwater_uring_enobufs" {} @shard "Receives that found no provided buffer.";
+    UringOverflow: Counter "headwater_uring_cq_overflow" {} @shard "Times that the completion queue had overflowed.";
+    UringRearms: Counter "headwater_uring_rearms" {} @shard "Multishot operations that ended and were armed again.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_together_and_agree() {
+        let mut done: Vec<&str> = Vec::new();
+        let mut last: Option<&Series> = None;
+        for (index, series) in TABLE.iter().enumerate() {
+            assert_eq!(series.cell as usize, index);
+            assert!(!series.family.ends_with("_total"), "{}: the encoder adds it", series.family);
+            match last {
+                Some(l) if l.family == series.family => {
+                    assert_eq!((l.help, l.kind), (series.help, series.kind), "{}", l.family);
+                    assert_ne!(l.labels, series.labels, "{}: the same series twice", l.family);
+                }
+                _ => assert!(!done.contains(&series.family), "{} is scattered", series.family),
+            }
+            done.push(series.family);
+            last = Some(series);
+        }
+    }
+}

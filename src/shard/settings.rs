@@ -1,0 +1,16 @@
+//! What an operator can choose about the work of a shard.
+
+use std::time::Duration;
+
+/// Settings of a shard.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How far a viewer may fall behind before it jumps to the newest access point.
+    pub max_lag: Duration,
+    /// Jumps in one minute after which a viewer is closed as too slow.
+    pub max_jumps: u32,
+    /// How long a viewer's connection may take nothing at all before it is closed.
+    pub stall_timeout: Duration,
+    /// The shortest time between two rounds in which a stream's new bytes are sent.
+    pub flush_interval: Duration,
+}
