@@ -19,9 +19,12 @@
 //! io_uring and epoll, with equal rights.
 
 pub mod base;
+pub mod cli;
+pub mod config;
 pub mod face;
 #[allow(unsafe_code, reason = "the only code of the data path that touches the OS")]
 pub mod io;
 pub mod metrics;
+pub mod node;
 pub mod registry;
 pub mod shard;

@@ -1,0 +1,141 @@
+//! What was typed, key by key: nothing checked but the type, nothing filled in.
+//!
+//! Every field is an Option, also the flags: so a layer that does not mention a key leaves the
+//! layer below as it is.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
+use toml::Spanned;
+
+/// A value that may be a word or a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mixed {
+    /// A whole number.
+    Number(i64),
+    /// Anything in quotes.
+    Text(String),
+}
+
+/// One publish key as typed.
+#[derive(Clone, Debug)]
+pub enum PublishKey {
+    /// `"sha256:<hex>"`
+    Hash(String),
+    /// `{ sha256 = "<hex>", streams = ["a"] }`
+    Table(KeyTable),
+}
+
+/// The table form of one publish key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyTable {
+    /// The hash.
+    pub sha256: Spanned<String>,
+    /// The streams; absent: all.
+    #[serde(default)]
+    pub streams: Vec<Spanned<String>>,
+}
+
+/// A list of strings, each with its place.
+pub type List = Vec<Spanned<String>>;
+
+/// Defines the sections, the whole of them, and how one layer covers another.
+macro_rules! sections {
+    ($($section:ident: $Section:ident { $($key:ident: $Type:ty),* $(,)? })*) => {
+        /// A whole configuration as typed.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Raw {
+            $(
+                #[doc = concat!("`[", stringify!($section), "]`")]
+                pub $section: $Section,
+            )*
+        }
+
+        impl Raw {
+            /// Lays `upper` over this one: what it mentions covers what was here.
+            pub fn cover(&mut self, upper: Raw) {
+                $($(
+                    if upper.$section.$key.is_some() {
+                        self.$section.$key = upper.$section.$key;
+                    }
+                )*)*
+            }
+        }
+
+        $(
+            #[doc = concat!("`[", stringify!($section), "]` as typed.")]
+            #[derive(Debug, Default, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $Section {
+                $(
+                    #[doc = concat!("`", stringify!($section), ".", stringify!($key), "`")]
+                    pub $key: Option<Spanned<$Type>>,
+                )*
+            }
+        )*
+    };
+}
+
+sections! {
+    listen: Listen { http: String, control: String }
+    cores: Cores { shards: Mixed, pin: bool, io_driver: String }
+    memory: Memory { arena: Mixed }
+    streams: Streams { max: i64, window: String, memory: Mixed, linger: String }
+    viewers: Viewers { max_lag: String, max_jumps_per_minute: i64, stall_timeout: String }
+    publish: Publish { keys: Vec<Spanned<PublishKey>>, silence: String }
+    limits: Limits {
+        viewers: i64,
+        connections: Mixed,
+        per_address: i64,
+        exempt: List,
+        request_timeout: String,
+        head_bytes: i64,
+        header_lines: i64,
+    }
+    proxy: Proxy { trusted: List }
+    http: Http { cors: String }
+    state: State { dir: String }
+    log: Log { format: String, level: String }
+    ready: Ready { file: String }
+}
+
+impl<'de> Deserialize<'de> for Mixed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Mixed, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Mixed;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an integer")
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Mixed, E> {
+                Ok(Mixed::Number(number))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Mixed, E> {
+                Ok(Mixed::Text(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublishKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PublishKey, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = PublishKey;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string \"sha256:...\" or a table { sha256, streams }")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<PublishKey, E> {
+                Ok(PublishKey::Hash(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PublishKey, A::Error> {
+                KeyTable::deserialize(MapAccessDeserializer::new(map)).map(PublishKey::Table)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

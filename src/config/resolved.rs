@@ -1,0 +1,122 @@
+//! What the process runs on: every value checked, every default filled in.
+//!
+//! An `Option` here means that the operator chose to have none, never that nobody chose.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::face;
+use crate::registry;
+use crate::shard;
+
+/// How often new bytes of a stream are sent at most. Not yet a choice: the load will steer it.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[cores]`
+    pub cores: Cores,
+    /// Bytes of the arena, at least 8 MiB.
+    pub arena: u64,
+    /// Connections of the whole process. The node resolves `Auto`, for it knows the limit of
+    /// open files, and passes the number to [`Config::registry`].
+    pub connections: Choice<usize>,
+    /// What the HTTP face is told.
+    pub http: face::http::settings::Settings,
+    /// What a shard is told.
+    pub shard: shard::settings::Settings,
+    /// Where what outlives the process is kept.
+    pub state_dir: Option<PathBuf>,
+    /// `[log]`
+    pub log: Log,
+    /// The file that is written when every socket is bound.
+    pub ready_file: Option<PathBuf>,
+    /// Complete but for the number of connections.
+    pub(super) registry: registry::settings::Settings,
+}
+
+impl Config {
+    /// What the registry is told, with the number of connections that the node settled on.
+    #[must_use]
+    pub fn registry(&self, connections: usize) -> registry::settings::Settings {
+        let mut settings = self.registry.clone();
+        settings.limits.connections = connections;
+        settings
+    }
+}
+
+/// A number that the operator fixed, or that the node finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice<T> {
+    /// The node finds out.
+    Auto,
+    /// The operator's choice.
+    Fixed(T),
+}
+
+impl<T> Choice<T> {
+    /// The operator's choice, or else `auto()`.
+    pub fn fixed_or(self, auto: impl FnOnce() -> T) -> T {
+        match self {
+            Choice::Auto => auto(),
+            Choice::Fixed(value) => value,
+        }
+    }
+}
+
+/// Where connections come in. Port 0: the system chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    /// Viewers and publishers.
+    pub http: SocketAddr,
+    /// Metrics, health and the JSON API.
+    pub control: SocketAddr,
+}
+
+/// How the work is spread over cores.
+#[derive(Clone, Copy, Debug)]
+pub struct Cores {
+    /// Number of shards, 1 to 256. `Auto`: one per available core.
+    pub shards: Choice<usize>,
+    /// Whether each shard stays on a core of its own.
+    pub pin: bool,
+    /// Which driver runs the shards.
+    pub io_driver: IoDriver,
+}
+
+/// Which driver runs the shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoDriver {
+    /// io_uring where it works, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// What is reported, and how.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The form.
+    pub format: LogFormat,
+    /// Directives for `tracing_subscriber::EnvFilter`, checked.
+    pub level: String,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Journald where systemd has connected it, else text.
+    Auto,
+    /// Lines for people, on stdout.
+    Text,
+    /// One JSON object per line, on stdout.
+    Json,
+    /// The journal's own protocol.
+    Journald,
+}
