@@ -58,7 +58,7 @@ fn new() -> Result<String, String> {
     Ok(format!(
         "key:    {key}\n\
          config: keys = [\"sha256:{hash}\"]\n\
-         Give the key to the broadcaster, it is not shown again; the config line belongs in [publish].\n"
+         Give the key to the broadcaster: it is not shown again. The line belongs in [publish].\n"
     ))
 }
 

@@ -19,9 +19,9 @@ use crate::config::resolved::{
 };
 use crate::config::sources::{Layers, Source, allowed};
 use crate::config::table;
-use crate::face;
+use crate::face::http::settings::Settings as Http;
 use crate::registry::settings::{KeySetting, Limits, Network, Settings as Registry};
-use crate::shard;
+use crate::shard::settings::Settings as Shard;
 
 /// The smallest arena in bytes: below, not even one stream of a few Mbit/s has its window.
 const ARENA_MIN: u64 = 8 << 20;
@@ -224,7 +224,7 @@ fn keys(r: &mut Reader<'_>, raw: &Raw) -> Option<Vec<KeySetting>> {
     Some(keys)
 }
 
-fn http(r: &mut Reader<'_>, raw: &Raw) -> Option<face::http::settings::Settings> {
+fn http(r: &mut Reader<'_>, raw: &Raw) -> Option<Http> {
     let l = &raw.limits;
     let request_timeout =
         r.get("limits.request_timeout", &l.request_timeout, |t| time("1s", "10m", t));
@@ -233,7 +233,7 @@ fn http(r: &mut Reader<'_>, raw: &Raw) -> Option<face::http::settings::Settings>
     let trusted = r.networks("proxy.trusted", &raw.proxy.trusted);
     let cors = r.get("http.cors", &raw.http.cors, |t| origin(t));
     let silence = r.get("publish.silence", &raw.publish.silence, |t| time("500ms", "3s", t));
-    Some(face::http::settings::Settings {
+    Some(Http {
         request_timeout: request_timeout?,
         head_bytes: head_bytes?,
         header_lines: header_lines?,
@@ -243,13 +243,13 @@ fn http(r: &mut Reader<'_>, raw: &Raw) -> Option<face::http::settings::Settings>
     })
 }
 
-fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<shard::settings::Settings> {
+fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
     const JUMPS: &str = "viewers.max_jumps_per_minute";
     let v = &raw.viewers;
     let max_lag = r.get("viewers.max_lag", &v.max_lag, |t| time("500ms", "1h", t));
     let max_jumps = r.get(JUMPS, &v.max_jumps_per_minute, |t| number(1..=1000, *t));
     let stall_timeout = r.get("viewers.stall_timeout", &v.stall_timeout, |t| time("1s", "1h", t));
-    Some(shard::settings::Settings {
+    Some(Shard {
         max_lag: max_lag?,
         max_jumps: u32::try_from(max_jumps?).ok()?,
         stall_timeout: stall_timeout?,

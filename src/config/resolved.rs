@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::face;
-use crate::registry;
-use crate::shard;
+use crate::face::http::settings::Settings as Http;
+use crate::registry::settings::Settings as Registry;
+use crate::shard::settings::Settings as Shard;
 
 /// How often new bytes of a stream are sent at most. Not yet a choice: the load will steer it.
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
@@ -26,9 +26,9 @@ pub struct Config {
     /// open files, and passes the number to [`Config::registry`].
     pub connections: Choice<usize>,
     /// What the HTTP face is told.
-    pub http: face::http::settings::Settings,
+    pub http: Http,
     /// What a shard is told.
-    pub shard: shard::settings::Settings,
+    pub shard: Shard,
     /// Where what outlives the process is kept.
     pub state_dir: Option<PathBuf>,
     /// `[log]`
@@ -36,13 +36,13 @@ pub struct Config {
     /// The file that is written when every socket is bound.
     pub ready_file: Option<PathBuf>,
     /// Complete but for the number of connections.
-    pub(super) registry: registry::settings::Settings,
+    pub(super) registry: Registry,
 }
 
 impl Config {
     /// What the registry is told, with the number of connections that the node settled on.
     #[must_use]
-    pub fn registry(&self, connections: usize) -> registry::settings::Settings {
+    pub fn registry(&self, connections: usize) -> Registry {
         let mut settings = self.registry.clone();
         settings.limits.connections = connections;
         settings
