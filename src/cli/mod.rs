@@ -75,15 +75,16 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_key() {
         let flags: Vec<_> = KEYS.iter().map(|key| key.flag).filter(|f| !f.is_empty()).collect();
-        let words = flags.iter().flat_map(|flag| [*flag, "x"]);
-        let words = ["headwater", "relay"].into_iter().chain(words);
+        let words = flags.iter().map(|flag| format!("{flag}=value of {flag}"));
+        let words = ["headwater", "relay"].into_iter().map(str::to_owned).chain(words);
         let Command::Relay(args) = Args::try_parse_from(words).unwrap().command else {
             panic!("not the relay");
         };
-        let mut given: Vec<_> = args.overrides().into_iter().map(|given| given.flag).collect();
-        given.sort_unstable();
-        let mut want = flags;
-        want.sort_unstable();
-        assert_eq!(given, want);
+        let given = args.overrides();
+        assert_eq!(given.len(), flags.len());
+        for flag in flags {
+            let value = given.iter().find(|given| given.flag == flag).map(|given| &given.value);
+            assert_eq!(value, Some(&format!("value of {flag}")));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Four sources in rising order of strength: the defaults in [`table`], the file, the
 //! environment (`HEADWATER_SECTION_KEY`), the flags. [`sources`] lays them over each other as
-//! [`raw::Raw`]; [`resolve`] checks the result and makes a [`Config`] of it; [`print`] writes it
+//! `raw::Raw`; `resolve` checks the result and makes a [`Config`] of it; [`mod@print`] writes it
 //! back as a commented file. Nothing below this module sees a file or a variable: lower modules
 //! define their own `settings` and get them filled in.
 #![forbid(unsafe_code)]

@@ -52,7 +52,9 @@ fn describe(origin: &Origin, file: Option<&File>) -> String {
     match (&origin.source, file) {
         (Source::File, Some(file)) => {
             let before = file.text.get(..origin.span.start).unwrap_or_default();
-            format!("{}:{}", file.name, before.matches('\n').count() + 1)
+            // Whatever a file is called, a comment stays one line.
+            let name = file.name.escape_debug();
+            format!("{name}:{}", before.matches('\n').count() + 1)
         }
         (Source::Default | Source::File, _) => "default".to_owned(),
         (Source::Variable(name), _) => format!("environment: {name}"),

@@ -1,6 +1,6 @@
 //! The four sources, laid over each other: defaults, file, environment, flags.
 //!
-//! Each source is one or more small TOML documents that the same [`Raw`] reads. For every key it
+//! Each source is one or more small TOML documents that the same `Raw` reads. For every key it
 //! is kept where its value came from and what was typed there, for errors and for the manual.
 
 use std::collections::BTreeMap;
