@@ -25,3 +25,4 @@ pub mod io;
 pub mod metrics;
 pub mod registry;
 pub mod shard;
+pub mod wire;
