@@ -71,3 +71,26 @@ impl Output {
         self.parts[0].len() + self.parts[1].len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_response_goes_out_in_order_in_bounded_writes() {
+        let body: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let mut output = Output::default();
+        output.push(Bytes::from_static(b"head"), Bytes::from(body.clone()));
+        let mut wire = Vec::new();
+        while let Some(parts) = output.next_send() {
+            let write: Vec<u8> = parts.iter().flat_map(|p| p.as_slice().to_vec()).collect();
+            assert!(!write.is_empty() && write.len() <= SEND_MAX);
+            // Every write is short by a third.
+            let n = write.len() - write.len() / 3;
+            wire.extend_from_slice(&write[..n]);
+            output.on_sent(n);
+        }
+        assert!(output.is_empty());
+        assert_eq!(wire, [b"head", &body[..]].concat());
+    }
+}

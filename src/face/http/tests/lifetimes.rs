@@ -164,3 +164,23 @@ fn a_broken_unwanted_body_closes_before_or_after_the_response() {
     assert_eq!(after.statuses(), [404]);
     assert_eq!(after.wishes, [SocketWish::Close]);
 }
+
+#[test]
+fn nothing_is_held_once_the_last_response_is_queued() {
+    for request in ["GET /live/a.ts HTTP/1.0\r\n\r\n", "GET /x HTTP/1.0\r\n\r\n"] {
+        let mut probe = Probe::new(Shard::Thinks);
+        let mut data = request.as_bytes().to_vec();
+        data.extend_from_slice(&[b'a'; 4000]);
+        // Nothing is sent yet.
+        probe.conn.handle_received(probe.now, &data, &mut |_| {});
+        probe.poll();
+        probe.conn.refuse(probe.now, &Refusal::new(404, "no such stream"));
+        probe.conn.handle_received(probe.now, &data, &mut |_| {});
+        assert!(probe.conn.memory() < size_of::<Connection>() + 400, "{request:?}");
+        probe.pump();
+        assert_eq!(probe.statuses(), [404]);
+    }
+    let mut waiting = Probe::new(Shard::Thinks);
+    waiting.receive(b"GET /live/a.ts HTTP/1.0\r\n\r\n").receive(&[b'a'; 4000]);
+    assert_eq!(waiting.conn.memory(), size_of::<Connection>());
+}
