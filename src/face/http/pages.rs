@@ -16,6 +16,7 @@ pub struct Asset {
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 
 macro_rules! assets {
     ($( $path:literal $file:literal $content_type:ident; )*) => {
@@ -36,6 +37,9 @@ assets! {
     "/assets/ts.js" "ts.js" SCRIPT;
     "/assets/mp4.js" "mp4.js" SCRIPT;
     "/assets/codecs.js" "codecs.js" SCRIPT;
+    "/assets/remux.js" "remux.js" SCRIPT;
+    "/assets/sink.js" "sink.js" SCRIPT;
+    "/assets/icon.svg" "icon.svg" SVG;
 }
 
 /// The entity tags, in the order of the table. Hashed once, when the first page is asked for.
@@ -83,5 +87,19 @@ mod tests {
             assert!(tag.starts_with('"') && tag.ends_with('"'));
             assert!(!asset.bytes.is_empty(), "{}", asset.path);
         }
+    }
+
+    #[test]
+    fn every_file_is_served() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/face/http/assets");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let served: Vec<&[u8]> = ASSETS.iter().map(|asset| asset.bytes).collect();
+        let mut count = 0;
+        for file in files {
+            let bytes = std::fs::read(&file).unwrap();
+            assert!(served.contains(&&bytes[..]), "{} is not in the table", file.display());
+            count += 1;
+        }
+        assert_eq!(count, ASSETS.len());
     }
 }
