@@ -28,3 +28,4 @@ pub mod metrics;
 pub mod node;
 pub mod registry;
 pub mod shard;
+pub mod wire;

@@ -1,3 +1,17 @@
 //! HTTP: one connection machine for everything that speaks it.
+//!
+//! [`connection::Connection`] is the machine. A request goes through `request` (what was asked,
+//! strictly), `route` (what it means here) and `respond` (the bytes of the answer); only
+//! requests that need a stream leave it as an [`exchange::Event`].
 
+pub mod connection;
+pub mod exchange;
+mod input;
+mod output;
+mod pages;
+mod request;
+mod respond;
+mod route;
 pub mod settings;
+#[cfg(test)]
+mod tests;

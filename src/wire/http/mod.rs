@@ -1,0 +1,10 @@
+//! HTTP/1 as bytes (RFC 9112): request heads, bodies, escapes, response heads.
+//!
+//! Everything here is strict where two readers of the same bytes could disagree about where a
+//! message ends: such a disagreement between a proxy and this relay is request smuggling.
+
+pub mod body;
+pub mod chunked;
+pub mod head;
+pub mod response;
+pub mod text;
