@@ -24,4 +24,6 @@ pub mod face;
 pub mod io;
 pub mod metrics;
 pub mod registry;
+#[allow(unsafe_code, reason = "the only shared memory of the process")]
+pub mod ring;
 pub mod shard;
