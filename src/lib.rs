@@ -27,5 +27,7 @@ pub mod io;
 pub mod metrics;
 pub mod node;
 pub mod registry;
+#[allow(unsafe_code, reason = "the only shared memory of the process")]
+pub mod ring;
 pub mod shard;
 pub mod wire;

@@ -1,0 +1,197 @@
+//! Loom models of the lock-free parts: every interleaving, not a sample of them.
+//!
+//! Run by hand, in a target directory of its own:
+//! `RUSTFLAGS="--cfg headwater_loom" cargo test --lib --release ring::models`
+//!
+//! Know the boundary before trusting a pass. Loom checks `Word`, `Log`, `Directory` and `Bell` as
+//! they ship, with a cell in place of a slab. It does not check: the copy into the mapping and
+//! the slices out of it (loom cells stand for them; the tests with threads and the sanitizers
+//! do), the pool behind its lock, `ArcSwap`, more than three threads, or more than three
+//! generations. Loom knows no load buffering, and takes SeqCst accesses (of which the ring has
+//! none) for AcqRel; SeqCst fences, which the bell stands on, it models.
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::thread;
+
+use crate::base::limits::SLAB_SMALL;
+use crate::ring::bell::Bell;
+use crate::ring::directory::{Directory, Held};
+use crate::ring::log::Log;
+use crate::ring::pool::{Class, SlabRef};
+use crate::ring::word::Word;
+
+const SLAB: u64 = SLAB_SMALL as u64;
+
+/// A slab: its word, and cells for its first and second half.
+struct Slab {
+    word: Word,
+    halves: [UnsafeCell<u64>; 2],
+}
+
+impl Slab {
+    fn new() -> Slab {
+        Slab { word: Word::new(), halves: [UnsafeCell::new(0), UnsafeCell::new(0)] }
+    }
+
+    fn write(&self, half: usize, value: u64) {
+        // SAFETY: loom reports it if anybody else has access at the same time: the very claim
+        // that these models check.
+        self.halves[half].with_mut(|cell| unsafe { *cell = value });
+    }
+
+    fn read(&self, half: usize) -> u64 {
+        // SAFETY: as in `write`.
+        self.halves[half].with(|cell| unsafe { *cell })
+    }
+}
+
+fn held(start: u64, generation: u32) -> Held {
+    Held { start, slab: SlabRef { unit: 0, generation, class: Class::Small } }
+}
+
+/// A slab that a reader has pinned is not written by its next owner.
+#[test]
+fn pin_against_recycle() {
+    loom::model(|| {
+        let slab = Arc::new(Slab::new());
+        let generation = slab.word.claim().unwrap();
+        slab.write(0, 7);
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let slab = Arc::clone(&slab);
+                thread::spawn(move || {
+                    if slab.word.pin(generation) {
+                        assert_eq!(slab.read(0), 7);
+                        slab.word.unpin();
+                    }
+                })
+            })
+            .collect();
+        slab.word.unpin();
+        if slab.word.claim().is_some() {
+            slab.write(0, 8);
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        assert!(!slab.word.pin(generation), "the window has given it up");
+    });
+}
+
+/// What is below the head can be read; what is not is not touched.
+#[test]
+fn publish_against_read() {
+    loom::model(|| {
+        let slab = Arc::new(Slab::new());
+        let directory = Arc::new(Directory::new(0, 1));
+        let reader = {
+            let (slab, directory) = (Arc::clone(&slab), Arc::clone(&directory));
+            thread::spawn(move || {
+                let head = directory.head();
+                for half in 0..head / (SLAB / 2) {
+                    let held = directory.locate(half * (SLAB / 2)).expect("published");
+                    assert!(slab.word.pin(held.slab.generation), "nothing was retired");
+                    assert_eq!(slab.read(half as usize), half + 1);
+                    slab.word.unpin();
+                }
+            })
+        };
+        directory.add(held(0, slab.word.claim().unwrap()));
+        for half in 0..2 {
+            slab.write(half as usize, half + 1);
+            directory.publish((half + 1) * (SLAB / 2));
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// The one slab of a window is retired and filled again twice while a reader wants its first
+/// bytes: it gets those bytes, or finds itself below the tail.
+#[test]
+fn overtaken_or_right() {
+    loom::model(|| {
+        let slab = Arc::new(Slab::new());
+        let directory = Arc::new(Directory::new(0, 1));
+        slab.write(0, 0);
+        directory.add(held(0, slab.word.claim().unwrap()));
+        directory.publish(SLAB);
+        let reader = {
+            let (slab, directory) = (Arc::clone(&slab), Arc::clone(&directory));
+            thread::spawn(move || {
+                let found = directory.locate(0);
+                let Some(held) = found.filter(|held| slab.word.pin(held.slab.generation)) else {
+                    assert!(directory.tail() > 0, "overtaken, but by whom");
+                    return;
+                };
+                assert_eq!(slab.read(0), held.start);
+                slab.word.unpin();
+            })
+        };
+        for turn in 1..3 {
+            directory.drop_oldest(turn * SLAB);
+            slab.word.unpin();
+            let Some(generation) = slab.word.claim() else { break };
+            slab.write(0, turn * SLAB);
+            directory.add(held(turn * SLAB, generation));
+            directory.publish((turn + 1) * SLAB);
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// An entry of a log is whole or not there, also while its slot is overwritten.
+#[test]
+fn log_entries_are_whole() {
+    loom::model(|| {
+        let log = Arc::new(Log::new(1));
+        let writer = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || (1..4).for_each(|n| log.push(10 * n, n)))
+        };
+        for n in 0..2 {
+            if let Some(entry) = log.get(n) {
+                assert_eq!(entry, (10 * (n + 1), n + 1));
+            }
+        }
+        if let Some((key, value)) = log.find(25) {
+            assert!(key <= 25 && key == 10 * value, "{key} {value}");
+        }
+        writer.join().unwrap();
+        assert_eq!(log.find(u64::MAX), Some((30, 3)));
+    });
+}
+
+/// A reader that sleeps after looking at the head is woken by what comes later: otherwise loom
+/// finds both threads at rest and reports a deadlock.
+#[test]
+fn no_wake_up_is_lost() {
+    loom::model(|| {
+        let head = Arc::new(AtomicU64::new(0));
+        let bell = Arc::new(Bell::default());
+        let reader = {
+            let (head, bell) = (Arc::clone(&head), Arc::clone(&bell));
+            thread::spawn(move || {
+                let mut seen = 0;
+                while seen < 2 {
+                    bell.arm();
+                    let now = head.load(Ordering::Acquire);
+                    if now == seen {
+                        thread::park();
+                    } else {
+                        bell.disarm();
+                        seen = now;
+                    }
+                }
+            })
+        };
+        for n in 1..3 {
+            head.store(n, Ordering::Release);
+            if bell.take() {
+                reader.thread().unpark();
+            }
+        }
+        reader.join().unwrap();
+    });
+}

@@ -1,0 +1,233 @@
+//! Random operations on several windows in one small arena, against an oracle: a vector of
+//! everything that was ever written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SUBTREE, TS_PACKET};
+use crate::base::payload::Payload;
+use crate::base::time::{Mono, Utc};
+use crate::ring::arena::Arena;
+use crate::ring::marks::{Mark, MarkKind};
+use crate::ring::pool::Class;
+use crate::ring::reader::{Overtaken, Reader};
+use crate::ring::tests::{joined, noise};
+use crate::ring::window::{QUOTA_MIN, Settings, Window, open};
+use crate::ring::writer::Writer;
+
+const LARGE: u64 = SLAB_LARGE as u64;
+const SMALL: u64 = SLAB_SMALL as u64;
+
+/// What a test does next. Windows and positions are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Append { window: usize, packets: usize },
+    Publish { window: usize, millis: u64 },
+    Pad { window: usize },
+    Mark { window: usize },
+    Read { window: usize, place: u64, max: usize, hold: bool },
+    Release { window: usize },
+    LetGo { held: usize },
+    Reopen { window: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let window = 0..3_usize;
+    let step = prop_oneof![
+        6 => (window.clone(), 0..6_000_usize)
+            .prop_map(|(window, packets)| Step::Append { window, packets }),
+        4 => (window.clone(), 0..400_u64)
+            .prop_map(|(window, millis)| Step::Publish { window, millis }),
+        1 => window.clone().prop_map(|window| Step::Pad { window }),
+        1 => window.clone().prop_map(|window| Step::Mark { window }),
+        6 => (window.clone(), any::<u64>(), 0..150_000_usize, any::<bool>())
+            .prop_map(|(window, place, max, hold)| Step::Read { window, place, max, hold }),
+        2 => window.clone().prop_map(|window| Step::Release { window }),
+        2 => any::<usize>().prop_map(|held| Step::LetGo { held }),
+        1 => window.prop_map(|window| Step::Reopen { window }),
+    ];
+    prop::collection::vec(step, 1..150)
+}
+
+/// A window and everything that was ever written to it.
+struct Stream {
+    seed: u64,
+    first: u64,
+    writer: Writer,
+    reader: Reader,
+    written: Vec<u8>,
+    marks: u64,
+}
+
+impl Stream {
+    fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
+        let first = seed % 5 * SUBTREE as u64;
+        let quota = Settings { bytes: QUOTA_MIN + seed % 3 * SMALL, span: Duration::from_secs(5) };
+        let (writer, window) = open(arena, &quota, first, 2).unwrap();
+        let reader = Reader::new(window);
+        Stream { seed, first, writer, reader, written: Vec::new(), marks: 0 }
+    }
+
+    fn window(&self) -> &Arc<Window> {
+        self.writer.window()
+    }
+
+    fn bytes(&self, at: u64, len: u64) -> &[u8] {
+        &self.written[(at - self.first) as usize..][..len as usize]
+    }
+}
+
+/// The whole test bed.
+struct World {
+    arena: Arc<Arena>,
+    now: Mono,
+    seeds: u64,
+    streams: Vec<Stream>,
+    held: Vec<([Payload; 2], Vec<u8>)>,
+}
+
+impl World {
+    fn new() -> World {
+        let arena = Arena::create(13 * LARGE).unwrap();
+        let streams = (0..3).map(|seed| Stream::open(&arena, seed)).collect();
+        World { arena, now: Mono::ZERO, seeds: 3, streams, held: Vec::new() }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Append { window, packets } => self.append(window, packets),
+            Step::Publish { window, millis } => {
+                self.now = self.now + Duration::from_millis(millis);
+                let stream = &mut self.streams[window];
+                stream.writer.publish(self.now);
+                assert_eq!(stream.window().head(), stream.writer.next());
+            }
+            Step::Pad { window } => {
+                let stream = &mut self.streams[window];
+                let added = stream.writer.pad(self.now);
+                assert!(stream.writer.next().is_multiple_of(SUBTREE as u64), "never starved");
+                for packet in 0..added as usize / TS_PACKET {
+                    stream.written.extend([0x47, 0x1f, 0xff, 0x10]);
+                    stream.written.resize(stream.written.len() + TS_PACKET - 4, 0xff);
+                    assert!(packet < SUBTREE / TS_PACKET, "more than a subtree");
+                }
+            }
+            Step::Mark { window } => {
+                let stream = &mut self.streams[window];
+                let at = stream.window().head();
+                let utc = Utc::default();
+                let kind = MarkKind::AccessPoint { pts: None, pat: at, tables: Bytes::new() };
+                stream.writer.mark(Mark { at, ingest: self.now, utc, kind });
+                stream.marks += 1;
+                assert_eq!(stream.window().mark_count(), stream.marks);
+            }
+            Step::Read { window, place, max, hold } => self.read(window, place, max, hold),
+            Step::Release { window } => self.streams[window].reader.release(),
+            Step::LetGo { held } => {
+                if !self.held.is_empty() {
+                    self.held.swap_remove(held % self.held.len());
+                }
+            }
+            Step::Reopen { window } => {
+                // The old one goes first: the arena has no room for a fourth.
+                self.streams.remove(window);
+                self.streams.insert(window, Stream::open(&self.arena, self.seeds));
+                self.seeds += 1;
+            }
+        }
+    }
+
+    fn append(&mut self, window: usize, packets: usize) {
+        let pinned = self.pinned();
+        let stream = &mut self.streams[window];
+        let bytes = noise(stream.seed, stream.writer.next(), packets * TS_PACKET);
+        let taken = stream.writer.append(self.now, &bytes);
+        assert!(taken.is_multiple_of(TS_PACKET));
+        stream.written.extend(&bytes[..taken]);
+        let unpublished = stream.writer.next() - stream.window().head();
+        let excuse = pinned > 0 || unpublished + 3 * LARGE > QUOTA_MIN;
+        assert!(taken == bytes.len() || excuse, "starved with nothing pinned");
+    }
+
+    fn read(&mut self, window: usize, place: u64, max: usize, hold: bool) {
+        let stream = &mut self.streams[window];
+        let (tail, head) = (stream.window().tail(), stream.window().head());
+        // From a little below the tail to the head.
+        let low = tail.saturating_sub(SMALL).max(stream.first);
+        let at = low + place % (head - low + 1);
+        let result = stream.reader.read(at, max);
+        if at < tail {
+            assert_eq!(result.err(), Some(Overtaken));
+            return;
+        }
+        let parts = result.expect("inside the window");
+        let bytes = joined(&parts);
+        assert_eq!(bytes, stream.bytes(at, bytes.len() as u64));
+        let wanted = (head - at).min(max as u64);
+        let two_slabs = wanted.min(SMALL);
+        assert!(bytes.len() as u64 >= two_slabs && bytes.len() as u64 <= wanted);
+        if hold {
+            self.held.push((parts, bytes));
+            if self.held.len() > 12 {
+                self.held.remove(0);
+            }
+        }
+    }
+
+    /// Bytes that nothing but pins keeps.
+    fn pinned(&self) -> u64 {
+        let windows: u64 = self.streams.iter().map(|s| s.writer.held_bytes()).sum();
+        self.arena.in_use() - windows
+    }
+
+    fn check(&self) {
+        for (parts, bytes) in &self.held {
+            let (first, second) = bytes.split_at(parts[0].len());
+            let same = parts[0].as_slice() == first && parts[1].as_slice() == second;
+            assert!(same, "a held payload changed");
+        }
+        for stream in &self.streams {
+            let window = stream.window();
+            assert!(window.tail() <= window.head() && window.head() <= stream.writer.next());
+            assert!(stream.writer.held_bytes() <= window.quota());
+            let held = stream.writer.next() - window.tail();
+            assert!(held <= stream.writer.held_bytes(), "bytes without a slab");
+            if held > 0 && window.head() > window.tail() {
+                assert!(window.ingest_time(window.tail()).is_some());
+            }
+            assert!(window.marks().iter().all(|mark| mark.at >= window.tail()));
+        }
+        let quotas: u64 = self.streams.iter().map(|s| s.window().quota()).sum();
+        assert_eq!(self.arena.reserved(), quotas);
+        assert!(self.arena.in_use() <= self.arena.bytes());
+    }
+
+    /// Everything goes; the arena must be as it was.
+    fn end(self) {
+        let World { arena, streams, held, .. } = self;
+        drop(streams);
+        assert_eq!(arena.reserved(), 0);
+        drop(held);
+        assert_eq!(arena.in_use(), 0);
+        let larges = std::iter::from_fn(|| arena.claim(Class::Large)).count();
+        assert_eq!(larges as u64, arena.bytes() / LARGE, "a frame was lost or stayed split");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Three windows in one arena with one large slab to spare.
+    #[test]
+    fn operations_agree_with_an_oracle(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+            world.check();
+        }
+        world.end();
+    }
+}

@@ -1,0 +1,108 @@
+//! One shard's access to one window: stream offsets in, payloads out.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::payload::{Payload, Slab};
+use crate::ring::pin::Pin;
+use crate::ring::window::Window;
+
+/// The bytes asked for have left the window: go on at an access point, or at the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overtaken;
+
+struct Kept {
+    pin: Rc<Pin>,
+    /// Whether it served a read since the last release.
+    used: bool,
+}
+
+/// A reader. All viewers of one stream on one shard share one.
+///
+/// It keeps the pins of the slabs in use, so that of all the viewers only the first to reach a
+/// slab pays for the pin and its allocation. Pins cost the writer: a slab that left the window
+/// cannot be filled again while one is on it. So call [`Reader::release`] after every round,
+/// and drop the reader when its last viewer is gone.
+pub struct Reader {
+    window: Arc<Window>,
+    /// In stream order; at most one per slab.
+    kept: Vec<Kept>,
+}
+
+impl Reader {
+    /// A reader without pins.
+    #[must_use]
+    pub fn new(window: Arc<Window>) -> Reader {
+        Reader { window, kept: Vec::with_capacity(16) }
+    }
+
+    /// What it reads.
+    #[must_use]
+    pub fn window(&self) -> &Arc<Window> {
+        &self.window
+    }
+
+    /// At most `max` published bytes from stream offset `at`, on at most two slabs; two empty
+    /// payloads at the head (or beyond it). The payloads keep their slabs until dropped.
+    ///
+    /// # Errors
+    /// [`Overtaken`] if the byte at `at` has left the window.
+    pub fn read(&mut self, at: u64, max: usize) -> Result<[Payload; 2], Overtaken> {
+        let head = self.window.head();
+        if at < self.window.tail() {
+            return Err(Overtaken);
+        }
+        let wanted = head.saturating_sub(at).min(max as u64);
+        if wanted == 0 {
+            return Ok([Payload::Empty, Payload::Empty]);
+        }
+        let first = self.part(at, wanted, head)?;
+        let rest = wanted - first.len() as u64;
+        if rest == 0 {
+            return Ok([first, Payload::Empty]);
+        }
+        let second = self.part(at + first.len() as u64, rest, head)?;
+        Ok([first, second])
+    }
+
+    /// Drops the pins of slabs that have left the window or were not used since the last call.
+    /// Call it after every round of reads. Payloads still held keep their slab.
+    pub fn release(&mut self) {
+        let tail = self.window.tail();
+        self.kept.retain_mut(|kept| std::mem::take(&mut kept.used) && kept.pin.held().end() > tail);
+    }
+
+    /// The bytes from `at` on to the end of their slab, at most `wanted`.
+    fn part(&mut self, at: u64, wanted: u64, head: u64) -> Result<Payload, Overtaken> {
+        let place = match self.find(at) {
+            Some(place) => place,
+            None => self.pin(at)?,
+        };
+        let kept = &mut self.kept[place];
+        kept.used = true;
+        kept.pin.seen(head);
+        let held = kept.pin.held();
+        let slab: Rc<dyn Slab> = Rc::<Pin>::clone(&kept.pin);
+        // Both fit 32 bits: they are inside one slab.
+        let len = wanted.min(held.end() - at) as u32;
+        Ok(Payload::Slab { slab, at: (at - held.start) as u32, len })
+    }
+
+    fn find(&self, at: u64) -> Option<usize> {
+        let has = |kept: &Kept| kept.pin.held().start <= at && at < kept.pin.held().end();
+        // Nearly all viewers are at the newest slab.
+        if self.kept.last().is_some_and(has) {
+            return Some(self.kept.len() - 1);
+        }
+        let behind = self.kept.partition_point(|kept| kept.pin.held().start <= at);
+        behind.checked_sub(1).filter(|place| has(&self.kept[*place]))
+    }
+
+    fn pin(&mut self, at: u64) -> Result<usize, Overtaken> {
+        let held = self.window.locate(at).ok_or(Overtaken)?;
+        let pin = Pin::new(self.window.arena(), held).ok_or(Overtaken)?;
+        let place = self.kept.partition_point(|kept| kept.pin.held().start < held.start);
+        self.kept.insert(place, Kept { pin: Rc::new(pin), used: false });
+        Ok(place)
+    }
+}

@@ -1,0 +1,212 @@
+//! One stream's window: what its writer and all readers share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+
+use crate::base::ids::ShardId;
+use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SUBTREE};
+use crate::base::time::Mono;
+use crate::ring::arena::Arena;
+use crate::ring::bell::Bell;
+use crate::ring::directory::{Directory, Held};
+use crate::ring::marks::{Mark, Marks};
+use crate::ring::sync::{AtomicU64, Ordering};
+use crate::ring::timeline::Timeline;
+use crate::ring::writer::Writer;
+
+/// The least quota of a window: four large slabs, or the whole arena if that is smaller.
+///
+/// Four, because a stream of a high bitrate needs at every moment one large slab that is being
+/// filled, two that are full, and one that just left the window and that a reader may still
+/// pin. Two full slabs are 2 MB: even a reader that looks only every 200 ms (the longest batch
+/// delay) is not overtaken up to 80 Mbit/s. A stream above that needs a larger quota. In an
+/// arena smaller than four large slabs a window uses small slabs only.
+pub const QUOTA_MIN: u64 = 4 * SLAB_LARGE as u64;
+
+/// How much of a stream is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The most memory of the window in bytes: reserved when it is opened. Raised to
+    /// [`QUOTA_MIN`] (or the arena's size), cut to whole small slabs. One slab of it is kept
+    /// free for the turn from one slab to the next.
+    pub bytes: u64,
+    /// How long bytes are kept, if `bytes` allows. The newest two slabs stay whatever their age.
+    pub span: Duration,
+}
+
+/// The arena cannot promise the window's quota any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no memory left for another stream")
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
+/// A window. Its quota and slabs go back to the arena with the last handle on it; slabs that
+/// payloads pin follow when those are gone.
+pub struct Window {
+    arena: Arc<Arena>,
+    /// Bytes promised by the arena.
+    quota: u64,
+    directory: Directory,
+    timeline: Timeline,
+    marks: ArcSwap<Marks>,
+    /// `Marks::count` of the newest snapshot: lets a shard see cheaply that nothing is new.
+    mark_count: AtomicU64,
+    /// One cache line per shard: arming one does not slow the others.
+    bells: Box<[CachePadded<Bell>]>,
+}
+
+/// Opens a window for a stream that goes live.
+///
+/// `first`: stream offset of the first byte, a multiple of [`SUBTREE`] (rounded up if not).
+/// `shards`: number of bells, one for each [`ShardId`] below it.
+///
+/// # Errors
+/// [`OutOfMemory`] if the arena's other windows leave less than the quota.
+pub fn open(
+    arena: &Arc<Arena>,
+    settings: &Settings,
+    first: u64,
+    shards: usize,
+) -> Result<(Writer, Arc<Window>), OutOfMemory> {
+    debug_assert!(first.is_multiple_of(SUBTREE as u64));
+    let first = first.next_multiple_of(SUBTREE as u64);
+    let small = SLAB_SMALL as u64;
+    let quota = settings.bytes.max(QUOTA_MIN.min(arena.bytes())) / small * small;
+    if !arena.reserve(quota) {
+        return Err(OutOfMemory);
+    }
+    // No more slabs than the arena has: fits usize.
+    let slabs = (quota / small) as usize;
+    let window = Arc::new(Window {
+        arena: Arc::clone(arena),
+        quota,
+        directory: Directory::new(first, slabs),
+        timeline: Timeline::new(),
+        marks: ArcSwap::default(),
+        mark_count: AtomicU64::new(0),
+        bells: (0..shards).map(|_| CachePadded::default()).collect(),
+    });
+    let writer = Writer::new(Arc::clone(&window), first, settings.span, slabs);
+    Ok((writer, window))
+}
+
+impl Window {
+    /// Stream offset behind the newest published byte; always the end of a TS packet. Acquire:
+    /// what lies below may be read.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.directory.head()
+    }
+
+    /// Stream offset of the oldest byte still kept.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.directory.tail()
+    }
+
+    /// The marks. A snapshot: by the time it is used, the oldest may lie below the tail.
+    #[must_use]
+    pub fn marks(&self) -> arc_swap::Guard<Arc<Marks>> {
+        self.marks.load()
+    }
+
+    /// How many marks were ever added. Unchanged: [`Window::marks`] has nothing new.
+    #[must_use]
+    pub fn mark_count(&self) -> u64 {
+        self.mark_count.load(Ordering::Acquire)
+    }
+
+    /// The bell of a shard.
+    ///
+    /// # Panics
+    /// If the window was opened for fewer shards.
+    #[must_use]
+    pub fn bell(&self, shard: ShardId) -> &Bell {
+        &self.bells[usize::from(shard.0)]
+    }
+
+    /// When the byte at `at` came in, early by less than a millisecond; for a byte older than
+    /// the timeline (2,048 entries) a time that is too late. `None` outside the window.
+    #[must_use]
+    pub fn ingest_time(&self, at: u64) -> Option<Mono> {
+        if at < self.tail() || at >= self.head() {
+            return None;
+        }
+        self.timeline.find(at)
+    }
+
+    /// When the newest bytes came in; the clock's origin if none has.
+    #[must_use]
+    pub fn last_ingest(&self) -> Mono {
+        self.timeline.newest()
+    }
+
+    /// Bytes promised by the arena.
+    pub(super) fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    pub(super) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    pub(super) fn locate(&self, at: u64) -> Option<Held> {
+        self.directory.locate(at)
+    }
+
+    /// Writer: a slab that continues the window.
+    pub(super) fn add(&self, held: Held) {
+        self.directory.add(held);
+    }
+
+    /// Writer: everything below `next` was written.
+    pub(super) fn publish(&self, next: u64, now: Mono) {
+        self.timeline.note(self.directory.head(), now);
+        self.directory.publish(next);
+    }
+
+    /// Writer: drops the oldest slab. The tail moves first, so that a reader who fails to pin
+    /// the slab finds itself below the tail.
+    pub(super) fn drop_oldest(&self, oldest: Held) {
+        self.directory.drop_oldest(oldest.end());
+        self.arena.retire(oldest.slab);
+    }
+
+    /// Writer: adds a mark.
+    pub(super) fn add_mark(&self, mark: Mark) {
+        self.replace_marks(Some(mark));
+    }
+
+    /// Writer, after it dropped slabs: drops their marks.
+    pub(super) fn trim_marks(&self) {
+        if self.marks.load().reach_below(self.tail()) {
+            self.replace_marks(None);
+        }
+    }
+
+    fn replace_marks(&self, new: Option<Mark>) {
+        let marks = self.marks.load().next(self.tail(), new);
+        let count = marks.count();
+        self.marks.store(Arc::new(marks));
+        self.mark_count.store(count, Ordering::Release);
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        for held in self.directory.remaining() {
+            self.arena.retire(held.slab);
+        }
+        self.arena.unreserve(self.quota);
+    }
+}
