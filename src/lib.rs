@@ -22,6 +22,8 @@ pub mod base;
 pub mod face;
 #[allow(unsafe_code, reason = "the only code of the data path that touches the OS")]
 pub mod io;
+pub mod media;
 pub mod metrics;
 pub mod registry;
 pub mod shard;
+pub mod wire;

@@ -1,0 +1,5 @@
+//! Knowledge of the media in a stream: packet alignment, access points, health, the demo source.
+//!
+//! Everything here is a state machine over bytes. It returns what it found; the shard that owns
+//! the stream writes the marks.
+#![forbid(unsafe_code)]
