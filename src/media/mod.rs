@@ -3,3 +3,4 @@
 //! Everything here is a state machine over bytes. It returns what it found; the shard that owns
 //! the stream writes the marks.
 #![forbid(unsafe_code)]
+pub mod aligner;
