@@ -4,3 +4,12 @@
 //! the stream writes the marks.
 #![forbid(unsafe_code)]
 pub mod aligner;
+pub mod health;
+pub mod looper;
+pub mod reader;
+pub mod sample;
+
+mod meter;
+mod pids;
+mod scan;
+mod tables;
