@@ -24,6 +24,7 @@ pub mod config;
 pub mod face;
 #[allow(unsafe_code, reason = "the only code of the data path that touches the OS")]
 pub mod io;
+pub mod media;
 pub mod metrics;
 pub mod node;
 pub mod registry;

@@ -1,4 +1,5 @@
-//! Wire formats: bytes <-> values. No state beyond one message, no I/O, no clock.
+//! Wire formats: bytes to values and back. No state, no allocation on decode.
 #![forbid(unsafe_code)]
 
 pub mod http;
+pub mod mpegts;
