@@ -1,4 +1,18 @@
 //! The only data-path code that touches the operating system.
+//!
+//! [`machine`] is the contract. [`epoll`] and [`uring`] are two drivers of it with equal rights;
+//! both are a `Backend` of the one loop in [`driver`], and `conformance` holds both to the same
+//! behaviour.
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+pub mod clock;
+#[cfg(test)]
+mod conformance;
+pub mod driver;
+pub mod epoll;
+mod hub;
 pub mod machine;
+pub mod mailbox;
+mod outgoing;
+pub mod socket;
+mod table;

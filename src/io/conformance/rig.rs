@@ -1,0 +1,334 @@
+//! A machine that does what a test tells it, and the threads that run it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::ids::{ConnId, ListenerId, ShardId};
+use crate::base::payload::Payload;
+use crate::base::time::{Mono, Now};
+use crate::io::clock::Clock;
+use crate::io::driver::Setup;
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::io::mailbox::Post;
+use crate::io::{epoll, socket};
+use crate::metrics::cells::Cells;
+use crate::metrics::table::Cell;
+
+/// No test waits longer for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Driver {
+    Epoll,
+}
+
+/// What the machine was told, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Accepted { conn: ConnId, listener: ListenerId, peer: SocketAddr },
+    Received(ConnId, Vec<u8>),
+    Sent(ConnId, usize),
+    Blocked(ConnId),
+    Writable(ConnId),
+    Closed(ConnId, Closed),
+    Number(u32),
+    Head(u32),
+    Deadline(Mono),
+    Drain,
+}
+
+pub(super) enum Mail {
+    /// Do this.
+    Order(Box<dyn FnOnce(&mut Scripted) + Send>),
+    /// Report this.
+    Number(u32),
+}
+
+/// What the machine knows of a connection, to hold the driver to the contract.
+#[derive(Default)]
+struct Conn {
+    unsent: Bytes,
+    sending: bool,
+    blocked: bool,
+    finish: bool,
+}
+
+/// The machine. It panics, and so fails the test, when the driver breaks the contract.
+pub(super) struct Scripted {
+    pub now: Now,
+    pub todo: VecDeque<Output<Mail>>,
+    pub deadline: Option<Mono>,
+    pub echo: bool,
+    shard: ShardId,
+    events: Sender<(ShardId, Event)>,
+    conns: HashMap<ConnId, Conn>,
+}
+
+impl Scripted {
+    fn report(&self, event: Event) {
+        let _ = self.events.send((self.shard, event));
+    }
+
+    /// Sends all of `data` in as many sends as it takes, then FIN if `finish`.
+    pub fn write(&mut self, conn: ConnId, data: Bytes, finish: bool) {
+        let state = self.conns.get_mut(&conn).expect("known");
+        let all = [&state.unsent[..], &data[..]].concat();
+        state.unsent = all.into();
+        state.finish = finish;
+        self.go_on(conn);
+    }
+
+    /// The next send of `conn`, in two parts of uneven length.
+    fn go_on(&mut self, conn: ConnId) {
+        let state = self.conns.get_mut(&conn).expect("known");
+        if state.sending || state.blocked {
+            return;
+        }
+        if !state.unsent.is_empty() {
+            let next = state.unsent.slice(..state.unsent.len().min(60 * 1024));
+            let (head, tail) = (next.slice(..next.len() / 3), next.slice(next.len() / 3..));
+            let parts = match head.is_empty() {
+                true => [tail.into(), Payload::Empty],
+                false => [head.into(), tail.into()],
+            };
+            state.sending = true;
+            self.todo.push_back(Output::Send { conn, parts });
+        } else if state.finish {
+            state.finish = false;
+            self.todo.push_back(Output::Shutdown { conn });
+        }
+    }
+
+    /// Says that a send of `len` bytes was put into `todo` by hand.
+    pub fn mark_sending(&mut self, conn: ConnId, len: usize) {
+        let state = self.conns.get_mut(&conn).expect("known");
+        (state.sending, state.unsent) = (true, vec![0; len].into());
+    }
+
+    fn answered(&mut self, conn: ConnId) -> &mut Conn {
+        let state = self.conns.get_mut(&conn).expect("answer for a closed connection");
+        assert!(std::mem::replace(&mut state.sending, false), "answer without a send");
+        state
+    }
+}
+
+impl Machine for Scripted {
+    type Mail = Mail;
+
+    fn handle(&mut self, now: Now, input: Input<'_, Mail>) {
+        assert!(now.mono >= self.now.mono, "time goes forward");
+        self.now = now;
+        match input {
+            Input::Accepted { conn, listener, peer } => {
+                assert!(self.conns.insert(conn, Conn::default()).is_none(), "{conn:?} twice");
+                self.report(Event::Accepted { conn, listener, peer });
+            }
+            Input::Received { conn, data } => {
+                assert!(!data.is_empty() && self.conns.contains_key(&conn));
+                match self.echo {
+                    true => self.write(conn, Bytes::copy_from_slice(data), false),
+                    false => self.report(Event::Received(conn, data.to_vec())),
+                }
+            }
+            Input::Sent { conn, n } => {
+                let state = self.answered(conn);
+                assert!(n > 0 && n <= state.unsent.len());
+                state.unsent = state.unsent.slice(n..);
+                self.report(Event::Sent(conn, n));
+                self.go_on(conn);
+            }
+            Input::Blocked { conn } => {
+                self.answered(conn).blocked = true;
+                self.report(Event::Blocked(conn));
+            }
+            Input::Writable { conn } => {
+                let state = self.conns.get_mut(&conn).expect("closed");
+                assert!(std::mem::replace(&mut state.blocked, false), "was not blocked");
+                self.report(Event::Writable(conn));
+                self.go_on(conn);
+            }
+            Input::Closed { conn, why } => {
+                assert!(self.conns.remove(&conn).is_some(), "{conn:?} closed twice");
+                self.report(Event::Closed(conn, why));
+            }
+            Input::Mail(Mail::Order(order)) => order(self),
+            Input::Mail(Mail::Number(number)) => self.report(Event::Number(number)),
+            Input::Head { stream } => self.report(Event::Head(stream.0)),
+            Input::Drain => self.report(Event::Drain),
+        }
+    }
+
+    fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
+        self.now = now;
+        if self.deadline.is_some_and(|deadline| deadline <= now.mono) {
+            self.deadline = None;
+            self.report(Event::Deadline(now.mono));
+        }
+        while out.has_room() {
+            let Some(output) = self.todo.pop_front() else { break };
+            out.push(output);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Mono> {
+        self.deadline
+    }
+}
+
+/// What differs between tests.
+pub(super) struct Options {
+    pub shards: usize,
+    pub listen: &'static str,
+    pub max_connections: usize,
+    pub mailbox: usize,
+    pub echo: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let listen = "127.0.0.1:0";
+        Options { shards: 1, listen, max_connections: 1000, mailbox: 64, echo: false }
+    }
+}
+
+/// Running drivers. Dropping it halts them and fails the test if one of them failed.
+pub(super) struct Rig {
+    /// The address of each shard's own listener.
+    pub addrs: Vec<SocketAddr>,
+    pub post: Post<Mail>,
+    pub cells: Vec<Arc<Cells>>,
+    events: Receiver<(ShardId, Event)>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Rig {
+    /// Returns when every shard accepts.
+    pub fn start(driver: Driver, options: &Options) -> Rig {
+        let post = Post::new(options.shards, 10_000, options.mailbox).unwrap();
+        let (tell, events) = channel();
+        let (ready, all_ready) = channel();
+        let (mut addrs, mut cells, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..options.shards {
+            let shard = ShardId(number.try_into().unwrap());
+            let listener = socket::listen(options.listen.parse().unwrap(), 1).unwrap().remove(0);
+            addrs.push(listener.local_addr().unwrap());
+            cells.push(Arc::new(Cells::default()));
+            let ready = ready.clone();
+            let setup = Setup {
+                shard,
+                listeners: vec![(ListenerId(7), listener)],
+                post: post.clone(),
+                clock: Clock::start(),
+                cells: Arc::clone(&cells[number]),
+                max_connections: options.max_connections,
+                on_ready: Box::new(move || ready.send(()).unwrap()),
+            };
+            let (events, echo) = (tell.clone(), options.echo);
+            threads.push(std::thread::spawn(move || {
+                let mut machine = Scripted {
+                    now: Now::default(),
+                    todo: VecDeque::new(),
+                    deadline: None,
+                    echo,
+                    shard,
+                    events,
+                    conns: HashMap::new(),
+                };
+                match driver {
+                    Driver::Epoll => epoll::run(setup, &mut machine),
+                }
+            }));
+        }
+        for _ in 0..options.shards {
+            all_ready.recv_timeout(PATIENCE).expect("a driver did not start");
+        }
+        Rig { addrs, post, cells, events, threads }
+    }
+
+    /// The next event of any shard.
+    pub fn next(&self) -> (ShardId, Event) {
+        self.events.recv_timeout(PATIENCE).expect("nothing happened")
+    }
+
+    /// The next event of the only shard.
+    pub fn event(&self) -> Event {
+        self.next().1
+    }
+
+    /// Whether nothing at all happens for a while.
+    pub fn silent_for(&self, time: Duration) -> bool {
+        self.events.recv_timeout(time).is_err()
+    }
+
+    /// The next event that `wanted` accepts; others are passed over.
+    pub fn wait_for<T>(&self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.event()) {
+                return found;
+            }
+        }
+    }
+
+    /// Connects, and returns when the machine was told.
+    pub fn connect(&self) -> (TcpStream, ConnId) {
+        let client = client(self.addrs[0]);
+        let me = client.local_addr().unwrap();
+        let conn = self.wait_for(|event| match event {
+            Event::Accepted { conn, peer, .. } if peer == me => Some(conn),
+            _ => None,
+        });
+        (client, conn)
+    }
+
+    /// Lets the machine of `shard` do something.
+    pub fn order(&self, shard: u16, order: impl FnOnce(&mut Scripted) + Send + 'static) {
+        let sent = self.post.send(ShardId(shard), Mail::Order(Box::new(order)));
+        assert!(sent.is_ok(), "the mailbox is full or its shard has ended");
+    }
+
+    /// Sum of a cell over all shards.
+    pub fn count(&self, cell: Cell) -> u64 {
+        self.cells.iter().map(|cells| cells.get(cell)).sum()
+    }
+
+    /// Waits for the drivers to end by themselves; all events that were not looked at.
+    pub fn join(mut self) -> Vec<(ShardId, Event)> {
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a driver panicked").expect("a driver failed");
+        }
+        self.events.try_iter().collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.post.halt();
+        for thread in self.threads.drain(..) {
+            let result = thread.join();
+            if !std::thread::panicking() {
+                result.expect("a driver panicked").expect("a driver failed");
+            }
+        }
+    }
+}
+
+/// A client whose calls do not wait for ever.
+pub(super) fn client(addr: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(addr).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+/// `len` bytes of which no two stretches are alike.
+pub(super) fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..len).map(|_| random.u8(..)).collect()
+}

@@ -1,0 +1,271 @@
+//! The loop of every driver, written once. A backend is the part that differs: how it waits,
+//! receives, sends and accepts.
+//!
+//! [`crate::io::machine`] numbers the steps; the comments in `Loop::round` repeat the numbers.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ids::{ListenerId, ShardId};
+use crate::base::payload::Payload;
+use crate::base::time::Mono;
+use crate::io::clock::Clock;
+use crate::io::hub::{self, Hub};
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::io::mailbox::{Phase, Post};
+use crate::io::outgoing::Outgoing;
+use crate::io::socket;
+use crate::metrics::cells::Cells;
+use crate::metrics::table::Cell;
+
+/// Outputs per call of `poll`, and so sends per system call of the io_uring driver. Measured
+/// batches of 32 to 128 cost the same per send; the largest asks the machine least often.
+pub(super) const BATCH: usize = 128;
+
+/// Calls of `poll` before the loop looks at the clock, the sockets and its mail again although
+/// the machine has more to send: 1,024 sends are about a millisecond of work.
+const POLLS_MAX: usize = 8;
+
+/// No sleep is longer, so that the progress counter moves.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// How long connections may go on after a drain began.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the node gives a driver.
+pub struct Setup<M> {
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// The sockets to accept from, not blocking, as [`crate::io::socket::listen`] makes them.
+    pub listeners: Vec<(ListenerId, TcpListener)>,
+    /// The mailboxes of all shards.
+    pub post: Post<M>,
+    /// The clock.
+    pub clock: Clock,
+    /// The shard's counters; this thread is their only writer.
+    pub cells: Arc<Cells>,
+    /// The most connections of this driver at one time.
+    pub max_connections: usize,
+    /// Called once, when connections are being accepted.
+    pub on_ready: Box<dyn FnOnce() + Send>,
+}
+
+/// The part of a driver that talks to the kernel.
+pub(super) trait Backend: Sized {
+    /// Prepares everything that the loop will need.
+    fn new<X: Machine>(hub: &Hub<'_, X>) -> io::Result<Self>;
+
+    /// Begins or stops accepting from the hub's listeners. Idempotent.
+    fn accept<X: Machine>(&mut self, hub: &mut Hub<'_, X>, on: bool);
+
+    /// Begins to receive on a new connection.
+    fn open<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()>;
+
+    /// Takes one send, to be answered by `sent`, `blocked` or `close` at the latest in `flush`.
+    fn send<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, parts: [Payload; 2]);
+
+    /// Sees to it that a send which was taken before reaches the socket before what follows.
+    fn settle<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32);
+
+    /// Lets the socket of a closed connection go and gives its place back, now or as soon as
+    /// the kernel holds no operation on it.
+    fn release<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32);
+
+    /// Answers every send that was taken.
+    fn flush<X: Machine>(&mut self, hub: &mut Hub<'_, X>);
+
+    /// Tells the hub everything that has happened.
+    fn dispatch<X: Machine>(&mut self, hub: &mut Hub<'_, X>);
+
+    /// Whether there is something to do without waiting.
+    fn pending(&self) -> bool;
+
+    /// Waits until something happens, at most `timeout`. Being interrupted is no error.
+    fn wait(&mut self, cells: &Cells, timeout: Duration) -> io::Result<()>;
+}
+
+/// Marks the shard as ended whatever way the loop is left, a panic included, so that no other
+/// shard waits for it.
+struct Leaving<M: Send> {
+    post: Post<M>,
+    shard: ShardId,
+    idle: bool,
+}
+
+impl<M: Send> Leaving<M> {
+    fn set_idle(&mut self) {
+        if !std::mem::replace(&mut self.idle, true) {
+            self.post.set_idle();
+        }
+    }
+}
+
+impl<M: Send> Drop for Leaving<M> {
+    fn drop(&mut self) {
+        self.set_idle();
+        self.post.close(self.shard);
+    }
+}
+
+/// Runs `machine` until the process is drained or halted.
+pub(super) fn drive<X: Machine, B: Backend>(
+    mut setup: Setup<X::Mail>,
+    machine: &mut X,
+) -> io::Result<()> {
+    let leaving = Leaving { post: setup.post.clone(), shard: setup.shard, idle: false };
+    let on_ready = std::mem::replace(&mut setup.on_ready, Box::new(|| {}));
+    let clock = setup.clock;
+    let mut hub = Hub::new(setup, machine, clock.now());
+    // The fields of `Loop` go before the hub: no operation outlives its socket's place.
+    let backend = B::new(&hub)?;
+    let outgoing = Outgoing::new(hub.post.shards(), BATCH);
+    let outbox = Outbox::new(BATCH);
+    let mut lap =
+        Loop { backend, outbox, outgoing, clock, leaving, seen: Phase::Running, end: None };
+    lap.backend.accept(&mut hub, true);
+    lap.backend.wait(&hub.cells, Duration::ZERO)?;
+    on_ready();
+    while let Some(timeout) = lap.round(&mut hub) {
+        let busy = clock.mono().since(hub.now.mono);
+        hub.cells.add(Cell::BusyNanos, u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        lap.backend.wait(&hub.cells, timeout)?;
+        hub.post.get_up(hub.shard);
+    }
+    for index in 0..u32::try_from(hub.table.len()).unwrap_or(u32::MAX) {
+        hub::close(&mut hub, &mut lap.backend, index, Closed::Local);
+    }
+    Ok(())
+}
+
+/// The state of the loop between rounds.
+struct Loop<M: Send, B> {
+    backend: B,
+    outbox: Outbox<M>,
+    outgoing: Outgoing<M>,
+    clock: Clock,
+    leaving: Leaving<M>,
+    /// The phase that this driver has acted on.
+    seen: Phase,
+    /// When a drain is over at the latest.
+    end: Option<Mono>,
+}
+
+impl<M: Send + 'static, B: Backend> Loop<M, B> {
+    /// One round: how long to sleep after it, or `None` to end.
+    fn round<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) -> Option<Duration> {
+        hub.now = self.clock.now(); // 1
+        hub.cells.add(Cell::LoopRounds, 1);
+        self.backend.dispatch(hub); // 2
+        let (post, shard) = (hub.post.clone(), hub.shard);
+        post.receive(shard, |mail| hub.tell(Input::Mail(mail)));
+        post.receive_heads(shard, |stream| hub.tell(Input::Head { stream }));
+        self.follow_phase(hub);
+        let quiet = self.run_machine(hub); // 3
+        hub::reopen(hub, &mut self.backend);
+        let on = hub.accepting();
+        self.backend.accept(hub, on);
+        if self.seen == Phase::Halted || self.drained(hub, quiet) {
+            return None;
+        }
+        Some(self.sleep_time(hub, quiet)) // 4
+    }
+
+    /// Acts once on a drain.
+    fn follow_phase<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) {
+        let phase = hub.post.phase();
+        if phase == Phase::Draining && self.seen == Phase::Running {
+            hub::shut(hub, &mut self.backend);
+            self.end = Some(hub.now.mono + GRACE);
+            hub.tell(Input::Drain);
+        }
+        self.seen = phase;
+    }
+
+    /// Whether a drain is over. A shard without connections stays until the others have none
+    /// either: it may be the home of a stream that they still serve.
+    fn drained<X: Machine<Mail = M>>(&mut self, hub: &Hub<'_, X>, quiet: bool) -> bool {
+        let Some(end) = self.end else { return false };
+        if hub.table.open() == 0 && quiet && self.outgoing.is_empty() {
+            self.leaving.set_idle();
+        }
+        hub.post.all_idle() || end <= hub.now.mono
+    }
+
+    /// Asks the machine until it has nothing more to do. False if it may have.
+    fn run_machine<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) -> bool {
+        for _ in 0..POLLS_MAX {
+            self.outgoing.retry(&hub.post, hub.shard);
+            if !self.outgoing.is_empty() {
+                return true;
+            }
+            let now = hub.now;
+            hub.machine().poll(now, &mut self.outbox);
+            if self.outbox.is_empty() {
+                return true;
+            }
+            self.carry_out(hub);
+            self.backend.flush(hub);
+        }
+        false
+    }
+
+    fn carry_out<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) {
+        for output in self.outbox.drain() {
+            match output {
+                Output::Send { conn, parts } => {
+                    if let Some(index) = hub.table.find(conn) {
+                        let before = std::mem::replace(&mut hub.table.slot(index).sending, true);
+                        debug_assert!(!before, "{conn:?}: the last send was not answered");
+                        self.backend.send(hub, index, parts);
+                    }
+                }
+                Output::Backlog { conn, bytes } => {
+                    if let Some(fd) = hub.table.find(conn).and_then(|i| hub.table.fd(i)) {
+                        socket::set_backlog(fd, bytes);
+                    }
+                }
+                Output::Shutdown { conn } => {
+                    if let Some(index) = hub.table.find(conn) {
+                        self.backend.settle(hub, index);
+                        if let Some(fd) = hub.table.fd(index) {
+                            socket::send_fin(fd);
+                        }
+                    }
+                }
+                Output::Close { conn } => {
+                    if let Some(index) = hub.table.find(conn) {
+                        self.backend.settle(hub, index);
+                        hub::close(hub, &mut self.backend, index, Closed::Local);
+                    }
+                }
+                Output::Mail { shard, mail } => {
+                    self.outgoing.send(&hub.post, hub.shard, shard, mail, &hub.cells);
+                }
+                Output::Head { shard, stream } => hub.post.head(hub.shard, shard, stream),
+            }
+        }
+    }
+
+    /// How long to wait for the kernel. Not at all if anything is left to do.
+    fn sleep_time<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>, quiet: bool) -> Duration {
+        if !quiet || self.backend.pending() || !hub.post.fall_asleep(hub.shard, self.seen) {
+            return Duration::ZERO;
+        }
+        // From here on others ring the bell; what they did just before is looked at once more.
+        if self.end.is_some() && hub.post.all_idle() {
+            return Duration::ZERO;
+        }
+        if !self.outgoing.is_empty() {
+            self.outgoing.retry(&hub.post, hub.shard);
+            if self.outgoing.is_empty() {
+                return Duration::ZERO;
+            }
+        }
+        let deadlines = [hub.machine().next_deadline(), hub.gate_deadline(), self.end];
+        let now = self.clock.mono();
+        let next = deadlines.into_iter().flatten().min();
+        next.map_or(SLEEP_MAX, |next| next.since(now).min(SLEEP_MAX))
+    }
+}

@@ -1,0 +1,239 @@
+//! The epoll driver: mio's edge-triggered readiness, and plain non-blocking calls.
+//!
+//! Edge-triggered means that the kernel reports a change once. So what was reported and not
+//! used up (unread bytes, waiting connections) is remembered here.
+
+use std::collections::VecDeque;
+use std::io;
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
+
+use crate::base::payload::Payload;
+use crate::io::driver::{self, Backend, Setup};
+use crate::io::hub::{self, Hub};
+use crate::io::machine::{Closed, Machine};
+use crate::io::socket;
+use crate::metrics::cells::Cells;
+use crate::metrics::table::Cell;
+
+/// Readiness events taken per wait.
+const EVENTS: usize = 1024;
+
+/// Bytes of the one buffer into which everything is received.
+const SCRATCH: usize = 64 * 1024;
+
+/// Reads of one connection per round. One that has more goes to the end of the list.
+const READS_MAX: usize = 4;
+
+/// Connections accepted from one listener per round.
+const ACCEPTS_MAX: usize = 64;
+
+/// The token of the bell; listeners count down from the one below, connections up from 0.
+const BELL: Token = Token(usize::MAX - 1);
+
+/// Runs `machine` until drained or halted, on the calling thread.
+///
+/// # Errors
+/// If epoll(7) cannot be set up or fails as a whole; errors of one connection only close it.
+pub fn run<X: Machine>(setup: Setup<X::Mail>, machine: &mut X) -> io::Result<()> {
+    driver::drive::<X, Epoll>(setup, machine)
+}
+
+struct Epoll {
+    poll: Poll,
+    events: Events,
+    scratch: Box<[u8]>,
+    /// Connections that may have more to read, in the order of their turn. An entry whose
+    /// connection is gone costs one read that finds nothing.
+    ready: VecDeque<u32>,
+    /// Listeners that may have connections waiting.
+    waiting: Box<[bool]>,
+    accepting: bool,
+}
+
+/// The token of the listener at `index`.
+fn listener_token(index: usize) -> Token {
+    Token(BELL.0 - 1 - index)
+}
+
+impl Backend for Epoll {
+    fn new<X: Machine>(hub: &Hub<'_, X>) -> io::Result<Epoll> {
+        let poll = Poll::new()?;
+        let bell = hub.post.bell(hub.shard).as_raw_fd();
+        poll.registry().register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
+        for (index, (_, listener)) in hub.listeners.iter().enumerate() {
+            listener.set_nonblocking(true)?;
+            let fd = listener.as_raw_fd();
+            let token = listener_token(index);
+            poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
+        Ok(Epoll {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            scratch: vec![0; SCRATCH].into(),
+            ready: VecDeque::with_capacity(hub.max_connections),
+            waiting: vec![false; hub.listeners.len()].into(),
+            accepting: false,
+        })
+    }
+
+    /// Costs no system call: readiness that was reported meanwhile is kept in `waiting`.
+    fn accept<X: Machine>(&mut self, _: &mut Hub<'_, X>, on: bool) {
+        self.accepting = on;
+    }
+
+    fn open<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let fd = hub.table.raw_fd(index);
+        self.poll.registry().register(&mut SourceFd(&fd), Token(index as usize), both)
+    }
+
+    fn send<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, parts: [Payload; 2]) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let Some(fd) = hub.table.fd(index) else { return };
+        let sent = loop {
+            let [first, second] = [parts[0].as_slice(), parts[1].as_slice()];
+            let sent = if second.is_empty() {
+                rustix::net::send(fd, first, flags)
+            } else {
+                let parts = [IoSlice::new(first), IoSlice::new(second)];
+                rustix::net::sendmsg(fd, &parts, &mut SendAncillaryBuffer::default(), flags)
+            };
+            if sent != Err(Errno::INTR) {
+                break sent;
+            }
+        };
+        match sent {
+            Ok(n) => hub.sent(index, n),
+            Err(Errno::AGAIN) => hub.blocked(index),
+            Err(errno) => hub::close(hub, self, index, socket::closed_by(errno)),
+        }
+    }
+
+    fn settle<X: Machine>(&mut self, _: &mut Hub<'_, X>, _: u32) {}
+
+    /// Closing the only descriptor takes a socket out of the epoll set.
+    fn release<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
+        hub.table.remove(index);
+    }
+
+    fn flush<X: Machine>(&mut self, _: &mut Hub<'_, X>) {}
+
+    fn dispatch<X: Machine>(&mut self, hub: &mut Hub<'_, X>) {
+        self.take_events(hub);
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { break };
+            hub.table.slot(index).ready = false;
+            if hub.table.is_open(index) && self.receive(hub, index) {
+                hub.table.slot(index).ready = true;
+                self.ready.push_back(index);
+            }
+        }
+        for listener in 0..hub.listeners.len() {
+            self.accept_from(hub, listener);
+        }
+    }
+
+    fn pending(&self) -> bool {
+        !self.ready.is_empty() || (self.accepting && self.waiting.contains(&true))
+    }
+
+    fn wait(&mut self, cells: &Cells, timeout: Duration) -> io::Result<()> {
+        cells.add(Cell::IoEnters, 1);
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+impl Epoll {
+    /// Sorts what epoll reported into the lists, and tells who can write again.
+    fn take_events<X: Machine>(&mut self, hub: &mut Hub<'_, X>) {
+        let mut count = 0;
+        for event in &self.events {
+            count += 1;
+            if event.token() == BELL {
+                hub.woken();
+                continue;
+            }
+            let Ok(index) = u32::try_from(event.token().0) else {
+                if let Some(waiting) = self.waiting.get_mut(BELL.0 - 1 - event.token().0) {
+                    *waiting = true;
+                }
+                continue;
+            };
+            // An event of this batch for a connection that an earlier input closed finds the
+            // place closed. None finds a new connection there: accepting comes last.
+            if !hub.table.is_open(index) {
+                continue;
+            }
+            let slot = hub.table.slot(index);
+            let failed = event.is_error();
+            slot.ended |= event.is_read_closed() || failed;
+            if (event.is_readable() || slot.ended) && !slot.ready {
+                slot.ready = true;
+                self.ready.push_back(index);
+            }
+            if event.is_writable() || failed {
+                hub.writable(index);
+            }
+        }
+        self.events.clear();
+        hub.cells.add(Cell::IoEvents, count);
+    }
+
+    /// Reads a few times. Whether there may be more.
+    fn receive<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> bool {
+        for _ in 0..READS_MAX {
+            let Some(fd) = hub.table.fd(index) else { return false };
+            match rustix::net::recv(fd, &mut self.scratch[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => {
+                    hub::close(hub, self, index, Closed::Eof);
+                    return false;
+                }
+                Ok((n, _)) => {
+                    hub.received(index, &self.scratch[..n]);
+                    // epoll(7): less than asked for means that all was read, unless the end
+                    // was reported already, for which no other event would come.
+                    if n < SCRATCH && !hub.table.slot(index).ended {
+                        return false;
+                    }
+                }
+                Err(Errno::AGAIN) => return false,
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    hub::close(hub, self, index, socket::closed_by(errno));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Accepts until nobody waits, the gate closes, or it is another listener's turn.
+    fn accept_from<X: Machine>(&mut self, hub: &mut Hub<'_, X>, listener: usize) {
+        for _ in 0..ACCEPTS_MAX {
+            if !self.waiting[listener] || !self.accepting || !hub.accepting() {
+                return;
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&hub.listeners[listener].1, flags) {
+                Ok(fd) => hub::accepted(hub, self, listener, fd),
+                Err(Errno::AGAIN) => self.waiting[listener] = false,
+                Err(errno) => {
+                    hub.accept_failed(errno);
+                }
+            }
+        }
+    }
+}
