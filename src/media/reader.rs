@@ -83,7 +83,7 @@ struct Counters {
     scrambled: bool,
 }
 
-/// The reader of one stream. About 70 KB, nearly all of it allocated by [`TsReader::new`].
+/// The reader of one stream. About 40 KB, nearly all of it allocated by [`TsReader::new`].
 #[derive(Debug)]
 pub struct TsReader {
     pids: Pids,
@@ -375,3 +375,6 @@ impl TsReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
