@@ -66,11 +66,14 @@ impl Directory {
         self.head.store(head, Ordering::Release);
     }
 
-    /// Writer: the oldest slab is about to be retired; what is kept begins at `tail`.
-    pub(super) fn drop_oldest(&self, tail: u64) {
-        self.tail.store(tail, Ordering::Release);
+    /// Writer: what is kept begins behind the oldest slab. Only then it is given out, for the
+    /// caller to retire: so a reader who fails to pin it finds itself below the tail.
+    pub(super) fn drop_oldest(&self) -> Option<Held> {
         let oldest = self.oldest.load(Ordering::Relaxed);
+        let held = unpack(self.slabs.get(oldest)?);
+        self.tail.store(held.end(), Ordering::Release);
         self.oldest.store(oldest + 1, Ordering::Release);
+        Some(held)
     }
 
     /// The slab in which the byte at `at` lies or lay: pin it to know which. `None` if it was
@@ -102,6 +105,10 @@ mod tests {
         let mut all = Vec::new();
         let mut start = 0;
         for n in 0..20_u32 {
+            if n >= 3 {
+                assert_eq!(directory.drop_oldest(), Some(all[n as usize - 3]));
+                assert_eq!(directory.tail(), all[n as usize - 2].start);
+            }
             let class = if n % 3 == 0 { Class::Large } else { Class::Small };
             let slab = SlabRef { unit: (1 << 31) - 1 - n, generation: u32::MAX - n, class };
             let held = Held { start, slab };
@@ -115,7 +122,6 @@ mod tests {
             }
             assert_eq!(directory.locate(start), None, "not written yet");
             if n >= 3 {
-                directory.drop_oldest(all[n as usize - 2].start);
                 let kept: Vec<_> = directory.remaining().collect();
                 assert_eq!(kept, all[n as usize - 2..]);
             }

@@ -4,6 +4,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// Zeroed shared memory. Unmapped on drop; everything that points into it is behind the
@@ -30,10 +31,13 @@ impl Mapping {
         if len as u64 > memory.totalram.saturating_mul(u64::from(memory.mem_unit)) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let fd = rustix::fs::memfd_create(
-            "headwater-arena",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )?;
+        // Some systems refuse memory files that could be executed (sysctl vm.memfd_noexec);
+        // kernels before 6.3 do not know the flag that says it never will be.
+        let open = |flag| rustix::fs::memfd_create("headwater-arena", MemfdFlags::CLOEXEC | flag);
+        let fd = match open(MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => open(MemfdFlags::ALLOW_SEALING)?,
+            other => other?,
+        };
         let size = len as u64;
         rustix::fs::ftruncate(&fd, size)?;
         // MAP_POPULATE alone ignores a lack of memory, and the first touch is then a SIGBUS

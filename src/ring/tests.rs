@@ -154,6 +154,25 @@ fn one_pin_serves_all_reads_of_a_slab_until_it_is_not_used() {
 }
 
 #[test]
+fn a_reader_on_the_slab_that_just_left_does_not_starve_the_writer() {
+    let (arena, mut writer, window) = alone(2, MINUTE);
+    let mut now = Mono::ZERO;
+    run(&mut writer, &mut now, Duration::from_millis(1), 40 * SMALL);
+    let mut reader = Reader::new(Arc::clone(&window));
+    for _ in 0..5 {
+        let tail = window.tail();
+        let last = reader.read(tail, 188).unwrap();
+        run(&mut writer, &mut now, Duration::from_millis(1), SMALL);
+        assert!(window.tail() > tail, "it has left");
+        assert_eq!(arena.in_use(), writer.held_bytes() + SMALL);
+        reader.release();
+        assert_eq!(arena.in_use(), writer.held_bytes() + SMALL, "the payload is left");
+        drop(last);
+        assert_eq!(arena.in_use(), writer.held_bytes());
+    }
+}
+
+#[test]
 fn pins_on_everything_starve_the_writer_but_never_block_it() {
     // Two large slabs: small slabs only, 31 in the window and one to spare.
     let (arena, mut writer, window) = alone(2, MINUTE);

@@ -175,11 +175,11 @@ impl Window {
         self.directory.publish(next);
     }
 
-    /// Writer: drops the oldest slab. The tail moves first, so that a reader who fails to pin
-    /// the slab finds itself below the tail.
-    pub(super) fn drop_oldest(&self, oldest: Held) {
-        self.directory.drop_oldest(oldest.end());
-        self.arena.retire(oldest.slab);
+    /// Writer: drops the oldest slab.
+    pub(super) fn drop_oldest(&self) {
+        if let Some(oldest) = self.directory.drop_oldest() {
+            self.arena.retire(oldest.slab);
+        }
     }
 
     /// Writer: adds a mark.

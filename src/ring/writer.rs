@@ -88,12 +88,9 @@ impl Writer {
         if self.next != self.window.head() {
             self.window.publish(self.next, now);
         }
-        while self.slabs.front().is_some_and(|oldest| now.since(oldest.last) > self.span) {
-            if !self.drop_oldest() {
-                break;
-            }
-        }
-        self.window.trim_marks();
+        self.drop_while(|writer| {
+            writer.slabs.front().is_some_and(|oldest| now.since(oldest.last) > writer.span)
+        });
     }
 
     /// Adds a mark about a published packet, or about the next one: `mark.at <= head()`. Ask
@@ -167,9 +164,18 @@ impl Writer {
     /// Drops the oldest slabs until one of `size` fits the quota, with as much to spare: what
     /// is dropped now and still pinned has a whole slab's time to come free.
     fn make_room(&mut self, size: u64) -> bool {
-        while self.bytes + 2 * size > self.window.quota() && self.drop_oldest() {}
-        self.window.trim_marks();
-        self.bytes + size <= self.window.quota()
+        let quota = self.window.quota();
+        self.drop_while(|writer| writer.bytes + 2 * size > quota);
+        self.bytes + size <= quota
+    }
+
+    /// Drops the oldest slabs, and then their marks, as long as `more` says so and it may.
+    fn drop_while(&mut self, more: impl Fn(&Writer) -> bool) {
+        let before = self.slabs.len();
+        while more(self) && self.drop_oldest() {}
+        if self.slabs.len() < before {
+            self.window.trim_marks();
+        }
     }
 
     /// Drops the oldest slab, unless it is one of the last two or holds unpublished bytes.
@@ -178,7 +184,7 @@ impl Writer {
         if self.slabs.len() <= KEEP || oldest.held.end() > self.window.head() {
             return false;
         }
-        self.window.drop_oldest(oldest.held);
+        self.window.drop_oldest();
         self.bytes -= oldest.held.slab.class.bytes() as u64;
         self.slabs.pop_front();
         true
@@ -205,3 +211,10 @@ const fn padding() -> [u8; SUBTREE] {
     }
     bytes
 }
+
+const _: () = {
+    const fn moves_between_threads<T: Send>() {}
+    const fn is_shared<T: Send + Sync>() {}
+    moves_between_threads::<Writer>();
+    is_shared::<Window>();
+};
