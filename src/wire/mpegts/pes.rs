@@ -164,7 +164,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn any_bytes_are_read_without_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
             let _ = PesHeader::parse(&bytes);
             for (at, byte) in [0, 0, 1].into_iter().enumerate().take(bytes.len()) {
                 bytes[at] = byte;

@@ -257,7 +257,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 12..200)) {
+        fn any_bytes_are_read_without_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 12..200),
+        ) {
             let _ = Section::parse(&bytes);
             // Make lengths and checksum right, so that the inner parts are reached as well.
             let inner = bytes.len() - 3;
