@@ -74,6 +74,7 @@ impl Setup {
             watchdog: None,
         }
         .set("streams.memory", "8MiB")
+        .set("streams.max", 8)
     }
 
     /// Listens on another loopback address.
