@@ -12,7 +12,7 @@ use common::http::{self, LIMIT};
 use common::judge::{Judge, Reference};
 use common::relay::on_each_host;
 use common::ts::{Broadcast, PACKET, Shape};
-use common::{Driver, PutStream, Relay, Setup, Watch, both_drivers, millis, secs, wait_for};
+use common::{Driver, Idle, PutStream, Relay, Setup, Watch, both_drivers, millis, secs, wait_for};
 
 both_drivers!(
     a_viewer_begins_at_the_newest_access_point,
@@ -31,29 +31,26 @@ both_drivers!(
     the_control_listener,
 );
 
-/// A relay whose publishers may pause: tests here push by hand.
-fn patient(driver: Driver) -> Setup {
-    Setup::new(driver).set("publish.silence", "60s")
-}
-
 /// Publishes two seconds of a stream at once and leaves the publisher connected.
-fn publish(relay: &Relay, name: &str) -> (PutStream, Broadcast) {
+fn publish(relay: &Relay, name: &str) -> (Idle, Broadcast) {
     let stream = Broadcast::new(1, Shape::new(1_000_000), 2.0);
     let mut put = PutStream::begin(relay.http, name);
     put.push(&stream.bytes);
+    let idle = Idle::begin(put);
     relay.wait_live(name);
     relay.wait_ingested(name, stream.bytes.len());
-    (put, stream)
+    (idle, stream)
 }
 
 fn a_viewer_begins_at_the_newest_access_point(driver: Driver) {
     on_each_host(
-        || patient(driver).set("streams.linger", "1s"),
+        || Setup::new(driver).set("streams.linger", "1s"),
         |relay| {
-            let (mut put, stream) = publish(relay, "edge");
+            let (idle, stream) = publish(relay, "edge");
             let viewer = Watch::live(relay.http, "edge").start();
             viewer.wait_bytes(3 * PACKET, secs(5));
             let more = Broadcast::new(2, Shape::new(1_000_000), 1.0);
+            let mut put = idle.resume();
             put.push(&more.bytes);
             assert!(matches!(put.finish().status, 200 | 201));
             let seen = viewer.end();
@@ -77,7 +74,7 @@ fn a_viewer_begins_at_the_newest_access_point(driver: Driver) {
 }
 
 fn a_viewer_may_begin_earlier(driver: Driver) {
-    let relay = patient(driver).set("streams.linger", "1s").start();
+    let relay = Setup::new(driver).set("streams.linger", "1s").start();
     let (put, stream) = publish(&relay, "past");
     let mut watch = Watch::live(relay.http, "past");
     watch.target.push_str("?start=-10s");
@@ -94,7 +91,7 @@ fn a_viewer_may_begin_earlier(driver: Driver) {
 
 fn every_framing_of_a_body_is_taken(driver: Driver) {
     on_each_host(
-        || patient(driver).set("streams.linger", "500ms"),
+        || Setup::new(driver).set("streams.linger", "500ms"),
         |relay| {
             let stream = Broadcast::new(6, Shape::new(500_000), 1.0);
             let length = stream.bytes.len();
@@ -112,9 +109,15 @@ fn every_framing_of_a_body_is_taken(driver: Driver) {
                 let viewer = watch.start();
                 viewer.wait_bytes(PACKET, secs(5));
                 stream.bytes[half..].chunks(4099).for_each(|piece| put.push(piece));
-                let answer = put.finish();
-                assert!(matches!(answer.status, 200 | 201), "{framing:?}: {answer:?}");
-                answer.assert_line(answer.status);
+                if framing == Framing::Close {
+                    // The end of the connection is the end of the body: no answer is due.
+                    put.connection().finish();
+                    put.connection().assert_closes(LIMIT);
+                } else {
+                    let answer = put.finish();
+                    assert!(matches!(answer.status, 200 | 201), "{framing:?}: {answer:?}");
+                    answer.assert_line(answer.status);
+                }
                 let reference = Reference::new(&[&stream.bytes]);
                 let verdict = Judge::on(&reference, &viewer.end().body);
                 assert_eq!(verdict.unwrap().end, reference.packets(), "{framing:?}");
@@ -131,7 +134,7 @@ fn every_framing_of_a_body_is_taken(driver: Driver) {
 
 fn statuses_have_one_line(driver: Driver) {
     on_each_host(
-        || patient(driver),
+        || Setup::new(driver),
         |relay| {
             let ask = |method, target| http::request(relay.http, method, target, &[]);
             ask("GET", "/live/nobody.ts").assert_line(404);
@@ -165,7 +168,7 @@ fn statuses_have_one_line(driver: Driver) {
 }
 
 fn head_has_no_body(driver: Driver) {
-    let relay = patient(driver).start();
+    let relay = Setup::new(driver).start();
     let (_put, _) = publish(&relay, "head");
     for target in ["/", "/streams.json", "/live/head/status.json", "/live/nobody.ts"] {
         let get = relay.get(target);
@@ -210,7 +213,7 @@ fn a_slow_request_is_timed_out(driver: Driver) {
             // One byte now and then does not renew the limit: it holds for the whole head.
             let mut slow = http::connect(relay.http);
             let start = Instant::now();
-            let answer = thread::scope(|scope| {
+            let (answer, waited) = thread::scope(|scope| {
                 let mut dribble = slow.stream().try_clone().unwrap();
                 scope.spawn(move || {
                     use std::io::Write;
@@ -218,13 +221,12 @@ fn a_slow_request_is_timed_out(driver: Driver) {
                         if dribble.write_all(&[*byte]).is_err() {
                             break;
                         }
-                        thread::sleep(millis(60));
+                        common::pass(millis(60));
                     }
                 });
-                slow.response(false, secs(5))
+                (slow.response(false, secs(5)), start.elapsed())
             });
             answer.assert_line(408);
-            let waited = start.elapsed();
             assert!((millis(900)..millis(2500)).contains(&waited), "408 after {waited:?}");
             // Nothing sent at all: closed, with or without a word.
             http::connect(relay.http).assert_closes(secs(4));
@@ -263,7 +265,7 @@ fn connections_are_kept_and_pipelined(driver: Driver) {
 }
 
 fn cross_origin_players_are_welcome(driver: Driver) {
-    let relay = patient(driver).start();
+    let relay = Setup::new(driver).start();
     let (_put, _) = publish(&relay, "cors");
     let origin = "access-control-allow-origin";
     for target in ["/streams.json", "/live/cors/status.json", "/live/nobody.ts"] {
@@ -283,7 +285,7 @@ fn cross_origin_players_are_welcome(driver: Driver) {
 fn one_address_has_a_limit(driver: Driver) {
     let none = toml::Value::Array(Vec::new());
     on_each_host(
-        || patient(driver).set("limits.per_address", 10).set("limits.exempt", none.clone()),
+        || Setup::new(driver).set("limits.per_address", 10).set("limits.exempt", none.clone()),
         |relay| {
             let (put, _) = publish(relay, "narrow");
             let watch = Watch::live(relay.http, "narrow");
@@ -317,7 +319,7 @@ fn one_address_has_a_limit(driver: Driver) {
 }
 
 fn viewers_have_a_limit(driver: Driver) {
-    let relay = patient(driver).set("limits.viewers", 5).start();
+    let relay = Setup::new(driver).set("limits.viewers", 5).start();
     let (_put, _) = publish(&relay, "full");
     let watch = Watch::live(relay.http, "full");
     let mut viewers: Vec<_> = (0..5).map(|_| watch.clone().start()).collect();
@@ -336,7 +338,7 @@ fn viewers_have_a_limit(driver: Driver) {
 }
 
 fn waiting_for_a_stream(driver: Driver) {
-    let relay = patient(driver).start();
+    let relay = Setup::new(driver).start();
     let (put, _) = publish(&relay, "later");
     put.finish();
     wait_for("the end", secs(5), || (relay.state("later") != "live").then_some(()));
@@ -349,7 +351,7 @@ fn waiting_for_a_stream(driver: Driver) {
     watch.target.push_str("?wait=10");
     let viewer = watch.start();
     // It must be held: half a second later there is no answer yet.
-    thread::sleep(millis(500));
+    common::pass(millis(500));
     assert!(!viewer.has_ended(), "answered before the stream is live");
     let (_put, stream) = publish(&relay, "later");
     viewer.wait_bytes(3 * PACKET, secs(5));
@@ -361,7 +363,7 @@ fn waiting_for_a_stream(driver: Driver) {
 
 fn pages_and_status(driver: Driver) {
     on_each_host(
-        || patient(driver),
+        || Setup::new(driver),
         |relay| {
             let (_put, _) = publish(relay, "page");
             let viewer = Watch::live(relay.http, "page").start();
@@ -398,11 +400,16 @@ fn pages_and_status(driver: Driver) {
 
 fn the_control_listener(driver: Driver) {
     on_each_host(
-        || patient(driver),
+        || Setup::new(driver),
         |relay| {
-            let (_put, stream) = publish(relay, "seen");
+            let (idle, stream) = publish(relay, "seen");
             let viewer = Watch::live(relay.http, "seen").start();
             viewer.wait_bytes(3 * PACKET, secs(5));
+            // Bytes that a waiting viewer gets at once: what the fan-out histogram measures.
+            let before = viewer.bytes();
+            let mut put = idle.resume();
+            put.push(&Broadcast::new(2, Shape::new(1_000_000), 0.5).bytes);
+            viewer.wait_bytes(before + 20_000, secs(5));
             assert_eq!(relay.control("/livez").status, 200);
             assert_eq!(relay.control("/readyz").status, 200);
             assert_eq!(relay.control("/nothing").status, 404);

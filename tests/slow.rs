@@ -5,7 +5,6 @@
 mod common;
 
 use std::sync::Mutex;
-use std::thread;
 
 use common::client::{End, Seen};
 use common::judge::{Judge, Reference};
@@ -34,6 +33,7 @@ fn a_slow_viewer_jumps_and_the_others_lose_nothing(driver: Driver) {
         .set("viewers.max_lag", "1s")
         .set("viewers.max_jumps_per_minute", 1000)
         .set("streams.memory", "16MiB")
+        .set("streams.max", 4)
         .set("streams.linger", "1s")
         .start();
     let publisher = Publisher::start(relay.http, "mixed", &stream);
@@ -124,7 +124,7 @@ fn a_dead_reader_is_closed(driver: Driver) {
     watch.receive_buffer = Some(4096);
     let (_, mut pausing) = watch.ask();
     assert_eq!(pausing.response_head(secs(5)).status, 200);
-    thread::sleep(millis(1000));
+    common::pass(millis(1000));
     let before = pausing.pending().len();
     wait_for("bytes after a pause", secs(5), || {
         assert!(pausing.fill(secs(2)).unwrap(), "closed after a short pause");

@@ -11,7 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::http::{self, Connection, LIMIT, Response};
 use super::judge::{Judge, Reference, Verdict};
-use super::ts::Broadcast;
+use super::pass;
+use super::ts::{Broadcast, PACKET};
 
 /// The most of a body that a viewer keeps.
 const KEEP_MAX: usize = 64 << 20;
@@ -131,7 +132,7 @@ impl Publisher {
                     if stopped.load(Relaxed) {
                         return Ok(put);
                     }
-                    thread::sleep(left.min(Duration::from_millis(20)));
+                    pass(left.min(Duration::from_millis(20)));
                 }
                 let bytes = broadcast.slice(frame, frame + 1);
                 put.try_push(bytes).map_err(|e| format!("frame {frame}: {e}"))?;
@@ -166,6 +167,39 @@ impl Publisher {
             Ok(put) => put,
             Err(why) => panic!("the publisher was cut off: {why}"),
         }
+    }
+}
+
+/// A publisher that has nothing to say but is not silent: it sends null packets.
+pub struct Idle(Publisher);
+
+impl Idle {
+    /// Keeps the connection of `put` busy until it is taken back.
+    pub fn begin(mut put: PutStream) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut null = [0xff; PACKET];
+            null[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
+            while !stopped.load(Relaxed) {
+                put.try_push(&null).map_err(|e| format!("a null packet: {e}"))?;
+                pass(Duration::from_millis(100));
+            }
+            Ok(put)
+        });
+        Idle(Publisher { thread, stop, frames: Arc::default() })
+    }
+
+    /// Takes the connection back.
+    #[track_caller]
+    pub fn resume(self) -> PutStream {
+        self.0.silence()
+    }
+
+    /// Ends the body.
+    #[track_caller]
+    pub fn finish(self) -> Response {
+        self.resume().finish()
     }
 }
 
@@ -345,7 +379,7 @@ impl Reader {
                 let allowed = (rate as f64 * start.elapsed().as_secs_f64()) as usize;
                 most = allowed.saturating_sub(self.bytes.load(Relaxed)).min(most);
                 if most == 0 {
-                    thread::sleep(Duration::from_millis(5));
+                    pass(Duration::from_millis(5));
                     continue;
                 }
             }

@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-pub use client::{Publisher, PutStream, Viewer, Watch};
+pub use client::{Idle, Publisher, PutStream, Viewer, Watch};
 pub use relay::{Relay, Setup};
 
 /// A driver that must serve.
@@ -119,7 +119,16 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<
             return answer;
         }
         assert!(start.elapsed() < limit, "waited {limit:?} for: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        pass(Duration::from_millis(10));
+    }
+}
+
+/// Lets time pass: between two questions of [`wait_for`], between the frames of a live source,
+/// and where silence itself is what is tested. Never to wait for something to happen.
+pub fn pass(time: Duration) {
+    let start = Instant::now();
+    while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
     }
 }
 
