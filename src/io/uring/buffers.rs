@@ -136,7 +136,7 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
-    use crate::io::uring::ring::{Completion, Op};
+    use crate::io::uring::completion::{Completion, Op};
     use crate::metrics::cells::Cells;
 
     fn next(ring: &mut Ring) -> Completion {

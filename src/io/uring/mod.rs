@@ -6,6 +6,7 @@
 //! every operation: [`Uring`] lets go of it only after the last one was taken back.
 
 mod buffers;
+mod completion;
 mod ring;
 mod send;
 
@@ -15,17 +16,16 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{opcode, types};
-use rustix::io::Errno;
 
 use crate::base::payload::Payload;
 use crate::io::driver::{self, Backend, Setup};
-use crate::io::hub::{self, Hub};
-use crate::io::machine::{Closed, Machine};
-use crate::io::socket;
+use crate::io::hub::Hub;
+use crate::io::machine::Machine;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 use buffers::Buffers;
-use ring::{Completion, Op, Ring};
+use completion::Op;
+use ring::Ring;
 use send::Sends;
 
 /// Runs `machine` until drained or halted, on the calling thread.
@@ -221,99 +221,6 @@ impl Uring {
     fn let_go<X: Machine>(hub: &mut Hub<'_, X>, index: u32) {
         if !hub.table.is_open(index) && hub.table.slot(index).inflight == 0 {
             hub.table.remove(index);
-        }
-    }
-
-    fn complete<X: Machine>(&mut self, hub: &mut Hub<'_, X>, completion: Completion) {
-        let index = completion.index;
-        match completion.op {
-            Op::Accept => self.accepted(hub, completion),
-            Op::Recv => self.received(hub, completion),
-            Op::Send => {
-                let Some(index) = self.sends.finish(index) else { return };
-                hub.table.slot(index).inflight -= 1;
-                if hub.table.is_open(index) {
-                    self.sent(hub, index, completion.result);
-                }
-                Self::let_go(hub, index);
-            }
-            Op::Poll => {
-                let slot = hub.table.slot(index);
-                slot.polling = false;
-                slot.inflight -= 1;
-                if slot.open {
-                    hub.writable(index);
-                }
-                Self::let_go(hub, index);
-            }
-            Op::Bell => {
-                hub.woken();
-                if !completion.more {
-                    hub.cells.add(Cell::UringRearms, 1);
-                    self.arm_bell(&hub.cells);
-                }
-            }
-            Op::Cancel => {}
-        }
-    }
-
-    fn accepted<X: Machine>(&mut self, hub: &mut Hub<'_, X>, completion: Completion) {
-        let listener = completion.index as usize;
-        if !completion.more {
-            // The loop arms it again at the end of the round, unless the gate is closed.
-            if self.listeners[listener] == Accepting::Armed {
-                hub.cells.add(Cell::UringRearms, 1);
-            }
-            self.listeners[listener] = Accepting::No;
-        }
-        match completion.accepted() {
-            Some(Ok(fd)) => hub::accepted(hub, self, listener, fd),
-            Some(Err(errno)) => {
-                hub.accept_failed(errno);
-            }
-            None => {}
-        }
-    }
-
-    fn received<X: Machine>(&mut self, hub: &mut Hub<'_, X>, completion: Completion) {
-        let index = completion.index;
-        if !completion.more {
-            let slot = hub.table.slot(index);
-            slot.receiving = false;
-            slot.inflight -= 1;
-        }
-        if hub.table.is_open(index) {
-            match (completion.result, completion.buffer) {
-                (Ok(0), _) => hub::close(hub, self, index, Closed::Eof),
-                (Ok(n), Some(id)) => {
-                    // SAFETY: this completion named the buffer with n bytes; it is given back
-                    // below, after the last use of the slice.
-                    let data = unsafe { self.buffers.filled(id, n as usize) };
-                    hub.received(index, data);
-                }
-                (Ok(_), None) => hub::close(hub, self, index, Closed::Error),
-                (Err(Errno::NOBUFS), _) => hub.cells.add(Cell::UringEnobufs, 1),
-                (Err(Errno::INTR | Errno::AGAIN), _) => {}
-                (Err(errno), _) => hub::close(hub, self, index, socket::closed_by(errno)),
-            }
-        }
-        if let Some(id) = completion.buffer {
-            self.buffers.give_back(id);
-        }
-        if !completion.more {
-            self.rearm.push(index);
-            Self::let_go(hub, index);
-        }
-    }
-
-    fn sent<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, result: Result<u32, Errno>) {
-        match result {
-            Ok(n) => hub.sent(index, n as usize),
-            Err(Errno::AGAIN | Errno::INTR) => {
-                hub.blocked(index);
-                self.arm_poll(hub, index);
-            }
-            Err(errno) => hub::close(hub, self, index, socket::closed_by(errno)),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! The ring itself: set up with as much as the kernel grants, filled, entered, emptied.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
-use io_uring::{Builder, IoUring, cqueue, opcode, squeue};
-use rustix::io::Errno;
+use io_uring::{Builder, IoUring, opcode, squeue};
 
+use crate::io::uring::completion::{Completion, Op, tag};
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 
@@ -23,75 +22,6 @@ const SUBMIT_TRIES: usize = 100;
 
 /// Waits of 50 ms for cancelled operations at the end.
 const REAP_TRIES: usize = 40;
-
-/// What an operation is; the upper half of its `user_data`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
-    /// Accepting; the index is the listener's.
-    Accept,
-    /// Receiving; the index is the connection's, as for `Poll`.
-    Recv,
-    /// Waiting until a blocked connection can take bytes.
-    Poll,
-    /// Sending; the index is the place in the batch.
-    Send,
-    /// Waiting for the bell.
-    Bell,
-    /// Cancelling another one.
-    Cancel,
-}
-
-/// The name of an operation: what it is and what it is for.
-fn tag(op: Op, index: u32) -> u64 {
-    (op as u64) << 32 | u64::from(index)
-}
-
-/// One completion.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Completion {
-    pub op: Op,
-    pub index: u32,
-    /// Bytes, a descriptor or an event mask; or why it failed.
-    pub result: Result<u32, Errno>,
-    /// The provided buffer that was used.
-    pub buffer: Option<u16>,
-    /// The operation is still armed: more completions follow.
-    pub more: bool,
-}
-
-impl Completion {
-    fn new(entry: &cqueue::Entry) -> Completion {
-        let op = match entry.user_data() >> 32 {
-            0 => Op::Accept,
-            1 => Op::Recv,
-            2 => Op::Poll,
-            3 => Op::Send,
-            4 => Op::Bell,
-            _ => Op::Cancel,
-        };
-        let result = entry.result();
-        Completion {
-            op,
-            index: (entry.user_data() & u64::from(u32::MAX)) as u32,
-            result: u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result)),
-            buffer: cqueue::buffer_select(entry.flags()),
-            more: cqueue::more(entry.flags()),
-        }
-    }
-
-    /// The descriptor that an accept gave us.
-    pub fn accepted(&self) -> Option<Result<OwnedFd, Errno>> {
-        if self.op != Op::Accept {
-            return None;
-        }
-        Some(self.result.map(|fd| {
-            // SAFETY: the kernel installed this descriptor for the accept operation that this
-            // completion belongs to and told nobody else. `Completion` is consumed once, by
-            // `Uring::complete` or by `Ring::cancel_all`, so that it gets one owner.
-            unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }
-        }))
-    }
-}
 
 /// An io_uring and the number of operations that the kernel holds.
 pub(super) struct Ring {

@@ -109,7 +109,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::io::uring::ring::{Op, Ring};
+    use crate::io::uring::completion::Op;
+    use crate::io::uring::ring::Ring;
     use crate::metrics::cells::Cells;
 
     /// A full batch is submitted at once, its bytes are alive until answered and gone after.
