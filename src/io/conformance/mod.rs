@@ -277,26 +277,27 @@ fn heads_wake_and_fuse(driver: Driver) {
                     machine.todo.push_back(Output::Head { shard: ShardId(1), stream });
                 }
             }
-            // Behind the heads: when it has come, no more heads will.
-            let mail = Mail::Number(0);
-            machine.todo.push_back(Output::Mail { shard: ShardId(1), mail });
         });
         let mut heads = [0, 0];
         let mut asked = false;
+        let ask = |number| {
+            rig.order(0, move |machine| {
+                let (shard, mail) = (ShardId(1), Mail::Number(number));
+                machine.todo.push_back(Output::Mail { shard, mail });
+            });
+        };
         loop {
             match rig.next() {
                 (ShardId(1), Event::Head(3)) => heads[0] += 1,
                 (ShardId(1), Event::Head(9_000)) => heads[1] += 1,
-                // Mail is taken before heads: one more turn to let the last heads out.
-                (ShardId(1), Event::Number(0)) if !asked => {
-                    asked = true;
-                    rig.order(1, |machine| {
-                        let (shard, mail) = (ShardId(1), Mail::Number(1));
-                        machine.todo.push_back(Output::Mail { shard, mail });
-                    });
-                }
-                (ShardId(1), Event::Number(1)) => break,
+                // Mail is taken before heads: a second turn lets the last heads out.
+                (ShardId(1), Event::Number(1)) => ask(2),
+                (ShardId(1), Event::Number(2)) => break,
                 other => panic!("{other:?}"),
+            }
+            // Only when the heads alone have woken it: mail behind them.
+            if heads.iter().all(|&n| n > 0) && !std::mem::replace(&mut asked, true) {
+                ask(1);
             }
         }
         assert!(heads.iter().all(|&n| (1..=500).contains(&n)), "{heads:?}");

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -295,8 +295,14 @@ impl Rig {
 
     /// Lets the machine of `shard` do something.
     pub fn order(&self, shard: u16, order: impl FnOnce(&mut Scripted) + Send + 'static) {
-        let sent = self.post.send(ShardId(shard), Mail::Order(Box::new(order)));
-        assert!(sent.is_ok(), "the mailbox is full or its shard has ended");
+        let mut mail = Mail::Order(Box::new(order));
+        let start = Instant::now();
+        // Machines may keep the mailbox full for a while.
+        while let Err(back) = self.post.send(ShardId(shard), mail) {
+            assert!(start.elapsed() < PATIENCE, "the mailbox stays full or its shard has ended");
+            mail = back;
+            std::thread::yield_now();
+        }
     }
 
     /// Sum of a cell over all shards.
