@@ -80,7 +80,7 @@ pub(super) trait Backend: Sized {
     fn dispatch<X: Machine>(&mut self, hub: &mut Hub<'_, X>);
 
     /// Whether there is something to do without waiting.
-    fn pending(&self) -> bool;
+    fn pending(&mut self) -> bool;
 
     /// Waits until something happens, at most `timeout`. Being interrupted is no error.
     fn wait(&mut self, cells: &Cells, timeout: Duration) -> io::Result<()>;
@@ -127,16 +127,19 @@ pub(super) fn drive<X: Machine, B: Backend>(
     lap.backend.accept(&mut hub, true);
     lap.backend.wait(&hub.cells, Duration::ZERO)?;
     on_ready();
-    while let Some(timeout) = lap.round(&mut hub) {
+    let result = loop {
+        let Some(timeout) = lap.round(&mut hub) else { break Ok(()) };
         let busy = clock.mono().since(hub.now.mono);
         hub.cells.add(Cell::BusyNanos, u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
-        lap.backend.wait(&hub.cells, timeout)?;
+        if let Err(error) = lap.backend.wait(&hub.cells, timeout) {
+            break Err(error);
+        }
         hub.post.get_up(hub.shard);
-    }
+    };
     for index in 0..u32::try_from(hub.table.len()).unwrap_or(u32::MAX) {
         hub::close(&mut hub, &mut lap.backend, index, Closed::Local);
     }
-    Ok(())
+    result
 }
 
 /// The state of the loop between rounds.

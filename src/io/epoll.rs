@@ -140,7 +140,7 @@ impl Backend for Epoll {
         }
     }
 
-    fn pending(&self) -> bool {
+    fn pending(&mut self) -> bool {
         !self.ready.is_empty() || (self.accepting && self.waiting.contains(&true))
     }
 

@@ -219,7 +219,10 @@ pub(super) fn shut<X: Machine, B: Backend>(hub: &mut Hub<'_, X>, backend: &mut B
     hub.gate = Gate::Shut;
     hub.held.clear();
     backend.accept(hub, false);
-    hub.listeners.clear();
+    for (_, listener) in hub.listeners.drain(..) {
+        // An accept operation that is still armed keeps the socket although it is closed here.
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+    }
 }
 
 #[cfg(test)]
@@ -264,7 +267,7 @@ mod tests {
         }
         fn flush<X: Machine>(&mut self, _: &mut Hub<'_, X>) {}
         fn dispatch<X: Machine>(&mut self, _: &mut Hub<'_, X>) {}
-        fn pending(&self) -> bool {
+        fn pending(&mut self) -> bool {
             false
         }
         fn wait(&mut self, _: &Cells, _: Duration) -> std::io::Result<()> {

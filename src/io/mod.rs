@@ -14,5 +14,7 @@ mod hub;
 pub mod machine;
 pub mod mailbox;
 mod outgoing;
+pub mod probe;
 pub mod socket;
 mod table;
+pub mod uring;

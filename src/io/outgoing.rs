@@ -67,6 +67,7 @@ impl<M: Send> Outgoing<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::mailbox::Phase;
 
     #[test]
     fn order_is_kept_for_each_mailbox_and_a_full_one_delays_no_other() {
@@ -83,9 +84,14 @@ mod tests {
         post.receive(free, |mail| got.push(mail));
         assert_eq!(got, [100]);
         got.clear();
+        out.retry(&post, me);
+        assert!(post.fall_asleep(me, Phase::Running));
+        post.receive(full, |mail| got.push(mail));
+        let rung = rustix::io::read(post.bell(me), &mut [0; 8]);
+        assert_eq!(rung, Ok(8), "woken when there is room");
         while got.len() < 5 {
-            post.receive(full, |mail| got.push(mail));
             out.retry(&post, me);
+            post.receive(full, |mail| got.push(mail));
         }
         assert_eq!(got, [0, 1, 2, 3, 4]);
         assert!(out.is_empty());

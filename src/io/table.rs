@@ -20,6 +20,10 @@ pub(super) struct Slot {
     pub blocked: bool,
     /// A send was submitted and not answered.
     pub sending: bool,
+    /// A receive operation is armed (io_uring).
+    pub receiving: bool,
+    /// An operation waits until the socket can take bytes (io_uring).
+    pub polling: bool,
     /// On the list of connections that may have more to read (epoll).
     pub ready: bool,
     /// The kernel said that no more will come: read to the very end (epoll).

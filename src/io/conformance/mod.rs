@@ -21,6 +21,14 @@ macro_rules! for_every_driver {
         mod epoll {
             $(#[test] fn $test() { super::$test(super::Driver::Epoll); })*
         }
+        mod uring {
+            $(#[test] fn $test() {
+                match crate::io::probe::uring() {
+                    Ok(()) => super::$test(super::Driver::Uring),
+                    Err(why) => println!("SKIPPED: {why}"),
+                }
+            })*
+        }
     };
 }
 
@@ -41,6 +49,8 @@ for_every_driver!(
     a_drain_ends_after_the_grace_period,
     accepting_pauses_at_the_limit_and_resumes,
     a_halt_closes_what_is_open,
+    a_flood_does_not_starve_the_others,
+    a_panic_takes_no_other_shard_along,
 );
 
 fn connections_are_told_in_order(driver: Driver) {
@@ -260,39 +270,53 @@ fn mail_keeps_its_order_through_full_mailboxes(driver: Driver) {
 fn heads_wake_and_fuse(driver: Driver) {
     let rig = Rig::start(driver, &Options { shards: 2, ..Options::default() });
     let start = Instant::now();
-    for round in 0..30 {
+    for _ in 0..30 {
         rig.order(0, |machine| {
             for _ in 0..500 {
                 for stream in [StreamSlot(3), StreamSlot(9_000)] {
                     machine.todo.push_back(Output::Head { shard: ShardId(1), stream });
                 }
             }
-            // Behind the heads: when it has come, no more heads will.
-            let mail = Mail::Number(0);
-            machine.todo.push_back(Output::Mail { shard: ShardId(1), mail });
         });
         let mut heads = [0, 0];
         let mut asked = false;
+        let ask = |number| {
+            rig.order(0, move |machine| {
+                let (shard, mail) = (ShardId(1), Mail::Number(number));
+                machine.todo.push_back(Output::Mail { shard, mail });
+            });
+        };
         loop {
             match rig.next() {
                 (ShardId(1), Event::Head(3)) => heads[0] += 1,
                 (ShardId(1), Event::Head(9_000)) => heads[1] += 1,
-                // Mail is taken before heads: one more turn to let the last heads out.
-                (ShardId(1), Event::Number(0)) if !asked => {
-                    asked = true;
-                    rig.order(1, |machine| {
-                        let (shard, mail) = (ShardId(1), Mail::Number(1));
-                        machine.todo.push_back(Output::Mail { shard, mail });
-                    });
-                }
-                (ShardId(1), Event::Number(1)) => break,
+                // Mail is taken before heads: a second turn lets the last heads out.
+                (ShardId(1), Event::Number(1)) => ask(2),
+                (ShardId(1), Event::Number(2)) => break,
                 other => panic!("{other:?}"),
             }
+            // Only when the heads alone have woken it: mail behind them.
+            if heads.iter().all(|&n| n > 0) && !std::mem::replace(&mut asked, true) {
+                ask(1);
+            }
         }
-        assert!(heads.iter().all(|&n| (1..=100).contains(&n)), "round {round}: {heads:?}");
+        assert!(heads.iter().all(|&n| (1..=500).contains(&n)), "{heads:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(8), "without a wake-up it takes a second each");
     assert!(rig.cells[1].get(Cell::Wakeups) > 0);
+    // To itself nothing can come between: all of one outbox are one.
+    let before = rig.cells[0].get(Cell::Wakeups);
+    let (tell, told) = std::sync::mpsc::channel();
+    rig.order(0, move |machine| {
+        let head = || Output::Head { shard: ShardId(0), stream: StreamSlot(5) };
+        machine.todo.extend(std::iter::repeat_with(head).take(100));
+        machine.deadline = Some(machine.now.mono + Duration::from_millis(50));
+        tell.send(()).unwrap();
+    });
+    told.recv_timeout(rig::PATIENCE).unwrap();
+    assert_eq!(rig.event(), Event::Head(5));
+    assert!(matches!(rig.event(), Event::Deadline(_)), "told once");
+    assert!(rig.cells[0].get(Cell::Wakeups) <= before + 1, "woken by the order only");
 }
 
 fn a_deadline_is_honoured(driver: Driver) {
@@ -371,4 +395,49 @@ fn a_halt_closes_what_is_open(driver: Driver) {
     rig.post.halt();
     assert_eq!(rig.join(), [(ShardId(0), Event::Closed(conn, Closed::Local))]);
     assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+}
+
+fn a_flood_does_not_starve_the_others(driver: Driver) {
+    let rig = Rig::start(driver, &Options { echo: true, ..Options::default() });
+    let (mut flood, conn) = rig.connect();
+    let (mut other, _) = rig.connect();
+    rig.order(0, move |machine| machine.sink = Some(conn));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                flood.write_all(&[7; 64 * 1024]).unwrap();
+            }
+        });
+        for round in 0..50 {
+            let start = Instant::now();
+            exchange(&mut other, &pattern(100, round));
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+fn a_panic_takes_no_other_shard_along(driver: Driver) {
+    let mut rig = Rig::start(driver, &Options { shards: 2, mailbox: 1, ..Options::default() });
+    let (mut client, _) = rig.connect();
+    rig.order(0, |machine| {
+        // With operations of every kind in flight, whose memory goes with the stack.
+        machine.todo.clear();
+        std::panic::resume_unwind(Box::new("as the test wants it"));
+    });
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "the sockets are closed");
+    assert!(rig.ended_by_panic(0));
+    rig.order(1, |machine| {
+        for _ in 0..10 {
+            let mail = Mail::Number(0);
+            machine.todo.push_back(Output::Mail { shard: ShardId(0), mail });
+        }
+        let (shard, mail) = (ShardId(1), Mail::Number(1));
+        machine.todo.push_back(Output::Mail { shard, mail });
+    });
+    assert_eq!(rig.next(), (ShardId(1), Event::Number(1)), "it does not wait for the dead");
+    rig.post.drain();
+    rig.wait_for(|event| (event == Event::Drain).then_some(()));
+    rig.join();
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use crate::io::clock::Clock;
 use crate::io::driver::Setup;
 use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::io::mailbox::Post;
-use crate::io::{epoll, socket};
+use crate::io::{epoll, socket, uring};
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 
@@ -27,6 +27,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Driver {
     Epoll,
+    Uring,
 }
 
 /// What the machine was told, in order.
@@ -66,6 +67,8 @@ pub(super) struct Scripted {
     pub todo: VecDeque<Output<Mail>>,
     pub deadline: Option<Mono>,
     pub echo: bool,
+    /// Whatever comes from here is thrown away.
+    pub sink: Option<ConnId>,
     shard: ShardId,
     events: Sender<(ShardId, Event)>,
     conns: HashMap<ConnId, Conn>,
@@ -133,6 +136,7 @@ impl Machine for Scripted {
             Input::Received { conn, data } => {
                 assert!(!data.is_empty() && self.conns.contains_key(&conn));
                 match self.echo {
+                    _ if self.sink == Some(conn) => {}
                     true => self.write(conn, Bytes::copy_from_slice(data), false),
                     false => self.report(Event::Received(conn, data.to_vec())),
                 }
@@ -237,12 +241,14 @@ impl Rig {
                     todo: VecDeque::new(),
                     deadline: None,
                     echo,
+                    sink: None,
                     shard,
                     events,
                     conns: HashMap::new(),
                 };
                 match driver {
                     Driver::Epoll => epoll::run(setup, &mut machine),
+                    Driver::Uring => uring::run(setup, &mut machine),
                 }
             }));
         }
@@ -289,13 +295,24 @@ impl Rig {
 
     /// Lets the machine of `shard` do something.
     pub fn order(&self, shard: u16, order: impl FnOnce(&mut Scripted) + Send + 'static) {
-        let sent = self.post.send(ShardId(shard), Mail::Order(Box::new(order)));
-        assert!(sent.is_ok(), "the mailbox is full or its shard has ended");
+        let mut mail = Mail::Order(Box::new(order));
+        let start = Instant::now();
+        // Machines may keep the mailbox full for a while.
+        while let Err(back) = self.post.send(ShardId(shard), mail) {
+            assert!(start.elapsed() < PATIENCE, "the mailbox stays full or its shard has ended");
+            mail = back;
+            std::thread::yield_now();
+        }
     }
 
     /// Sum of a cell over all shards.
     pub fn count(&self, cell: Cell) -> u64 {
         self.cells.iter().map(|cells| cells.get(cell)).sum()
+    }
+
+    /// Waits for a driver to end. Whether it panicked.
+    pub fn ended_by_panic(&mut self, shard: usize) -> bool {
+        self.threads.remove(shard).join().is_err()
     }
 
     /// Waits for the drivers to end by themselves; all events that were not looked at.

@@ -1,0 +1,177 @@
+//! What the kernel answered, and what the machine is told of it.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+use rustix::io::Errno;
+
+use crate::io::hub::{self, Hub};
+use crate::io::machine::{Closed, Machine};
+use crate::io::socket;
+use crate::io::uring::{Accepting, Uring};
+use crate::metrics::table::Cell;
+
+/// What an operation is; the upper half of its `user_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// Accepting; the index is the listener's.
+    Accept,
+    /// Receiving; the index is the connection's, as for `Poll`.
+    Recv,
+    /// Waiting until a blocked connection can take bytes.
+    Poll,
+    /// Sending; the index is the place in the batch.
+    Send,
+    /// Waiting for the bell.
+    Bell,
+    /// Cancelling another one.
+    Cancel,
+}
+
+/// The name of an operation: what it is and what it is for.
+pub(super) fn tag(op: Op, index: u32) -> u64 {
+    (op as u64) << 32 | u64::from(index)
+}
+
+/// One completion. Not `Copy`: a descriptor in it has one owner.
+#[derive(Debug)]
+pub(super) struct Completion {
+    pub op: Op,
+    pub index: u32,
+    /// Bytes, a descriptor or an event mask; or why it failed.
+    pub result: Result<u32, Errno>,
+    /// The provided buffer that was used.
+    pub buffer: Option<u16>,
+    /// The operation is still armed: more completions follow.
+    pub more: bool,
+}
+
+impl Completion {
+    pub fn new(entry: &cqueue::Entry) -> Completion {
+        let op = match entry.user_data() >> 32 {
+            0 => Op::Accept,
+            1 => Op::Recv,
+            2 => Op::Poll,
+            3 => Op::Send,
+            4 => Op::Bell,
+            _ => Op::Cancel,
+        };
+        let result = entry.result();
+        Completion {
+            op,
+            index: (entry.user_data() & u64::from(u32::MAX)) as u32,
+            result: u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result)),
+            buffer: cqueue::buffer_select(entry.flags()),
+            more: cqueue::more(entry.flags()),
+        }
+    }
+
+    /// The descriptor that an accept gave us.
+    pub fn accepted(self) -> Option<Result<OwnedFd, Errno>> {
+        if self.op != Op::Accept {
+            return None;
+        }
+        Some(self.result.map(|fd| {
+            // SAFETY: the kernel installed this descriptor for the accept operation that this
+            // completion belongs to and told nobody else. The completion is made once, when it
+            // is popped, and consumed here, so that the descriptor gets one owner.
+            unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }
+        }))
+    }
+}
+
+impl Uring {
+    /// Tells the machine what one completion says.
+    pub(super) fn complete<X: Machine>(&mut self, hub: &mut Hub<'_, X>, completion: Completion) {
+        let index = completion.index;
+        match completion.op {
+            Op::Accept => self.accepted(hub, completion),
+            Op::Recv => self.received(hub, completion),
+            Op::Send => {
+                let Some(index) = self.sends.finish(index) else { return };
+                hub.table.slot(index).inflight -= 1;
+                if hub.table.is_open(index) {
+                    self.sent(hub, index, completion.result);
+                }
+                Self::let_go(hub, index);
+            }
+            Op::Poll => {
+                let slot = hub.table.slot(index);
+                slot.polling = false;
+                slot.inflight -= 1;
+                if slot.open {
+                    hub.writable(index);
+                }
+                Self::let_go(hub, index);
+            }
+            Op::Bell => {
+                hub.woken();
+                if !completion.more {
+                    hub.cells.add(Cell::UringRearms, 1);
+                    self.arm_bell(&hub.cells);
+                }
+            }
+            Op::Cancel => {}
+        }
+    }
+
+    fn accepted<X: Machine>(&mut self, hub: &mut Hub<'_, X>, completion: Completion) {
+        let listener = completion.index as usize;
+        if !completion.more {
+            // The loop arms it again at the end of the round, unless the gate is closed.
+            if self.listeners[listener] == Accepting::Armed {
+                hub.cells.add(Cell::UringRearms, 1);
+            }
+            self.listeners[listener] = Accepting::No;
+        }
+        match completion.accepted() {
+            Some(Ok(fd)) => hub::accepted(hub, self, listener, fd),
+            Some(Err(errno)) => {
+                hub.accept_failed(errno);
+            }
+            None => {}
+        }
+    }
+
+    fn received<X: Machine>(&mut self, hub: &mut Hub<'_, X>, completion: Completion) {
+        let index = completion.index;
+        if !completion.more {
+            let slot = hub.table.slot(index);
+            slot.receiving = false;
+            slot.inflight -= 1;
+        }
+        if hub.table.is_open(index) {
+            match (completion.result, completion.buffer) {
+                (Ok(0), _) => hub::close(hub, self, index, Closed::Eof),
+                (Ok(n), Some(id)) => {
+                    // SAFETY: this completion named the buffer with n bytes; it is given back
+                    // below, after the last use of the slice.
+                    let data = unsafe { self.buffers.filled(id, n as usize) };
+                    hub.received(index, data);
+                }
+                (Ok(_), None) => hub::close(hub, self, index, Closed::Error),
+                (Err(Errno::NOBUFS), _) => hub.cells.add(Cell::UringEnobufs, 1),
+                (Err(Errno::INTR | Errno::AGAIN), _) => {}
+                (Err(errno), _) => hub::close(hub, self, index, socket::closed_by(errno)),
+            }
+        }
+        if let Some(id) = completion.buffer {
+            self.buffers.give_back(id);
+        }
+        if !completion.more {
+            self.rearm.push(index);
+            Self::let_go(hub, index);
+        }
+    }
+
+    fn sent<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, result: Result<u32, Errno>) {
+        match result {
+            Ok(n) => hub.sent(index, n as usize),
+            Err(Errno::AGAIN | Errno::INTR) => {
+                hub.blocked(index);
+                self.arm_poll(hub, index);
+            }
+            Err(errno) => hub::close(hub, self, index, socket::closed_by(errno)),
+        }
+    }
+}
