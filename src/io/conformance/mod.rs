@@ -280,8 +280,8 @@ fn heads_wake_and_fuse(driver: Driver) {
         });
         let mut heads = [0, 0];
         let mut asked = false;
-        let ask = |number| {
-            rig.order(0, move |machine| {
+        let ask = |from, number| {
+            rig.order(from, move |machine| {
                 let (shard, mail) = (ShardId(1), Mail::Number(number));
                 machine.todo.push_back(Output::Mail { shard, mail });
             });
@@ -290,14 +290,14 @@ fn heads_wake_and_fuse(driver: Driver) {
             match rig.next() {
                 (ShardId(1), Event::Head(3)) => heads[0] += 1,
                 (ShardId(1), Event::Head(9_000)) => heads[1] += 1,
-                // Mail is taken before heads: a second turn lets the last heads out.
-                (ShardId(1), Event::Number(1)) => ask(2),
+                // Mail is taken before heads; mail to itself comes a turn later, after them.
+                (ShardId(1), Event::Number(1)) => ask(1, 2),
                 (ShardId(1), Event::Number(2)) => break,
                 other => panic!("{other:?}"),
             }
             // Only when the heads alone have woken it: mail behind them.
             if heads.iter().all(|&n| n > 0) && !std::mem::replace(&mut asked, true) {
-                ask(1);
+                ask(0, 1);
             }
         }
         assert!(heads.iter().all(|&n| (1..=500).contains(&n)), "{heads:?}");

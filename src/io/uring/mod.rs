@@ -2,8 +2,8 @@
 //!
 //! Accepting, receiving and the bell are armed once and go on by themselves (multishot). The
 //! sends of a batch are submitted by one system call and are answered when it returns. The
-//! memory that the kernel reads or writes belongs to [`buffers`] and [`send`], and outlives
-//! every operation: [`Uring`] lets go of it only after the last one was taken back.
+//! memory that the kernel reads or writes belongs to `buffers` and `send`, and outlives
+//! every operation: `Uring` lets go of it only after the last one was taken back.
 
 mod buffers;
 mod completion;
