@@ -429,8 +429,12 @@ fn pages_and_status(driver: Driver) {
             let list: serde_json::Value =
                 serde_json::from_slice(&relay.get("/streams.json").body).unwrap();
             assert!(list.to_string().contains("page"), "{list}");
-            let status = wait_for("a viewer in the status", secs(3), || {
-                relay.status("page").filter(|status| status["viewers"] == 1)
+            // The health of a stream is measured over a second or so.
+            let status = wait_for("viewer and health in the status", secs(5), || {
+                let known = |status: &serde_json::Value| {
+                    status["viewers"] == 1 && status["gop_ms"].as_f64().is_some_and(|ms| ms > 0.0)
+                };
+                relay.status("page").filter(known)
             });
             assert_eq!(status["state"], "live", "{status}");
             assert!(status["name"].as_str().is_some_and(|n| n.ends_with("page")), "{status}");
@@ -480,7 +484,9 @@ fn the_control_listener(driver: Driver) {
             let ingested = metric("headwater_ingest_bytes_total", &["proto=\"http\""]);
             assert!(ingested >= stream.bytes.len() as f64, "{ingested}");
             let fanout = "headwater_chunk_fanout_duration_seconds_count";
-            assert!(metric(fanout, &[]) >= 1.0);
+            wait_for("the fan-out histogram", secs(5), || {
+                (metric(fanout, &[]) >= 1.0).then_some(())
+            });
         },
     );
 }
