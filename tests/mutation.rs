@@ -83,13 +83,20 @@ fn mutate_ts(rng: &mut Rng, bytes: &mut Vec<u8>) {
 }
 
 /// Publishes one piece; the relay may refuse or cut it, but must answer or close in time. The
-/// status, where one was read.
-fn publish(address: SocketAddr, name: &str, bytes: &[u8], rng: &mut Rng) -> Option<u16> {
+/// status, where one was read; and how much was taken.
+fn publish(
+    address: SocketAddr,
+    name: &str,
+    bytes: &[u8],
+    rng: &mut Rng,
+    taken: &mut usize,
+) -> Option<u16> {
     let mut put = PutStream::begin(address, name);
     for piece in bytes.chunks(rng.usize(500..60_000)) {
         if put.try_push(piece).is_err() {
             break;
         }
+        *taken += piece.len();
     }
     if rng.u8(..3) == 0 {
         put.reset();
@@ -119,6 +126,7 @@ fn broken_transport_streams() {
     let start = Instant::now();
     let drivers = Driver::available();
     let publishes = PACKETS.div_ceil(PUBLISH) / drivers.len();
+    let mut taken = 0;
     for driver in drivers {
         let mut relay = relay(driver);
         let video = Broadcast::new(seed, Shape::new(4_000_000), 10.0);
@@ -135,7 +143,7 @@ fn broken_transport_streams() {
                 mutate_ts(&mut rng, &mut bytes);
             }
             let name = format!("broken-{}", n % 7);
-            let status = publish(relay.http, &name, &bytes, &mut rng);
+            let status = publish(relay.http, &name, &bytes, &mut rng, &mut taken);
             // Refused for another reason than its bytes, the piece would test nothing.
             assert!(!matches!(status, Some(401..=429 | 503)), "publish {n}: {status:?}");
             assert!(relay.is_running(), "publish {n} ended the relay:\n{}", relay.log());
@@ -146,6 +154,8 @@ fn broken_transport_streams() {
         }
         assert_well(&mut relay, warm, driver.name());
     }
+    println!("{} packets' worth of bytes were taken", taken / PACKET);
+    assert!(taken / PACKET > PACKETS / 2, "most publishes were cut off early");
 }
 
 const GOOD: &[&str] = &[

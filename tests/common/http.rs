@@ -45,6 +45,7 @@ impl Response {
 }
 
 /// A client's connection.
+#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     pending: Vec<u8>,
