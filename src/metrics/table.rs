@@ -8,6 +8,8 @@
 pub enum Kind {
     /// Only grows; exposed with `_total`.
     Counter,
+    /// A counter whose cell holds nanoseconds; exposed in seconds with `_total`.
+    Seconds,
     /// Goes up and down.
     Gauge,
 }
@@ -86,7 +88,7 @@ table! {
     SendsBlocked: Counter "headwater_sends_blocked" {} @shard "Writes of which the kernel took nothing.";
     Wakeups: Counter "headwater_shard_wakeups" {} @shard "Times that another thread woke a sleeping shard.";
     LoopRounds: Counter "headwater_shard_rounds" {} @shard "Rounds of a shard's loop; a stuck shard shows as a constant.";
-    BusyNanos: Counter "headwater_shard_busy_nanoseconds" {} @shard "Time that a shard spent working, not waiting.";
+    BusyNanos: Seconds "headwater_shard_busy_seconds" {} @shard "Time that a shard spent working, not waiting.";
     MailRetries: Counter "headwater_mail_retries" {} @shard "Times that another shard's mailbox was full and mail had to wait.";
     AcceptErrorsExhausted: Counter "headwater_accept_failures" { class = "exhausted" } "Accepts that failed, by class.";
     AcceptErrorsOther: Counter "headwater_accept_failures" { class = "other" } "Accepts that failed, by class.";

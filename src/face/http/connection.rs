@@ -239,13 +239,17 @@ impl Connection {
         }
     }
 
-    /// Refuses what [`Event::Play`] or [`Event::Publish`] asked, or ends an open publisher. The
-    /// response is counted at the next `poll`.
+    /// Refuses what [`Event::Play`] or [`Event::Publish`] asked, or ends an open publisher, or
+    /// turns a connection away before it asked anything. The response is counted at the next
+    /// `poll`.
     pub fn refuse(&mut self, now: Mono, refusal: &Refusal) {
         match &self.state {
             State::Deciding { body: None } => {}
-            // The rest of a publisher's body may be endless.
-            State::Deciding { .. } | State::Publishing(_) => self.exchange.keep = false,
+            // The rest of a publisher's body may be endless. A connection that may not even ask
+            // is told so before it does.
+            State::Deciding { .. } | State::Publishing(_) | State::Reading => {
+                self.exchange.keep = false;
+            }
             _ => return,
         }
         let response = self.frame().refusal(refusal, None);

@@ -38,6 +38,8 @@ pub struct PlayRequest {
     pub wait: Duration,
     /// A HEAD request: answer with `head_ok`, not with `play`.
     pub head_only: bool,
+    /// The client's address; see [`PublishRequest::client`].
+    pub client: IpAddr,
 }
 
 /// `PUT /live/NAME` or `POST /live/NAME`.

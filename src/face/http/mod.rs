@@ -9,9 +9,11 @@ pub mod exchange;
 mod input;
 mod output;
 mod pages;
+pub mod progressive;
 mod request;
 mod respond;
 mod route;
 pub mod settings;
+pub mod status;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What a request means here: from path and method to a decision.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::ids::StreamName;
@@ -112,7 +112,10 @@ fn decide_live(
         Err(why) => return Refusal::new(400, why.to_string()).into(),
     };
     let decision = match (plays, request.method) {
-        (true, method) if method.reads() => play(request, name).map(Decision::Play),
+        (true, method) if method.reads() => {
+            let client = client(request.head, peer, trusted);
+            play(request, name, client).map(Decision::Play)
+        }
         (true, _) => Ok(Decision::NotAllowed {
             allow: READ,
             text: "this address plays a stream; publish to /live/NAME, without .ts",
@@ -153,11 +156,11 @@ fn nothing_here() -> Decision {
     Refusal::new(404, "nothing here; see / for what is live, play /live/NAME.ts").into()
 }
 
-fn play(request: &Request<'_>, name: StreamName) -> Result<PlayRequest, Refusal> {
+fn play(request: &Request<'_>, name: StreamName, client: IpAddr) -> Result<PlayRequest, Refusal> {
     let start = parameter(request, "start")?.map(|value| read_start(&value)).transpose()?;
     let wait = parameter(request, "wait")?.map(|value| read_wait(&value)).transpose()?;
     let head_only = request.method == Method::Head;
-    Ok(PlayRequest { name, start, wait: wait.unwrap_or_default(), head_only })
+    Ok(PlayRequest { name, start, wait: wait.unwrap_or_default(), head_only, client })
 }
 
 fn read_start(value: &str) -> Result<Duration, Refusal> {

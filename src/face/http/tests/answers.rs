@@ -203,7 +203,7 @@ fn a_viewer_asks_for_a_place_and_gets_a_head() {
     let probe =
         ask(Shard::Admits, "GET /live/cam.ts?start=-500ms&wait=100&x HTTP/1.1\r\nHost: h\r\n\r\n");
     let asked = "PlayRequest { name: StreamName(\"cam\"), start: Some(500ms), wait: 60s, \
-                 head_only: false }";
+                 head_only: false, client: 127.0.0.1 }";
     assert_eq!(probe.events, [asked]);
     let head = probe.text();
     for line in [

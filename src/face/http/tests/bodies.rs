@@ -49,7 +49,7 @@ fn the_client_is_asked_to_continue_only_when_it_waits() {
     assert_eq!(ask(Shard::Refuses, head).statuses(), [503]);
     assert_eq!(ask(Shard::Admits, &format!("{head}ab")).statuses(), [200], "it did not wait");
     let old = head.replace("HTTP/1.1", "HTTP/1.0");
-    assert_eq!(ask(Shard::Admits, &old).statuses(), [], "HTTP/1.0 knows no 100");
+    assert_eq!(ask(Shard::Admits, &old).statuses(), [0u16; 0], "HTTP/1.0 knows no 100");
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! What pages and the API say of a stream, as JSON.
+
+use serde::Serialize;
+
+use crate::base::time::Now;
+use crate::media::health::Health;
+use crate::registry::pulse::Pulse;
+use crate::registry::stream::{State, Stream};
+use crate::registry::streams::Registry;
+
+/// All streams: `/streams.json` and, with more detail, the API of the control listener.
+#[derive(Clone, Debug, Serialize)]
+pub struct Streams {
+    /// Wall-clock time of the answer, Unix milliseconds.
+    pub now: u64,
+    /// The program's version.
+    pub version: &'static str,
+    /// One entry per stream that is live or held.
+    pub streams: Vec<Status>,
+}
+
+/// One stream: `/live/NAME/status.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The name.
+    pub name: String,
+    /// `live`, or `held` while the publisher is away.
+    pub state: &'static str,
+    /// When it went live, Unix milliseconds.
+    pub since: u64,
+    /// Viewers now.
+    pub viewers: u64,
+    /// What the publisher sends.
+    #[serde(flatten)]
+    pub health: Health,
+    /// Times that packet alignment was lost.
+    pub resyncs: u64,
+    /// Breaks after which the numbers went on.
+    pub discontinuities: u64,
+    /// How much is in memory, milliseconds.
+    pub window_ms: u64,
+    /// Stream offset of the newest byte.
+    pub head: u64,
+    /// Delay between ingest and the kernel's acceptance for viewers, all streams, last 10 s.
+    pub delay_p50_ms: f64,
+    /// The same, 99th percentile.
+    pub delay_p99_ms: f64,
+    /// Bytes from the publisher.
+    pub ingest_bytes: u64,
+    /// Bytes to viewers.
+    pub egress_bytes: u64,
+}
+
+/// The status of every stream.
+#[must_use]
+pub fn streams(registry: &Registry, now: Now) -> Streams {
+    let pulse = registry.pulse.load();
+    Streams {
+        now: now.utc.as_unix_millis(),
+        version: env!("CARGO_PKG_VERSION"),
+        streams: registry.directory().iter().map(|s| status(s, &pulse, now)).collect(),
+    }
+}
+
+/// The status of one stream.
+#[must_use]
+pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
+    use std::sync::atomic::Ordering::Relaxed;
+    let window = &stream.window;
+    let oldest = window.ingest_time(window.tail()).unwrap_or(now.mono);
+    Status {
+        name: stream.name.to_string(),
+        state: match stream.state() {
+            State::Live => "live",
+            State::Held => "held",
+        },
+        since: stream.since.as_unix_millis(),
+        viewers: stream.viewers(),
+        health: Health::clone(&stream.health()),
+        resyncs: stream.resyncs.load(Relaxed),
+        discontinuities: stream.discontinuities.load(Relaxed),
+        window_ms: u64::try_from(now.mono.since(oldest).as_millis()).unwrap_or(u64::MAX),
+        head: window.head(),
+        delay_p50_ms: pulse.delay_p50_ms,
+        delay_p99_ms: pulse.delay_p99_ms,
+        ingest_bytes: stream.ingest_bytes.load(Relaxed),
+        egress_bytes: stream.egress_bytes(),
+    }
+}

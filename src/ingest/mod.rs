@@ -1,0 +1,4 @@
+//! Where a stream comes in: from a publisher's bytes to a window with marks.
+#![forbid(unsafe_code)]
+
+pub mod intake;

@@ -1,0 +1,222 @@
+//! One stream that is live or held: its window, its publisher's desk, its figures.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+
+use crate::base::ids::{ShardId, StreamName, StreamSlot};
+use crate::base::time::{Mono, Utc};
+use crate::media::health::Health;
+use crate::registry::keys::KeyId;
+use crate::ring::window::Window;
+use crate::ring::writer::Writer;
+
+/// Silence after which a publisher may be replaced by another one with the same key.
+pub const TAKEOVER_SILENCE: Duration = Duration::from_millis(500);
+
+/// Whether a publisher is writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A publisher is connected.
+    Live,
+    /// The publisher is away; viewers are kept for the linger time.
+    Held,
+}
+
+/// A stream that is live or held. Shared by all shards.
+pub struct Stream {
+    /// Its name.
+    pub name: StreamName,
+    /// Its place in the registry.
+    pub slot: StreamSlot,
+    /// Its bytes.
+    pub window: Arc<Window>,
+    /// When it went live.
+    pub since: Utc,
+    desk: Mutex<Desk>,
+    held: AtomicBool,
+    ended: AtomicBool,
+    heard: AtomicU64,
+    health: ArcSwap<Health>,
+    /// Bytes that came in, resynchronisation losses included.
+    pub ingest_bytes: AtomicU64,
+    /// Times that the numbers went on after a break.
+    pub discontinuities: AtomicU64,
+    /// Times that packet alignment was lost and found again.
+    pub resyncs: AtomicU64,
+    shares: Box<[CachePadded<Share>]>,
+}
+
+/// One shard's figures of a stream: written by that shard only.
+#[derive(Debug, Default)]
+pub struct Share {
+    /// Viewers that it serves.
+    pub viewers: AtomicU32,
+    /// Stream bytes that the kernel accepted for them.
+    pub egress_bytes: AtomicU64,
+}
+
+/// The publisher's place: at most one sits there, and the writer lies there while it is empty.
+struct Desk {
+    owner: Option<Owner>,
+    writer: Option<Writer>,
+    ticket: u64,
+    parked_at: Mono,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    key: KeyId,
+    shard: ShardId,
+}
+
+/// What a publisher gets at the desk.
+pub enum Seat {
+    /// The writer, and the ticket that names this publisher.
+    Granted(Writer, u64),
+    /// The same key sits there in silence: ask its shard to give up the ticket, then try again.
+    Ask(ShardId, u64),
+    /// Somebody else is publishing.
+    Taken,
+    /// The stream has just ended: look it up again.
+    Ended,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({})", self.name)
+    }
+}
+
+impl Stream {
+    /// A stream whose writer lies on the desk.
+    #[must_use]
+    pub(super) fn new(
+        name: StreamName,
+        slot: StreamSlot,
+        writer: Writer,
+        shards: usize,
+        since: Utc,
+        now: Mono,
+    ) -> Stream {
+        Stream {
+            name,
+            slot,
+            window: Arc::clone(writer.window()),
+            since,
+            desk: Mutex::new(Desk { owner: None, writer: Some(writer), ticket: 0, parked_at: now }),
+            held: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+            heard: AtomicU64::new(now.as_nanos()),
+            health: ArcSwap::default(),
+            ingest_bytes: AtomicU64::new(0),
+            discontinuities: AtomicU64::new(0),
+            resyncs: AtomicU64::new(0),
+            shares: (0..shards).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    /// Live or held.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.held.load(Relaxed) { State::Held } else { State::Live }
+    }
+
+    /// Whether it is over: viewers are to be closed.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// When the publisher last sent something.
+    #[must_use]
+    pub fn heard(&self) -> Mono {
+        Mono::from_nanos(self.heard.load(Relaxed))
+    }
+
+    /// Notes that the publisher sent something. Called by its shard.
+    pub fn hear(&self, now: Mono) {
+        self.heard.store(now.as_nanos(), Relaxed);
+    }
+
+    /// The publisher's health, as last told by its shard.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        self.health.load_full()
+    }
+
+    /// Replaces the publisher's health.
+    pub fn set_health(&self, health: Health) {
+        self.health.store(Arc::new(health));
+    }
+
+    /// The figures of one shard.
+    #[must_use]
+    pub fn share(&self, shard: ShardId) -> &Share {
+        &self.shares[usize::from(shard.0)]
+    }
+
+    /// Viewers on all shards.
+    #[must_use]
+    pub fn viewers(&self) -> u64 {
+        self.shares.iter().map(|s| u64::from(s.viewers.load(Relaxed))).sum()
+    }
+
+    /// Bytes that viewers of all shards got.
+    #[must_use]
+    pub fn egress_bytes(&self) -> u64 {
+        self.shares.iter().map(|s| s.egress_bytes.load(Relaxed)).sum()
+    }
+
+    /// Sits down at the desk. First come, first served; the same key may replace a publisher
+    /// that has been silent for [`TAKEOVER_SILENCE`].
+    pub(super) fn sit(&self, key: KeyId, shard: ShardId, now: Mono) -> Seat {
+        let mut desk = self.desk();
+        if let Some(owner) = desk.owner {
+            let silent = now.since(self.heard()) >= TAKEOVER_SILENCE;
+            return match owner.key == key && silent {
+                true => Seat::Ask(owner.shard, desk.ticket),
+                false => Seat::Taken,
+            };
+        }
+        let Some(writer) = desk.writer.take() else { return Seat::Ended };
+        desk.owner = Some(Owner { key, shard });
+        desk.ticket += 1;
+        self.hear(now);
+        self.held.store(false, Relaxed);
+        Seat::Granted(writer, desk.ticket)
+    }
+
+    /// Leaves the desk; the writer stays there for the next publisher.
+    pub fn park(&self, writer: Writer, now: Mono) {
+        let mut desk = self.desk();
+        desk.owner = None;
+        desk.writer = Some(writer);
+        desk.parked_at = now;
+        self.held.store(true, Relaxed);
+    }
+
+    /// Ends the stream if nobody sat down since it was parked with `ticket`, `linger` ago.
+    /// Returns the offset at which its numbers will go on.
+    pub(super) fn end(&self, ticket: u64, linger: Duration, now: Mono) -> Option<u64> {
+        let mut desk = self.desk();
+        let over = desk.owner.is_none()
+            && desk.ticket == ticket
+            && now.since(desk.parked_at) >= linger
+            && desk.writer.is_some();
+        if !over {
+            return None;
+        }
+        let next = desk.writer.take().map(|writer| writer.next());
+        self.ended.store(true, Relaxed);
+        next
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
