@@ -1,4 +1,356 @@
 //! One core: the machine that serves connections from rings.
+//!
+//! A shard owns its connections, its viewers and the streams whose publishers it accepted (it is
+//! their home shard). It shares only windows and the registry with other shards, and mail.
 #![forbid(unsafe_code)]
 
+pub mod mail;
 pub mod settings;
+
+mod connections;
+mod locals;
+mod play;
+mod publish;
+mod site;
+mod sweep;
+mod viewers;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::ids::{ConnId, ShardId};
+use crate::base::time::{Mono, Now};
+use crate::face::http;
+use crate::face::http::connection::{Connection, Event, SocketWish};
+use crate::face::http::progressive::Rules;
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::metrics::cells::Cells;
+use crate::metrics::delay::{DelayRecorder, DelayShelf};
+use crate::metrics::table::Cell;
+use crate::registry::admission::{Permit, Refused};
+use crate::registry::stream::Stream;
+use crate::registry::streams::Registry;
+use crate::shard::connections::{Connections, Role, Talk};
+use crate::shard::locals::Locals;
+use crate::shard::mail::Mail;
+use crate::shard::settings::Settings;
+use crate::shard::site::Desk;
+use crate::shard::viewers::Viewers;
+
+/// The most user-space memory of one connection beyond its request buffer, in bytes: its role,
+/// its place in the tables, its permit. A viewer has less. Held by a test.
+pub const CONNECTION_BYTES: u64 = 2048;
+
+/// The most user-space memory of one publisher in bytes: what it may send while it waits for a
+/// seat, and the reader's tables.
+pub const PUBLISHER_BYTES: u64 = publish::HELD_MAX as u64 + (1 << 20);
+
+/// What a shard is made of.
+pub struct Parts {
+    /// Its number.
+    pub id: ShardId,
+    /// What the operator chose.
+    pub settings: Settings,
+    /// What the operator chose about HTTP.
+    pub http: Arc<http::settings::Settings>,
+    /// All streams.
+    pub registry: Arc<Registry>,
+    /// Its block of metrics.
+    pub cells: Arc<Cells>,
+    /// Where it publishes delays.
+    pub shelf: Arc<DelayShelf>,
+}
+
+/// The machine of one core.
+pub struct Shard {
+    id: ShardId,
+    settings: Settings,
+    rules: Rules,
+    http: Arc<http::settings::Settings>,
+    registry: Arc<Registry>,
+    cells: Arc<Cells>,
+    shelf: Arc<DelayShelf>,
+    delays: DelayRecorder,
+    desk: Desk,
+    connections: Connections,
+    viewers: Viewers,
+    locals: Locals,
+    /// Outputs that no queue of their own stands for. A connection has at most one send and
+    /// three socket wishes in here, a stream one note per shard: bounded by both limits.
+    out: VecDeque<Output<Mail>>,
+    /// Viewers to be looked at; each at most once.
+    ready: VecDeque<u32>,
+    /// Connections that wait for a stream to go live, or for a publisher's seat.
+    waiting: Vec<ConnId>,
+    /// Streams parked here, until their linger time is over.
+    lingering: Vec<Lingering>,
+    next_sweep: Mono,
+    next_figures: Mono,
+    draining: bool,
+}
+
+/// A stream whose publisher went away on this shard.
+struct Lingering {
+    stream: Arc<Stream>,
+    ticket: u64,
+    until: Mono,
+}
+
+impl Shard {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(parts: Parts) -> Shard {
+        let Parts { id, settings, http, registry, cells, shelf } = parts;
+        Shard {
+            id,
+            rules: Rules { max_lag: settings.max_lag, max_jumps: settings.max_jumps },
+            desk: Desk::new(Arc::clone(&registry), Arc::clone(&cells)),
+            settings,
+            http,
+            registry,
+            cells,
+            shelf,
+            delays: DelayRecorder::default(),
+            connections: Connections::default(),
+            viewers: Viewers::default(),
+            locals: Locals::default(),
+            out: VecDeque::new(),
+            ready: VecDeque::new(),
+            waiting: Vec::new(),
+            lingering: Vec::new(),
+            next_sweep: Mono::ZERO,
+            next_figures: Mono::ZERO,
+            draining: false,
+        }
+    }
+
+    fn accepted(&mut self, now: Now, conn: ConnId, peer: SocketAddr) {
+        self.cells.add(Cell::HttpConnections, 1);
+        let permit = if self.draining { None } else { self.admit() };
+        let Some(mut permit) = permit else {
+            self.connections.insert(conn, None, Role::Closing);
+            return self.out.push_back(Output::Close { conn });
+        };
+        let mut connection = Connection::new(now.mono, peer, &self.http);
+        let trusted = self.http.trusted_proxies.iter().any(|net| net.contains(peer.ip()));
+        if !trusted && permit.client(peer.ip()).is_err() {
+            self.cells.add(Cell::RejectedAddress, 1);
+            connection.refuse(now.mono, &play::too_many_of_address());
+        }
+        self.connections.insert(conn, Some(permit), Role::Http(Box::new(Talk::new(connection))));
+        self.drive(now, conn);
+    }
+
+    fn admit(&self) -> Option<Permit> {
+        match self.registry.admission.connection() {
+            Ok(permit) => Some(permit),
+            Err(Refused::Connections | Refused::Address | Refused::Viewers) => {
+                self.cells.add(Cell::RejectedConnections, 1);
+                None
+            }
+        }
+    }
+
+    fn received(&mut self, now: Now, conn: ConnId, data: &[u8]) {
+        match self.connections.role(conn) {
+            Some(Role::Http(talk)) => {
+                talk.connection.handle_received(now.mono, data, &mut |_| {});
+                self.drive(now, conn);
+            }
+            Some(Role::Publisher(_)) => {
+                self.receive_body(now, conn, data);
+                self.drive(now, conn);
+            }
+            // A viewer has nothing more to say; a closing connection is not listened to.
+            Some(Role::Viewer(_) | Role::Closing) | None => {}
+        }
+    }
+
+    fn sent(&mut self, now: Now, conn: ConnId, n: usize) {
+        match self.connections.role(conn) {
+            Some(Role::Http(talk)) => {
+                talk.connection.handle_sent(now.mono, n);
+                self.drive(now, conn);
+            }
+            Some(Role::Publisher(publisher)) => {
+                publisher.connection.handle_sent(now.mono, n);
+                self.drive(now, conn);
+            }
+            Some(Role::Viewer(viewer)) => {
+                let viewer = *viewer;
+                self.viewer_sent(now, viewer, n);
+            }
+            Some(Role::Closing) | None => {}
+        }
+    }
+
+    fn blocked(&mut self, now: Now, conn: ConnId) {
+        match self.connections.role(conn) {
+            Some(Role::Http(talk)) => talk.connection.handle_blocked(),
+            Some(Role::Publisher(publisher)) => publisher.connection.handle_blocked(),
+            Some(Role::Viewer(viewer)) => {
+                self.cells.add(Cell::SendsBlocked, 1);
+                let viewer = *viewer;
+                self.viewers.blocked(viewer, now.mono);
+            }
+            Some(Role::Closing) | None => {}
+        }
+    }
+
+    fn writable(&mut self, now: Now, conn: ConnId) {
+        match self.connections.role(conn) {
+            Some(Role::Http(talk)) => {
+                talk.connection.handle_writable();
+                self.drive(now, conn);
+            }
+            Some(Role::Publisher(publisher)) => {
+                publisher.connection.handle_writable();
+                self.drive(now, conn);
+            }
+            Some(Role::Viewer(viewer)) => {
+                let viewer = *viewer;
+                self.viewers.writable(viewer);
+                self.viewers.enqueue(viewer, &mut self.ready);
+            }
+            Some(Role::Closing) | None => {}
+        }
+    }
+
+    fn closed(&mut self, now: Now, conn: ConnId, why: Closed) {
+        self.cells.sub(Cell::HttpConnections, 1);
+        match self.connections.remove(conn) {
+            Some(Role::Publisher(publisher)) => self.publisher_gone(now, *publisher, "left"),
+            Some(Role::Viewer(viewer)) => {
+                let cell = match why {
+                    Closed::Reset | Closed::TimedOut | Closed::Error => Cell::ClosedReset,
+                    Closed::Eof | Closed::Local => Cell::ClosedEof,
+                };
+                self.viewer_gone(viewer, cell);
+            }
+            Some(Role::Http(_) | Role::Closing) | None => {}
+        }
+    }
+
+    /// Lets an HTTP connection or a publisher go on, and carries out what it wants.
+    fn drive(&mut self, now: Now, conn: ConnId) {
+        let Some(role) = self.connections.take(conn) else { return };
+        let role = match role {
+            Role::Http(talk) => self.drive_http(now, conn, talk),
+            Role::Publisher(publisher) => self.drive_publisher(now, conn, publisher),
+            Role::Viewer(_) | Role::Closing => role,
+        };
+        self.connections.put(conn, role);
+    }
+
+    fn drive_http(&mut self, now: Now, conn: ConnId, mut talk: Box<Talk>) -> Role {
+        loop {
+            let role = match talk.connection.poll(now.mono, &mut self.desk.site(now)) {
+                Event::None | Event::PublishEnded | Event::PublishBroken => break,
+                Event::Play(request) => self.play(now, conn, &mut talk, request),
+                Event::Publish(request) => self.publish(now, conn, &mut talk, &request),
+            };
+            match role {
+                Some(Role::Publisher(publisher)) => {
+                    return self.drive_publisher(now, conn, publisher);
+                }
+                Some(role) => return role,
+                None => {}
+            }
+        }
+        if self.settle(now, conn, &mut talk.connection) { Role::Closing } else { Role::Http(talk) }
+    }
+
+    /// Puts a connection's wishes into the queue. Returns whether it is to be closed.
+    fn settle(&mut self, now: Now, conn: ConnId, connection: &mut Connection) -> bool {
+        if let Some(parts) = connection.next_send() {
+            self.out.push_back(Output::Send { conn, parts });
+        }
+        while let Some(wish) = connection.poll_socket(now.mono) {
+            match wish {
+                SocketWish::Shutdown => self.out.push_back(Output::Shutdown { conn }),
+                SocketWish::Close => {
+                    self.out.push_back(Output::Close { conn });
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Closes a connection of any role now.
+    fn close(&mut self, conn: ConnId) {
+        self.out.push_back(Output::Close { conn });
+    }
+
+    fn mail(&mut self, now: Now, mail: Mail) {
+        match mail {
+            Mail::Live | Mail::Parked => self.retry_waiting(now),
+            Mail::GiveUp { stream, ticket } => self.give_up(now, &stream, ticket),
+            Mail::Ended(stream) => self.stream_ended(&stream),
+        }
+    }
+
+    /// Tells every shard, this one included. Built for mail that carries at most a handle.
+    fn tell_all(&mut self, mail: impl Fn() -> Mail) {
+        for shard in 0..self.registry.shards() {
+            let shard = ShardId(u16::try_from(shard).unwrap_or(u16::MAX));
+            self.out.push_back(Output::Mail { shard, mail: mail() });
+        }
+    }
+
+    /// The process ends: publishers park, everybody is closed.
+    fn drain(&mut self, now: Now) {
+        self.draining = true;
+        for conn in self.connections.ids() {
+            match self.connections.replace(conn, Role::Closing) {
+                Some(Role::Publisher(publisher)) => self.publisher_gone(now, *publisher, "drain"),
+                Some(Role::Viewer(viewer)) => self.viewer_gone(viewer, Cell::ClosedDrain),
+                Some(Role::Http(_) | Role::Closing) | None => {}
+            }
+            self.close(conn);
+        }
+    }
+}
+
+impl Machine for Shard {
+    type Mail = Mail;
+
+    fn handle(&mut self, now: Now, input: Input<'_, Mail>) {
+        match input {
+            Input::Accepted { conn, peer, .. } => self.accepted(now, conn, peer),
+            Input::Received { conn, data } => self.received(now, conn, data),
+            Input::Sent { conn, n } => self.sent(now, conn, n),
+            Input::Blocked { conn } => self.blocked(now, conn),
+            Input::Writable { conn } => self.writable(now, conn),
+            Input::Closed { conn, why } => self.closed(now, conn, why),
+            Input::Mail(mail) => self.mail(now, mail),
+            Input::Head { stream } => self.locals.grown(stream),
+            Input::Drain => self.drain(now),
+        }
+    }
+
+    fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
+        self.sweep(now);
+        let interval = self.settings.flush_interval;
+        let rounds = self.locals.flush(now.mono, interval, &mut self.viewers, &mut self.ready);
+        self.cells.add(Cell::FlushRounds, rounds);
+        while out.has_room() {
+            if let Some(output) = self.out.pop_front() {
+                out.push(output);
+            } else if let Some(viewer) = self.ready.pop_front() {
+                self.serve(now, viewer, out);
+            } else {
+                break;
+            }
+        }
+        if out.is_empty() {
+            self.locals.release();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Mono> {
+        let flush = self.locals.next_flush(self.settings.flush_interval);
+        [flush, self.sweep_deadline()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,23 @@
+//! What shards tell each other.
+
+use std::sync::Arc;
+
+use crate::registry::stream::Stream;
+
+/// Mail between shards. All of it is rare: when a publisher comes, goes or is replaced.
+#[derive(Debug)]
+pub enum Mail {
+    /// A publisher began to write: whoever waits for the stream looks again.
+    Live,
+    /// Somebody with the same key wants the seat of the publisher with this ticket.
+    GiveUp {
+        /// The stream.
+        stream: Arc<Stream>,
+        /// The publisher's ticket.
+        ticket: u64,
+    },
+    /// A writer lies on its desk again: whoever asked for it claims again.
+    Parked,
+    /// The stream is over: its viewers are closed.
+    Ended(Arc<Stream>),
+}

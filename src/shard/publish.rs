@@ -1,0 +1,330 @@
+//! Somebody wants to publish: takes the seat, writes, leaves it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::base::ids::{ConnId, ShardId};
+use crate::base::time::{Mono, Now};
+use crate::face::http::connection::{Connection, Event, PublishRequest, Refusal};
+use crate::ingest::intake::{Intake, Taken};
+use crate::io::machine::Output;
+use crate::metrics::table::Cell;
+use crate::registry::keys::KeyRefusal;
+use crate::registry::stream::{Stream, TAKEOVER_SILENCE};
+use crate::registry::streams::{Claim, Lease};
+use crate::shard::connections::{Claimant, Role, Talk};
+use crate::shard::mail::Mail;
+use crate::shard::{Lingering, Shard};
+
+/// How long a publisher waits for a silent one to give up its seat.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The most bytes kept while it waits; a publisher that sends more is refused.
+pub(super) const HELD_MAX: usize = 4 << 20;
+
+/// A connection that brings a stream.
+pub(super) struct Publisher {
+    pub(super) connection: Connection,
+    pub(super) seat: Seat,
+}
+
+/// Whether it writes already.
+pub(super) enum Seat {
+    /// It writes.
+    Writing(Box<Writing>),
+    /// It waits for a silent publisher with the same key to leave.
+    Asking { claimant: Claimant, held: Vec<u8>, until: Mono },
+    /// It was refused or has ended: what still comes is thrown away.
+    Left,
+}
+
+pub(super) struct Writing {
+    pub(super) stream: Arc<Stream>,
+    pub(super) ticket: u64,
+    pub(super) intake: Intake,
+    resyncs: u64,
+}
+
+impl Shard {
+    /// Answers a request to publish. Returns the connection's new role if it was accepted.
+    pub(super) fn publish(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        talk: &mut Talk,
+        request: &PublishRequest,
+    ) -> Option<Role> {
+        let PublishRequest { name, key, client, direct } = request;
+        let key = match self.registry.authorise(key.as_deref(), name, *client, *direct) {
+            Ok(key) => key,
+            Err(why) => {
+                self.cells.add(Cell::RejectedKey, 1);
+                warn!(stream = %name, address = %client, ?why, "publisher refused");
+                talk.connection.refuse(now.mono, &key_refusal(why));
+                return None;
+            }
+        };
+        let claimant = Claimant { name: name.clone(), key };
+        let seat = match self.registry.claim(name, key, self.id, now) {
+            Claim::Granted(lease) => {
+                info!(stream = %name, address = %client, "publisher connected");
+                self.sit_down(now, lease)
+            }
+            Claim::Ask(stream, shard, ticket) => {
+                self.ask(stream, shard, ticket);
+                self.waiting.push(conn);
+                Seat::Asking { claimant, held: Vec::new(), until: now.mono + PATIENCE }
+            }
+            refused => {
+                let refusal = self.claim_refusal(&refused);
+                talk.connection.refuse(now.mono, &refusal);
+                return None;
+            }
+        };
+        let idle = Connection::new(now.mono, (*client, 0).into(), &self.http);
+        let mut connection = std::mem::replace(&mut talk.connection, idle);
+        connection.publish(now.mono);
+        let mut publisher = Publisher { connection, seat };
+        let Publisher { connection, seat } = &mut publisher;
+        let mut taken = Taken::default();
+        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, body)));
+        self.note(&publisher.seat, taken);
+        Some(Role::Publisher(Box::new(publisher)))
+    }
+
+    /// Bytes from a publisher.
+    pub(super) fn receive_body(&mut self, now: Now, conn: ConnId, data: &[u8]) {
+        let Some(Role::Publisher(mut publisher)) = self.connections.take(conn) else { return };
+        let Publisher { connection, seat } = &mut *publisher;
+        let mut taken = Taken::default();
+        connection.handle_received(now.mono, data, &mut |body| {
+            add(&mut taken, seat.push(now, body));
+        });
+        if let Seat::Writing(writing) = seat {
+            writing.stream.hear(now.mono);
+        }
+        self.note(&publisher.seat, taken);
+        self.connections.put(conn, Role::Publisher(publisher));
+    }
+
+    /// Counts what was taken in, and rings for every shard that waits for it.
+    fn note(&mut self, seat: &Seat, taken: Taken) {
+        let Seat::Writing(writing) = seat else { return };
+        self.cells.add(Cell::RingDroppedBytes, taken.dropped);
+        self.cells.add(Cell::RingStarved, u64::from(taken.starved));
+        if taken.discontinuity {
+            writing.stream.discontinuities.fetch_add(1, Relaxed);
+        }
+        let stream = Arc::clone(&writing.stream);
+        self.ring(&stream);
+    }
+
+    fn ring(&mut self, stream: &Arc<Stream>) {
+        for shard in 0..self.registry.shards() {
+            let shard = ShardId(u16::try_from(shard).unwrap_or(u16::MAX));
+            if !stream.window.bell(shard).take() {
+                continue;
+            }
+            if shard == self.id {
+                self.locals.grown(stream.slot);
+            } else {
+                self.out.push_back(Output::Head { shard, stream: stream.slot });
+            }
+        }
+    }
+
+    pub(super) fn drive_publisher(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        mut publisher: Box<Publisher>,
+    ) -> Role {
+        if let Seat::Asking { held, .. } = &publisher.seat
+            && held.len() > HELD_MAX
+        {
+            self.refuse_publisher(now, &mut publisher, &busy());
+        }
+        loop {
+            match publisher.connection.poll(now.mono, &mut self.desk.site(now)) {
+                Event::None => break,
+                Event::PublishEnded | Event::PublishBroken => {
+                    self.leave(now, &mut publisher.seat, "ended");
+                }
+                // The next request of a connection whose body has ended.
+                Event::Play(request) => {
+                    let mut talk = Box::new(Talk::new(publisher.connection));
+                    let role = self.play(now, conn, &mut talk, request);
+                    return role.unwrap_or_else(|| self.drive_http(now, conn, talk));
+                }
+                Event::Publish(request) => {
+                    let mut talk = Box::new(Talk::new(publisher.connection));
+                    let role = self.publish(now, conn, &mut talk, &request);
+                    return role.unwrap_or_else(|| self.drive_http(now, conn, talk));
+                }
+            }
+        }
+        if self.settle(now, conn, &mut publisher.connection) {
+            self.leave(now, &mut publisher.seat, "closed");
+            return Role::Closing;
+        }
+        match publisher.seat {
+            Seat::Left => Role::Http(Box::new(Talk::new(publisher.connection))),
+            Seat::Writing(_) | Seat::Asking { .. } => Role::Publisher(publisher),
+        }
+    }
+
+    /// The connection of a publisher is gone.
+    pub(super) fn publisher_gone(&mut self, now: Now, mut publisher: Publisher, why: &str) {
+        self.leave(now, &mut publisher.seat, why);
+    }
+
+    /// Gives the seat up; the stream is held for the next publisher.
+    pub(super) fn leave(&mut self, now: Now, seat: &mut Seat, why: &str) {
+        let Seat::Writing(writing) = std::mem::replace(seat, Seat::Left) else { return };
+        let Writing { stream, ticket, intake, .. } = *writing;
+        info!(stream = %stream.name, why, "publisher gone, stream is held");
+        self.cells.sub(Cell::Publishers, 1);
+        stream.park(intake.finish(now), now.mono);
+        self.ring(&stream);
+        let until = now.mono + self.registry.linger();
+        self.lingering.push(Lingering { stream, ticket, until });
+        self.tell_all(|| Mail::Parked);
+    }
+
+    /// Another shard's publisher wants this seat: leaves it if the publisher is still silent.
+    pub(super) fn give_up(&mut self, now: Now, stream: &Arc<Stream>, ticket: u64) {
+        if now.mono.since(stream.heard()) < TAKEOVER_SILENCE {
+            return;
+        }
+        let mut talking = Vec::new();
+        self.connections.talking(&mut talking);
+        for conn in talking {
+            let Some(Role::Publisher(publisher)) = self.connections.role(conn) else { continue };
+            let Seat::Writing(writing) = &publisher.seat else { continue };
+            if writing.ticket == ticket && Arc::ptr_eq(&writing.stream, stream) {
+                self.cells.add(Cell::Takeovers, 1);
+                self.drop_publisher(now, conn, "replaced");
+                return;
+            }
+        }
+    }
+
+    /// Closes a publisher's connection.
+    pub(super) fn drop_publisher(&mut self, now: Now, conn: ConnId, why: &str) {
+        if let Some(Role::Publisher(mut publisher)) = self.connections.replace(conn, Role::Closing)
+        {
+            self.leave(now, &mut publisher.seat, why);
+            self.close(conn);
+        }
+    }
+
+    /// Claims again for a publisher that asked for a seat.
+    pub(super) fn claim_again(&mut self, now: Now, conn: ConnId, publisher: &mut Publisher) {
+        let Seat::Asking { claimant, until, .. } = &publisher.seat else { return };
+        let (claimant, until) = (claimant.clone(), *until);
+        match self.registry.claim(&claimant.name, claimant.key, self.id, now) {
+            Claim::Granted(lease) => {
+                info!(stream = %claimant.name, "publisher took over");
+                let seat = self.sit_down(now, lease);
+                let before = std::mem::replace(&mut publisher.seat, seat);
+                if let Seat::Asking { held, .. } = before {
+                    let taken = publisher.seat.push(now, &held);
+                    self.note(&publisher.seat, taken);
+                }
+            }
+            Claim::Ask(..) | Claim::Taken if now.mono < until => self.waiting.push(conn),
+            refused => {
+                let refusal = self.claim_refusal(&refused);
+                self.refuse_publisher(now, publisher, &refusal);
+            }
+        }
+    }
+
+    fn refuse_publisher(&mut self, now: Now, publisher: &mut Publisher, refusal: &Refusal) {
+        publisher.seat = Seat::Left;
+        publisher.connection.refuse(now.mono, refusal);
+    }
+
+    fn ask(&mut self, stream: Arc<Stream>, shard: ShardId, ticket: u64) {
+        self.out.push_back(Output::Mail { shard, mail: Mail::GiveUp { stream, ticket } });
+    }
+
+    fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
+        let Lease { stream, writer, ticket, resumed } = lease;
+        self.cells.add(Cell::Publishers, 1);
+        if resumed {
+            stream.discontinuities.fetch_add(1, Relaxed);
+        }
+        self.tell_all(|| Mail::Live);
+        let intake = Intake::new(writer, resumed, now);
+        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
+    }
+
+    fn claim_refusal(&self, claim: &Claim) -> Refusal {
+        match claim {
+            Claim::TooMany => {
+                self.cells.add(Cell::RejectedMemory, 1);
+                Refusal::new(503, "as many streams as allowed are live (streams.max)")
+                    .retry_after(10)
+            }
+            Claim::NoMemory => {
+                self.cells.add(Cell::RejectedMemory, 1);
+                Refusal::new(503, "memory: no room for another stream (memory.arena)")
+                    .retry_after(10)
+            }
+            Claim::Granted(_) | Claim::Ask(..) | Claim::Taken => {
+                self.cells.add(Cell::RejectedBusy, 1);
+                busy()
+            }
+        }
+    }
+}
+
+impl Seat {
+    fn push(&mut self, now: Now, body: &[u8]) -> Taken {
+        match self {
+            Seat::Writing(writing) => {
+                let taken = writing.intake.push(now, body);
+                writing.stream.ingest_bytes.fetch_add(body.len() as u64, Relaxed);
+                let resyncs = writing.intake.resyncs();
+                writing.stream.resyncs.fetch_add(resyncs - writing.resyncs, Relaxed);
+                writing.resyncs = resyncs;
+                taken
+            }
+            Seat::Asking { held, .. } => {
+                // One step beyond the bound shows that it was passed.
+                let room = (HELD_MAX + 1).saturating_sub(held.len());
+                held.extend_from_slice(&body[..body.len().min(room)]);
+                Taken::default()
+            }
+            Seat::Left => Taken::default(),
+        }
+    }
+}
+
+fn add(sum: &mut Taken, more: Taken) {
+    sum.written += more.written;
+    sum.dropped += more.dropped;
+    sum.starved |= more.starved;
+    sum.discontinuity |= more.discontinuity;
+}
+
+fn busy() -> Refusal {
+    Refusal::new(409, "another publisher is sending this stream; stop it first").retry_after(1)
+}
+
+fn key_refusal(why: KeyRefusal) -> Refusal {
+    match why {
+        KeyRefusal::Missing => {
+            Refusal::new(401, "a publish key is needed: add ?key=KEY or Authorization: Bearer KEY")
+        }
+        KeyRefusal::Wrong => Refusal::new(403, "this key may not publish this stream"),
+        KeyRefusal::NotLocal => Refusal::new(
+            403,
+            "publishing is open to this machine only until publish.keys is configured",
+        ),
+    }
+}

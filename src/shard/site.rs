@@ -1,0 +1,69 @@
+//! What the HTTP face asks the house: JSON of streams, and the counting of responses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::ids::StreamName;
+use crate::base::time::{Mono, Now};
+use crate::face::http::connection::Site;
+use crate::face::http::status;
+use crate::metrics::cells::Cells;
+use crate::metrics::table::Cell;
+use crate::registry::streams::Registry;
+
+/// How long a list of streams may be old: a crowd of open pages costs one list, not many.
+const LIST_AGE: Duration = Duration::from_millis(250);
+
+/// The shard's information desk.
+pub(super) struct Desk {
+    registry: Arc<Registry>,
+    cells: Arc<Cells>,
+    list: Option<(Mono, Bytes)>,
+}
+
+impl Desk {
+    pub(super) fn new(registry: Arc<Registry>, cells: Arc<Cells>) -> Desk {
+        Desk { registry, cells, list: None }
+    }
+
+    /// The desk as the HTTP face sees it, at this moment.
+    pub(super) fn site(&mut self, now: Now) -> AtDesk<'_> {
+        AtDesk { desk: self, now }
+    }
+}
+
+/// The desk at one moment.
+pub(super) struct AtDesk<'a> {
+    desk: &'a mut Desk,
+    now: Now,
+}
+
+impl Site for AtDesk<'_> {
+    fn streams_json(&mut self, _now: Mono) -> Bytes {
+        if let Some((at, list)) = &self.desk.list
+            && self.now.mono.since(*at) < LIST_AGE
+        {
+            return list.clone();
+        }
+        let list = json(&status::streams(&self.desk.registry, self.now));
+        self.desk.list = Some((self.now.mono, list.clone()));
+        list
+    }
+
+    fn status_json(&mut self, name: &StreamName) -> Option<Bytes> {
+        let directory = self.desk.registry.directory();
+        let stream = directory.get(name)?;
+        Some(json(&status::status(stream, &self.desk.registry.pulse.load(), self.now)))
+    }
+
+    fn count(&mut self, cell: Cell) {
+        self.desk.cells.add(cell, 1);
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Bytes {
+    // Structs of strings and numbers always serialise.
+    serde_json::to_vec(value).map_or_else(|_| Bytes::from_static(b"{}"), Bytes::from)
+}

@@ -1,0 +1,105 @@
+//! Timers. None needs to be exact, so a sweep a few times a second replaces a timer per
+//! connection; a shard on which nothing waits does not sweep at all.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::base::time::{Mono, Now};
+use crate::metrics::table::Cell;
+use crate::shard::Shard;
+use crate::shard::connections::Role;
+use crate::shard::mail::Mail;
+use crate::shard::publish::Seat;
+
+/// How often request timeouts and silent publishers are looked for.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// The same while somebody waits for a stream or a seat.
+const SWEEP_WAITING: Duration = Duration::from_millis(20);
+
+/// How often figures are published and stalled viewers looked for.
+const FIGURES: Duration = Duration::from_millis(250);
+
+impl Shard {
+    pub(super) fn sweep_deadline(&self) -> Option<Mono> {
+        let busy = self.connections.any_talking() || !self.lingering.is_empty();
+        let sweep = (busy || !self.waiting.is_empty()).then_some(self.next_sweep);
+        let second = (busy || self.viewers.any()).then_some(self.next_figures);
+        [sweep, second].into_iter().flatten().min()
+    }
+
+    pub(super) fn sweep(&mut self, now: Now) {
+        if now.mono >= self.next_sweep {
+            self.sweep_connections(now);
+            self.end_lingering(now);
+            self.retry_waiting(now);
+            let pause = if self.waiting.is_empty() { SWEEP } else { SWEEP_WAITING };
+            self.next_sweep = now.mono + pause;
+        }
+        if !self.waiting.is_empty() {
+            self.next_sweep = self.next_sweep.min(now.mono + SWEEP_WAITING);
+        }
+        if now.mono >= self.next_figures {
+            self.next_figures = now.mono + FIGURES;
+            self.publish_figures(now);
+            for viewer in self.viewers.stalled(now.mono, self.settings.stall_timeout) {
+                self.close_viewer(viewer, Cell::ClosedStalled);
+            }
+        }
+    }
+
+    fn sweep_connections(&mut self, now: Now) {
+        let mut talking = Vec::new();
+        self.connections.talking(&mut talking);
+        for conn in talking {
+            match self.connections.role(conn) {
+                Some(Role::Http(talk)) if talk.waits.is_none() => {
+                    if talk.connection.deadline().is_some_and(|at| now.mono >= at) {
+                        talk.connection.handle_timer(now.mono);
+                        self.drive(now, conn);
+                    }
+                }
+                Some(Role::Publisher(publisher)) => {
+                    let heard = match &publisher.seat {
+                        Seat::Writing(writing) => writing.stream.heard(),
+                        Seat::Asking { .. } | Seat::Left => publisher.connection.last_received(),
+                    };
+                    if now.mono.since(heard) >= self.http.publisher_silence {
+                        self.cells.add(Cell::PublishersVanished, 1);
+                        self.drop_publisher(now, conn, "vanished");
+                    }
+                }
+                Some(Role::Http(_) | Role::Viewer(_) | Role::Closing) | None => {}
+            }
+        }
+    }
+
+    fn end_lingering(&mut self, now: Now) {
+        let lingering = std::mem::take(&mut self.lingering);
+        for entry in lingering {
+            if now.mono < entry.until {
+                self.lingering.push(entry);
+            } else if self.registry.end(&entry.stream, entry.ticket, now.mono) {
+                info!(stream = %entry.stream.name, "stream is over");
+                self.tell_all(|| Mail::Ended(entry.stream.clone()));
+            }
+        }
+    }
+
+    fn publish_figures(&mut self, now: Now) {
+        self.delays.publish(&self.shelf);
+        let mut talking = Vec::new();
+        self.connections.talking(&mut talking);
+        for conn in talking {
+            let Some(Role::Publisher(publisher)) = self.connections.role(conn) else { continue };
+            let Seat::Writing(writing) = &publisher.seat else { continue };
+            let health = writing.intake.health(now);
+            let known = writing.stream.health();
+            for warning in health.warnings.iter().filter(|w| !known.warnings.contains(w)) {
+                warn!(stream = %writing.stream.name, "{warning}");
+            }
+            writing.stream.set_health(health);
+        }
+    }
+}
