@@ -21,6 +21,7 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod face;
 pub mod ingest;
 #[allow(unsafe_code, reason = "the only code of the data path that touches the OS")]

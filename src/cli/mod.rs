@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod demo;
 mod keys;
 mod output;
 mod relay;
@@ -28,6 +29,8 @@ struct Args {
 enum Command {
     /// Run the relay.
     Relay(relay::Args),
+    /// Show the whole product at work, with a built-in stream.
+    Demo(demo::Args),
     /// Say whether a configuration file is good.
     Check(check::Args),
     /// Make and hash publish keys.
@@ -39,6 +42,7 @@ enum Command {
 pub fn run() -> ExitCode {
     match Args::try_parse() {
         Ok(Args { command: Command::Relay(args) }) => relay::relay(&args),
+        Ok(Args { command: Command::Demo(args) }) => demo::demo(&args),
         Ok(Args { command: Command::Check(args) }) => check::check(&args),
         Ok(Args { command: Command::Keys(args) }) => keys::keys(&args),
         Err(error) if error.use_stderr() => {

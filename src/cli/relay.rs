@@ -70,7 +70,8 @@ pub fn relay(args: &Args) -> ExitCode {
     if args.print_config {
         return output::say(&print::in_force(&loaded.layers));
     }
-    match crate::node::run(loaded.config) {
+    let logging = crate::node::logging::init(&loaded.config.log);
+    match logging.and_then(|()| crate::node::run(loaded.config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             output::complain(&format!("error: {why}\n"));

@@ -1,10 +1,345 @@
-//! The only assembler: builds everything from a configuration and drives it.
+//! The household: builds every part from a configuration, drives them, ends them.
+//!
+//! This is the only place that knows all parts. [`Relay::load`] binds every socket and reserves
+//! all memory, so that what can fail fails before anybody is told that the relay is ready.
 #![forbid(unsafe_code)]
 
-/// Runs the relay until it is told to stop.
+mod declare;
+mod ledger;
+pub mod logging;
+mod notify;
+mod ready;
+mod watch;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, atomic::AtomicBool};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::base::ids::{ListenerId, ShardId};
+use crate::config::Config;
+use crate::config::resolved::IoDriver;
+use crate::control::{self, House};
+use crate::io::clock::Clock;
+use crate::io::driver::Setup;
+use crate::io::mailbox::Post;
+use crate::io::{epoll, probe, socket, uring};
+use crate::metrics::cells::Cells;
+use crate::metrics::delay::DelayShelf;
+use crate::node::ledger::Ledger;
+use crate::node::watch::Watch;
+use crate::registry::pulse::Pulse;
+use crate::registry::streams::Registry;
+use crate::ring::arena::Arena;
+use crate::shard::mail::Mail;
+use crate::shard::{Parts, Shard};
+
+/// Mail that may wait for one shard. Mail is rare: publishers coming and going.
+const MAIL_MAX: usize = 1024;
+
+/// How often the household looks after things.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long shards may take to end after they were told to.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// How long a relay may take to get ready.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// Where a relay can be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Viewers and publishers.
+    pub http: SocketAddr,
+    /// Metrics and the API.
+    pub control: SocketAddr,
+}
+
+/// A relay with everything built and bound, not yet running.
+pub struct Relay {
+    config: Config,
+    addresses: Addresses,
+    post: Post<Mail>,
+    house: Arc<House>,
+    uring: bool,
+    listeners: Vec<TcpListener>,
+    control: TcpListener,
+    ledger: Ledger,
+}
+
+/// What the household hears.
+enum News {
+    Signal(i32),
+    ShardReady,
+    ShardEnded(ShardId, io::Result<()>),
+    ControlEnded(io::Result<()>),
+}
+
+/// Builds a relay and runs it until it is told to stop.
 ///
 /// # Errors
-/// Why it could not start or go on, in one line.
-pub fn run(_config: crate::config::Config) -> Result<(), String> {
-    Err("this build has no relay".to_owned())
+/// One line that says what failed and where.
+pub fn run(config: Config) -> Result<(), String> {
+    Relay::load(config)?.run(|_| {})
+}
+
+impl Relay {
+    /// Builds every part and binds every socket.
+    ///
+    /// # Errors
+    /// One line that says what failed and where.
+    pub fn load(config: Config) -> Result<Relay, String> {
+        let connections = declare::connections(&config)?;
+        let (uring, io_reason) = choose_driver(config.cores.io_driver)?;
+        let shards = config.cores.shards.fixed_or(declare::cores);
+        let listeners = listen(config.listen.http, shards)?;
+        let control = listen(config.listen.control, 1)?.remove(0);
+        let addresses = Addresses {
+            http: listeners[0].local_addr().map_err(|why| why.to_string())?,
+            control: control.local_addr().map_err(|why| why.to_string())?,
+        };
+        let arena = Arena::create(config.arena)
+            .map_err(|why| format!("memory.arena: cannot map {} bytes: {why}", config.arena))?;
+        let settings = config.registry(connections);
+        let post = Post::new(shards, settings.max_streams, MAIL_MAX)
+            .map_err(|why| format!("cannot make mailboxes: {why}"))?;
+        declare::log_memory(&config, &settings, arena.bytes());
+        let registry = Arc::new(Registry::new(settings, arena, shards));
+        let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
+        let house = Arc::new(House {
+            registry,
+            cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
+            shelves: (0..shards).map(|_| Arc::new(DelayShelf::default())).collect(),
+            io_driver: if uring { "uring" } else { "epoll" },
+            io_reason,
+            ready: AtomicBool::new(false),
+            clock: Clock::start(),
+        });
+        Ok(Relay { config, addresses, post, house, uring, listeners, control, ledger })
+    }
+
+    /// Runs until a signal ends it. `ready` is called once every shard runs.
+    ///
+    /// # Errors
+    /// If a part failed: the process should be started again.
+    pub fn run(mut self, ready: impl FnOnce(&Addresses)) -> Result<(), String> {
+        let (tell, news) = channel();
+        watch_signals(&tell)?;
+        let mut shards = Vec::new();
+        for (index, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
+            shards.push(self.spawn_shard(index, listener, &tell)?);
+        }
+        let (stop_control, stopped) = oneshot::channel();
+        let control = self.spawn_control(stopped, &tell)?;
+        let started = self.wait_ready(&news, shards.len());
+        if started.is_ok() {
+            self.announce()?;
+            ready(&self.addresses);
+        }
+        let outcome = started.and_then(|()| self.look_after(&news));
+        self.stop(&news, shards);
+        drop(stop_control);
+        let _ = control.join();
+        self.ledger.close(&self.house.registry);
+        outcome
+    }
+
+    fn spawn_shard(
+        &self,
+        index: usize,
+        listener: TcpListener,
+        tell: &Sender<News>,
+    ) -> Result<JoinHandle<()>, String> {
+        let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+        let parts = Parts {
+            id,
+            settings: self.config.shard.clone(),
+            http: Arc::new(self.config.http.clone()),
+            registry: Arc::clone(&self.house.registry),
+            cells: Arc::clone(&self.house.cells[index]),
+            shelf: Arc::clone(&self.house.shelves[index]),
+        };
+        let on_ready = tell.clone();
+        let setup = Setup {
+            shard: id,
+            listeners: vec![(ListenerId(0), listener)],
+            post: self.post.clone(),
+            clock: self.house.clock,
+            cells: Arc::clone(&self.house.cells[index]),
+            max_connections: declare::connections(&self.config)?,
+            on_ready: Box::new(move || {
+                let _ = on_ready.send(News::ShardReady);
+            }),
+        };
+        let (uring, pin, tell) = (self.uring, self.config.cores.pin, tell.clone());
+        let body = move || {
+            if pin {
+                declare::pin(index);
+            }
+            let mut shard = Shard::new(parts);
+            let run = || match uring {
+                true => uring::run(setup, &mut shard),
+                false => epoll::run(setup, &mut shard),
+            };
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            let ended = ended.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+            let _ = tell.send(News::ShardEnded(id, ended));
+        };
+        let name = format!("shard-{index}");
+        thread::Builder::new().name(name).spawn(body).map_err(|why| format!("no thread: {why}"))
+    }
+
+    fn spawn_control(
+        &self,
+        stopped: oneshot::Receiver<()>,
+        tell: &Sender<News>,
+    ) -> Result<JoinHandle<()>, String> {
+        let listener =
+            self.control.try_clone().map_err(|why| format!("control listener: {why}"))?;
+        let (house, uring, tell) = (Arc::clone(&self.house), self.uring, tell.clone());
+        let body = move || {
+            let ended = control::serve(listener, house, uring, stopped);
+            let _ = tell.send(News::ControlEnded(ended));
+        };
+        thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(body)
+            .map_err(|why| format!("no thread: {why}"))
+    }
+
+    fn wait_ready(&self, news: &Receiver<News>, shards: usize) -> Result<(), String> {
+        let deadline = Instant::now() + START_MAX;
+        let mut ready = 0;
+        while ready < shards {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match news.recv_timeout(left) {
+                Ok(News::ShardReady) => ready += 1,
+                Ok(News::Signal(_)) => return Err("stopped while starting".to_owned()),
+                Ok(other) => return Err(describe(other)),
+                Err(_) => return Err(format!("only {ready} of {shards} shards got ready")),
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&self) -> Result<(), String> {
+        self.house.ready.store(true, Relaxed);
+        let Addresses { http, control } = self.addresses;
+        let shards = self.house.cells.len();
+        info!(%http, %control, io_driver = self.house.io_driver, shards, "ready");
+        if let Some(path) = &self.config.ready_file {
+            ready::write(path, &self.addresses, self.house.io_driver, shards)
+                .map_err(|why| format!("--ready-file {}: {why}", path.display()))?;
+        }
+        notify::ready(&format!("serving on {http}, {} ({shards} shards)", self.house.io_driver));
+        Ok(())
+    }
+
+    /// The household's own loop, until something ends the relay.
+    fn look_after(&mut self, news: &Receiver<News>) -> Result<(), String> {
+        let mut watch = Watch::new();
+        loop {
+            match news.recv_timeout(TICK) {
+                Ok(News::Signal(signal)) => {
+                    info!(signal, "stopping; a second signal stops at once");
+                    return Ok(());
+                }
+                Ok(News::ShardReady) => {}
+                Ok(other) => return Err(describe(other)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err("every part ended".to_owned()),
+            }
+            if watch.tick(&self.house) {
+                self.ledger.tick(&self.house.registry);
+            }
+        }
+    }
+
+    fn stop(&self, news: &Receiver<News>, shards: Vec<JoinHandle<()>>) {
+        notify::stopping();
+        let pulse = Pulse { draining: true, ..*self.house.registry.pulse.load_full() };
+        self.house.registry.pulse.store(Arc::new(pulse));
+        self.post.drain();
+        let deadline = Instant::now() + STOP_MAX;
+        while shards.iter().any(|shard| !shard.is_finished()) {
+            let left = deadline.saturating_duration_since(Instant::now()).min(TICK);
+            match news.recv_timeout(left) {
+                Ok(News::Signal(_)) => {
+                    warn!("stopping at once");
+                    break;
+                }
+                Ok(News::ShardEnded(id, Err(why))) => error!(shard = id.0, %why, "shard failed"),
+                Ok(_) | Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                _ => break,
+            }
+        }
+        self.post.halt();
+        for shard in shards {
+            let _ = shard.join();
+        }
+    }
+}
+
+fn describe(news: News) -> String {
+    match news {
+        News::ShardEnded(id, Err(why)) => format!("shard {} failed: {why}", id.0),
+        News::ShardEnded(id, Ok(())) => format!("shard {} ended by itself", id.0),
+        News::ControlEnded(Err(why)) => format!("the control listener failed: {why}"),
+        News::ControlEnded(Ok(())) => "the control listener ended by itself".to_owned(),
+        News::Signal(signal) => format!("signal {signal}"),
+        News::ShardReady => "a shard is ready".to_owned(),
+    }
+}
+
+/// Which driver runs, and why. One log line says so.
+fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
+    let chosen = match wish {
+        IoDriver::Epoll => (false, "chosen by cores.io_driver".to_owned()),
+        IoDriver::Auto => match probe::uring() {
+            Ok(()) => (true, "io_uring works".to_owned()),
+            Err(why) => (false, format!("io_uring does not work here: {why}")),
+        },
+        IoDriver::Uring => match probe::uring() {
+            Ok(()) => (true, "chosen by cores.io_driver".to_owned()),
+            Err(why) => {
+                return Err(format!(
+                    "cores.io_driver = \"uring\", but io_uring does not work here: {why}; \
+                     use \"auto\" or \"epoll\""
+                ));
+            }
+        },
+    };
+    let (uring, why) = &chosen;
+    info!(driver = if *uring { "uring" } else { "epoll" }, %why, "I/O driver");
+    Ok(chosen)
+}
+
+fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
+    socket::listen(address, shards).map_err(|why| format!("cannot listen on {address}: {why}"))
+}
+
+fn watch_signals(tell: &Sender<News>) -> Result<(), String> {
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT]).map_err(|why| format!("cannot watch signals: {why}"))?;
+    let tell = tell.clone();
+    let body = move || {
+        for signal in signals.forever() {
+            if tell.send(News::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(body)
+        .map_err(|why| format!("no thread: {why}"))?;
+    Ok(())
 }

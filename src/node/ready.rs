@@ -1,0 +1,56 @@
+//! The ready file: tells whoever started the relay where it listens. Written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::node::Addresses;
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    pid: u32,
+    http: String,
+    control: String,
+    io_driver: &'a str,
+    shards: usize,
+}
+
+/// Writes the ready file.
+///
+/// # Errors
+/// If the file or its folder cannot be written.
+pub(super) fn write(
+    path: &Path,
+    addresses: &Addresses,
+    io_driver: &str,
+    shards: usize,
+) -> io::Result<()> {
+    let ready = Ready {
+        pid: std::process::id(),
+        http: addresses.http.to_string(),
+        control: addresses.control.to_string(),
+        io_driver,
+        shards,
+    };
+    replace(path, &serde_json::to_vec(&ready)?)
+}
+
+/// Puts `bytes` in the place of the file at `path`: a reader sees the old file or the new one,
+/// also after a crash.
+///
+/// # Errors
+/// If the file or its folder cannot be written.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}

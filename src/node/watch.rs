@@ -1,0 +1,93 @@
+//! The household's watch: feeds the watchdog while every shard moves, and takes the pulse.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::control::House;
+use crate::metrics::delay;
+use crate::metrics::table::Cell;
+use crate::node::notify;
+use crate::registry::pulse::Pulse;
+
+/// A shard's loop turns at least once a second; one that has not for this long is stuck.
+const STUCK: Duration = Duration::from_millis(2500);
+
+/// How often the pulse is taken, and over how many beats delays are looked at.
+const BEAT: Duration = Duration::from_secs(1);
+const BEATS: usize = 10;
+
+/// Remembers what was seen last.
+#[derive(Debug)]
+pub(super) struct Watch {
+    rounds: Vec<(u64, Instant)>,
+    fed: Instant,
+    interval: Option<Duration>,
+    beat: Instant,
+    delays: VecDeque<Histogram<u64>>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Watch {
+        let now = Instant::now();
+        Watch {
+            rounds: Vec::new(),
+            fed: now,
+            interval: notify::watchdog_interval(),
+            beat: now,
+            delays: VecDeque::with_capacity(BEATS + 1),
+        }
+    }
+
+    /// Looks at everything once. Returns whether a second has passed.
+    pub(super) fn tick(&mut self, house: &House) -> bool {
+        let now = Instant::now();
+        if self.all_move(house, now)
+            && self.interval.is_some_and(|interval| now - self.fed >= interval / 2 - BEAT / 4)
+        {
+            self.fed = now;
+            notify::watchdog();
+        }
+        if now - self.beat < BEAT {
+            return false;
+        }
+        self.beat = now;
+        self.take_pulse(house);
+        true
+    }
+
+    fn all_move(&mut self, house: &House, now: Instant) -> bool {
+        self.rounds.resize(house.cells.len(), (0, now));
+        let mut all = true;
+        for (seen, cells) in self.rounds.iter_mut().zip(&house.cells) {
+            let rounds = cells.get(Cell::LoopRounds);
+            if rounds != seen.0 {
+                *seen = (rounds, now);
+            }
+            all &= now - seen.1 < STUCK;
+        }
+        all
+    }
+
+    fn take_pulse(&mut self, house: &House) {
+        let total = delay::merge(house.shelves.iter().map(Arc::as_ref));
+        let mut recent = total.clone();
+        if let Some(before) = self.delays.front() {
+            // The older total is a part of the newer one: nothing to go below zero.
+            let _ = recent.subtract(before);
+        }
+        self.delays.push_back(total);
+        if self.delays.len() > BEATS {
+            self.delays.pop_front();
+        }
+        let ms = |quantile| match recent.is_empty() {
+            true => 0.0,
+            false => (recent.value_at_quantile(quantile) as f64 / 100.0).round() / 10.0,
+        };
+        let draining = house.registry.pulse.load().draining;
+        let pulse = Pulse { delay_p50_ms: ms(0.5), delay_p99_ms: ms(0.99), draining };
+        house.registry.pulse.store(Arc::new(pulse));
+    }
+}
