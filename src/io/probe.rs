@@ -35,7 +35,7 @@ pub fn uring() -> Result<(), String> {
 fn explain(error: &io::Error) -> String {
     let cause = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            "forbidden by the io_uring_disabled sysctl or by seccomp, as in Docker's default profile"
+            "forbidden by the io_uring_disabled sysctl or by seccomp (Docker's default profile)"
         }
         Some(libc::ENOSYS) => "this kernel has no io_uring, or a seccomp profile hides it",
         Some(libc::ENOMEM) => "no memory: raise the memlock limit (ulimit -l)",
@@ -163,6 +163,6 @@ mod tests {
             uring()
         });
         let why = refused.join().unwrap().unwrap_err();
-        assert!(why.contains("seccomp profile such as Docker's default"), "{why}");
+        assert!(why.contains("seccomp (Docker's default profile)"), "{why}");
     }
 }
