@@ -62,8 +62,9 @@ impl Shard {
             Ok(key) => key,
             Err(why) => {
                 self.cells.add(Cell::RejectedKey, 1);
-                warn!(stream = %name, address = %client, ?why, "publisher refused");
-                talk.connection.refuse(now.mono, &key_refusal(why));
+                let refusal = key_refusal(why);
+                warn!(stream = %name, address = %client, why = %refusal.text, "publisher refused");
+                talk.connection.refuse(now.mono, &refusal);
                 return None;
             }
         };
@@ -80,6 +81,7 @@ impl Shard {
             }
             refused => {
                 let refusal = self.claim_refusal(&refused);
+                warn!(stream = %name, address = %client, why = %refusal.text, "publisher refused");
                 talk.connection.refuse(now.mono, &refusal);
                 return None;
             }
@@ -238,6 +240,7 @@ impl Shard {
             Claim::Ask(..) | Claim::Taken if now.mono < until => self.waiting.push(conn),
             refused => {
                 let refusal = self.claim_refusal(&refused);
+                warn!(stream = %claimant.name, why = %refusal.text, "publisher refused");
                 self.refuse_publisher(now, publisher, &refusal);
             }
         }
