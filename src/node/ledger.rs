@@ -58,8 +58,14 @@ impl Ledger {
                 .map_err(|why| format!("state.dir {}: {why}", folder.display()))?;
             registry.restore(read(path)?);
         }
-        let names = registry.numbers().into_iter().map(|(name, _)| name).collect();
-        Ok(Ledger { path, names, written })
+        let mut ledger = Ledger { path, names: Vec::new(), written };
+        let numbers = registry.numbers();
+        if !numbers.is_empty() {
+            // Whatever goes live before the first tick: a crash then must not bring back the
+            // exact ends that the last clean stop wrote.
+            ledger.write(numbers, AHEAD);
+        }
+        Ok(ledger)
     }
 
     /// Called about once a second: writes when a name is new, and every ten seconds.
