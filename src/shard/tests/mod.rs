@@ -71,14 +71,17 @@ fn who_waits_is_seated_at_the_first_access_point_and_nobody_waits_for_ever() {
     world.pass(1_200);
     assert!(world.text(hasty).starts_with("HTTP/1.1 404"));
     assert_eq!(world.text(patient), "");
+    let late = world.ask(1, "GET /live/cam.ts?wait=1");
     let publisher = world.publisher(0, "cam");
     world.settle();
+    world.pass(1_200);
+    assert_eq!(world.text(late), "", "its time is over, but the stream is about to begin");
     // Live, and no access point yet: also who does not want to wait is held for that.
     let early = world.ask(1, "GET /live/cam.ts");
     assert_eq!(world.text(early), "");
     let mut source = Source::new();
     feed(&mut world, publisher, &mut source, 1_000);
-    for viewer in [patient, early] {
+    for viewer in [patient, early, late] {
         assert!(world.text(viewer).starts_with("HTTP/1.1 200"));
         assert!(follows(&mut world, viewer, &source.sent));
     }
