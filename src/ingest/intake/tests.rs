@@ -164,10 +164,10 @@ fn what_began_in_a_dropped_piece_is_never_marked() {
     assert_eq!(stage.discontinuities(), [head], "it goes on although no piece holds a whole start");
     let mut reader = Reader::new(Arc::clone(&stage.window));
     let mut found = 0;
-    for mark in stage.window.marks().iter().filter(|m| m.is_access_point() && m.at >= head) {
+    for mark in stage.window.marks().iter().filter(|m| m.is_access_point()) {
         let packet = stage.read(&mut reader, mark.at, TS_PACKET);
         assert!(begins_key_frame(&packet), "the mark at {} begins nothing", mark.at);
-        found += 1;
+        found += usize::from(mark.at >= head);
     }
     assert!(found >= 3, "{found} access points in 6 s");
 }
