@@ -111,7 +111,7 @@ impl Relay {
         let settings = config.registry(connections);
         let post = Post::new(shards, settings.max_streams, MAIL_MAX)
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
-        declare::log_memory(&config, &settings, arena.bytes());
+        declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
         let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
         let house = Arc::new(House {
@@ -142,8 +142,8 @@ impl Relay {
         let (stop_control, stopped) = oneshot::channel();
         let control = self.spawn_control(stopped, &tell)?;
         let started = self.wait_ready(&news, shards.len());
+        let started = started.and_then(|()| self.announce());
         if started.is_ok() {
-            self.announce()?;
             ready(&self.addresses);
         }
         let outcome = started.and_then(|()| self.look_after(&news));
