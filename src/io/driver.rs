@@ -48,6 +48,9 @@ pub struct Setup<M> {
     pub cells: Arc<Cells>,
     /// The most connections of this driver at one time.
     pub max_connections: usize,
+    /// How many of them may have a descriptor of the process. The io_uring driver moves the
+    /// others into its ring's own table; under epoll every connection has one.
+    pub descriptors: usize,
     /// Called once, when connections are being accepted.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
@@ -68,6 +71,20 @@ pub(super) trait Backend: Sized {
 
     /// Sees to it that a send which was taken before reaches the socket before what follows.
     fn settle<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32);
+
+    /// Limits the unsent bytes that the kernel holds for a connection.
+    fn set_backlog<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, bytes: u32) {
+        if let Some(fd) = hub.table.fd(index) {
+            socket::set_backlog(fd, bytes);
+        }
+    }
+
+    /// Sends FIN behind what was sent, and goes on receiving.
+    fn send_fin<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
+        if let Some(fd) = hub.table.fd(index) {
+            socket::send_fin(fd);
+        }
+    }
 
     /// Lets the socket of a closed connection go and gives its place back, now or as soon as
     /// the kernel holds no operation on it.
@@ -225,16 +242,14 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
                     }
                 }
                 Output::Backlog { conn, bytes } => {
-                    if let Some(fd) = hub.table.find(conn).and_then(|i| hub.table.fd(i)) {
-                        socket::set_backlog(fd, bytes);
+                    if let Some(index) = hub.table.find(conn) {
+                        self.backend.set_backlog(hub, index, bytes);
                     }
                 }
                 Output::Shutdown { conn } => {
                     if let Some(index) = hub.table.find(conn) {
                         self.backend.settle(hub, index);
-                        if let Some(fd) = hub.table.fd(index) {
-                            socket::send_fin(fd);
-                        }
+                        self.backend.send_fin(hub, index);
                     }
                 }
                 Output::Close { conn } => {
