@@ -83,6 +83,8 @@ pub struct Shard {
     ready: VecDeque<u32>,
     /// Connections that wait for a stream to go live, or for a publisher's seat.
     waiting: Vec<ConnId>,
+    /// Connections that a sweep looks at, kept for its memory.
+    swept: Vec<ConnId>,
     /// Streams parked here, until their linger time is over.
     lingering: Vec<Lingering>,
     next_sweep: Mono,
@@ -118,6 +120,7 @@ impl Shard {
             out: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
+            swept: Vec::new(),
             lingering: Vec::new(),
             next_sweep: Mono::ZERO,
             next_figures: Mono::ZERO,
