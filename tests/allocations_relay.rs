@@ -14,17 +14,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
+use common::crowd::Crowd;
 use common::ts::{Broadcast, Shape};
 use common::{Driver, Publisher, http, secs, wait_for};
 use headwater::base::limits::{CHUNK, SLAB_SMALL};
 use headwater::{config, node};
-use rustix::event::{PollFd, PollFlags, poll};
 
 const VIEWERS: usize = 200;
 const SHARDS: u64 = 2;
@@ -143,32 +142,6 @@ impl Inside {
     }
 }
 
-/// Viewers who throw away what comes, all on one thread.
-fn watch(address: SocketAddr, stop: Arc<AtomicBool>, bytes: Arc<AtomicU64>) {
-    let open = |_| {
-        let mut socket = TcpStream::connect(address).unwrap();
-        socket.write_all(&http::head(address, "GET", "/live/lean.ts", &[])).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket
-    };
-    let mut sockets: Vec<TcpStream> = (0..VIEWERS).map(open).collect();
-    let mut scratch = vec![0; 256 * 1024];
-    let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    while !stop.load(Relaxed) {
-        let mut ready: Vec<PollFd<'_>> =
-            sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-        poll(&mut ready, Some(&patience)).unwrap();
-        let ready: Vec<bool> = ready.iter().map(|fd| !fd.revents().is_empty()).collect();
-        for (socket, _) in sockets.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            match socket.read(&mut scratch) {
-                Ok(0) => panic!("a viewer was closed"),
-                Ok(n) => _ = bytes.fetch_add(n as u64, Relaxed),
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-            }
-        }
-    }
-}
-
 /// The innermost frames that are ours, most frequent first.
 fn sites() -> String {
     let mut counts = BTreeMap::<String, usize>::new();
@@ -193,11 +166,7 @@ fn measure(driver: Driver) {
         let answer = http::get(relay.http, "/live/lean/status.json");
         (answer.status == 200 && answer.text().contains("\"live\"")).then_some(())
     });
-    let (stop, bytes) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-    let viewers = {
-        let (address, stop, bytes) = (relay.http, Arc::clone(&stop), Arc::clone(&bytes));
-        thread::spawn(move || watch(address, stop, bytes))
-    };
+    let crowd = Crowd::join(relay.http, "lean", VIEWERS);
     let reach = |seconds: u64| {
         let frame = seconds as usize * 25;
         wait_for("the broadcast", secs(60), || (publisher.frames() >= frame).then_some(()));
@@ -211,9 +180,9 @@ fn measure(driver: Driver) {
     let allocations = ALLOCATIONS.load(Relaxed);
     let sent = relay.count("headwater_sends_total{") - sends;
     let published = stream.slice(frames, publisher.frames()).len() as u64;
+    let received = crowd.total();
     drop(publisher.silence());
-    stop.store(true, Relaxed);
-    viewers.join().unwrap();
+    crowd.leave();
     relay.stop();
 
     let slabs = published / SLAB_SMALL as u64 + 2;
@@ -227,7 +196,7 @@ fn measure(driver: Driver) {
     );
     assert!(sent > 10 * budget && chunks > budget, "too little happened to tell");
     assert!(allocations <= budget, "{allocations} allocations, at most {budget}");
-    assert!(bytes.load(Relaxed) > published * VIEWERS as u64 / 2, "the viewers got it");
+    assert!(received > published * VIEWERS as u64 / 2, "the viewers got it");
 }
 
 /// One after the other: the count is one for the process.
