@@ -24,9 +24,10 @@ use crate::metrics::table::Cell;
 /// batches of 32 to 128 cost the same per send; the largest asks the machine least often.
 pub(super) const BATCH: usize = 128;
 
-/// Calls of `poll` before the loop looks at the clock, the sockets and its mail again although
-/// the machine has more to send: 1,024 sends are about a millisecond of work.
-const POLLS_MAX: usize = 8;
+/// How long the machine may be asked for more before the loop looks at the clock, the sockets
+/// and its mail again: streams are looked at once per millisecond of work. By time and not by
+/// count, for a send costs between one and twenty microseconds, depending on its bytes.
+const WORK_MAX: Duration = Duration::from_millis(1);
 
 /// No sleep is longer, so that the progress counter moves.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -215,7 +216,7 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
 
     /// Asks the machine until it has nothing more to do. False if it may have.
     fn run_machine<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) -> bool {
-        for _ in 0..POLLS_MAX {
+        loop {
             self.outgoing.retry(&hub.post, hub.shard);
             if !self.outgoing.is_empty() {
                 return true;
@@ -227,8 +228,10 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
             }
             self.carry_out(hub);
             self.backend.flush(hub);
+            if self.clock.mono().since(now.mono) >= WORK_MAX {
+                return false;
+            }
         }
-        false
     }
 
     fn carry_out<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) {

@@ -296,3 +296,64 @@ impl Uring {
         unsafe { self.ring.push(&hub.cells, Op::Shutdown, index, entry) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::ids::ShardId;
+    use crate::base::time::{Mono, Now};
+    use crate::io::clock::Clock;
+    use crate::io::machine::{Input, Outbox};
+    use crate::io::mailbox::Post;
+
+    /// To whom nothing happens.
+    struct Idle;
+
+    impl Machine for Idle {
+        type Mail = ();
+        fn handle(&mut self, _: Now, input: Input<'_, ()>) {
+            panic!("{input:?}");
+        }
+        fn poll(&mut self, _: Now, _: &mut Outbox<()>) {}
+        fn next_deadline(&self) -> Option<Mono> {
+            None
+        }
+    }
+
+    #[test]
+    fn an_overflow_is_counted_and_nothing_is_lost() {
+        if let Err(why) = crate::io::probe::uring() {
+            println!("SKIPPED: {why}");
+            return;
+        }
+        let setup = Setup {
+            shard: ShardId(0),
+            listeners: Vec::new(),
+            post: Post::new(1, 1, 1).unwrap(),
+            clock: Clock::start(),
+            cells: Arc::new(Cells::default()),
+            max_connections: 1,
+            descriptors: 1,
+            on_ready: Box::new(|| {}),
+        };
+        let mut machine = Idle;
+        let mut hub = Hub::new(setup, &mut machine, Now::default());
+        let mut uring = Uring::new(&hub).unwrap();
+        let count = ring::COMPLETIONS * 3;
+        for index in 0..count {
+            // SAFETY: a no-op points to nothing.
+            unsafe { uring.ring.push(&hub.cells, Op::Cancel, index, opcode::Nop::new().build()) };
+        }
+        uring.flush(&mut hub);
+        while uring.pending() {
+            uring.wait(&hub.cells, Duration::ZERO).unwrap();
+            uring.dispatch(&mut hub);
+        }
+        assert_eq!(hub.cells.get(Cell::IoEvents), u64::from(count));
+        // The bell is the only operation beside them.
+        assert_eq!(hub.cells.get(Cell::UringSubmissions), u64::from(count) + 1);
+        assert!((1..=4).contains(&hub.cells.get(Cell::UringOverflow)));
+    }
+}
