@@ -103,6 +103,8 @@ pub struct Shard {
     places: Rc<()>,
     /// Before this time no line is logged about a refused publisher.
     next_refusal: Mono,
+    /// Connections that a sweep looks at, kept for its memory.
+    swept: Vec<ConnId>,
     /// Streams parked here, until their linger time is over.
     lingering: Vec<Lingering>,
     /// When pins were last given back.
@@ -144,6 +146,7 @@ impl Shard {
             haste: false,
             places: Rc::default(),
             next_refusal: Mono::ZERO,
+            swept: Vec::new(),
             lingering: Vec::new(),
             released: Mono::ZERO,
             next_sweep: Mono::ZERO,

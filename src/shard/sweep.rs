@@ -50,9 +50,9 @@ impl Shard {
     }
 
     fn sweep_connections(&mut self, now: Now) {
-        let mut talking = Vec::new();
+        let mut talking = std::mem::take(&mut self.swept);
         self.connections.talking(&mut talking);
-        for conn in talking {
+        for conn in talking.drain(..) {
             match self.connections.role(conn) {
                 Some(Role::Http(talk)) if talk.waits.is_none() => {
                     if talk.connection.deadline().is_some_and(|at| now.mono >= at) {
@@ -73,6 +73,7 @@ impl Shard {
                 Some(Role::Http(_) | Role::Viewer(_) | Role::Closing) | None => {}
             }
         }
+        self.swept = talking;
     }
 
     fn end_lingering(&mut self, now: Now) {
@@ -89,9 +90,9 @@ impl Shard {
 
     fn publish_figures(&mut self, now: Now) {
         self.delays.publish(&self.shelf);
-        let mut talking = Vec::new();
+        let mut talking = std::mem::take(&mut self.swept);
         self.connections.talking(&mut talking);
-        for conn in talking {
+        for conn in talking.drain(..) {
             let Some(Role::Publisher(publisher)) = self.connections.role(conn) else { continue };
             let Seat::Writing(writing) = &publisher.seat else { continue };
             let health = writing.intake.health(now);
@@ -101,5 +102,6 @@ impl Shard {
             }
             writing.stream.set_health(health);
         }
+        self.swept = talking;
     }
 }
