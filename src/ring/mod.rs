@@ -4,6 +4,8 @@
 //! Arena      one mapping; slabs in two sizes; one atomic word (generation, pins) per slab
 //! Window     one stream's slabs, their directory, the byte head and tail, timeline and marks
 //! Writer     appends packets, publishes with Release, retires the oldest slabs; never waits
+//! Chunks     a writer for chunks that are received in any order; presence says which are there
+//! Records    one per subtree: leaf hashes, munro, time and signature; only if asked for
 //! Reader     one per shard and window; hands out payloads that pin slabs; never blocks a writer
 //! ```
 //!
@@ -19,13 +21,17 @@
 
 pub mod arena;
 pub mod bell;
+pub mod chunks;
 mod directory;
 mod log;
 mod map;
 pub mod marks;
 mod pin;
+mod poison;
 mod pool;
+mod presence;
 pub mod reader;
+pub mod records;
 mod sync;
 mod timeline;
 pub mod window;
@@ -37,5 +43,7 @@ pub mod writer;
 mod models;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod received;
 #[cfg(test)]
 mod tests;
