@@ -249,11 +249,15 @@ fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
     let max_lag = r.get("viewers.max_lag", &v.max_lag, |t| time("500ms", "1h", t));
     let max_jumps = r.get(JUMPS, &v.max_jumps_per_minute, |t| number(1..=1000, *t));
     let stall_timeout = r.get("viewers.stall_timeout", &v.stall_timeout, |t| time("1s", "1h", t));
+    let segment = r.get("hls.segment", &raw.hls.segment, |t| time("500ms", "10s", t));
+    let playlist = r.get("hls.playlist", &raw.hls.playlist, |t| number(3..=60, *t));
     Some(Shard {
         max_lag: max_lag?,
         max_jumps: u32::try_from(max_jumps?).ok()?,
         stall_timeout: stall_timeout?,
         flush_interval: FLUSH_INTERVAL,
+        segment: segment?,
+        playlist: playlist?,
     })
 }
 

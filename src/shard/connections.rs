@@ -1,10 +1,13 @@
 //! The shard's table of connections: what each one is being used for.
 
+use std::rc::Rc;
+
 use crate::base::ids::{ConnId, StreamName};
 use crate::base::time::Mono;
-use crate::face::http::connection::{Connection, PlayRequest};
+use crate::face::http::connection::{Connection, HlsRequest, PlayRequest};
 use crate::registry::admission::Permit;
 use crate::registry::keys::KeyId;
+use crate::shard::library::Book;
 use crate::shard::publish::Publisher;
 
 /// What a connection is used for.
@@ -24,19 +27,28 @@ pub(super) enum Role {
 pub(super) struct Talk {
     pub(super) connection: Connection,
     pub(super) waits: Option<Waits>,
+    /// Where the segment that it is sending is read.
+    pub(super) book: Option<Rc<Book>>,
 }
 
 impl Talk {
     pub(super) fn new(connection: Connection) -> Talk {
-        Talk { connection, waits: None }
+        Talk { connection, waits: None, book: None }
     }
 }
 
 /// A viewer that waits for its stream.
 #[derive(Debug)]
 pub(super) struct Waits {
-    pub(super) request: PlayRequest,
+    pub(super) request: Wish,
     pub(super) until: Mono,
+}
+
+/// What a viewer waits for.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Play(PlayRequest),
+    Hls(HlsRequest),
 }
 
 /// Who asked for a publisher's seat.

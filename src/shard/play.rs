@@ -1,5 +1,6 @@
 //! Somebody wants to watch: now, soon, or not at all.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::registry::stream::{State, Stream};
 use crate::registry::streams::Lookup;
 use crate::ring::marks::{Mark, MarkKind, Marks};
 use crate::shard::Shard;
-use crate::shard::connections::{Role, Talk, Waits};
+use crate::shard::connections::{Role, Talk, Waits, Wish};
 
 /// How long a viewer waits for the first access point of a stream that has just gone live.
 const FIRST_ACCESS_POINT: Duration = Duration::from_secs(5);
@@ -46,7 +47,7 @@ impl Shard {
         talk: &mut Talk,
         request: PlayRequest,
     ) -> Option<Role> {
-        if let Some(refusal) = self.admit_client(conn, &request) {
+        if let Some(refusal) = self.admit_client(conn, request.client) {
             talk.connection.refuse(now.mono, &refusal);
             return None;
         }
@@ -72,7 +73,13 @@ impl Shard {
             match self.connections.take(conn) {
                 Some(Role::Http(mut talk)) => {
                     let role = match talk.waits.take() {
-                        Some(waits) => self.play_again(now, conn, &mut talk, waits),
+                        Some(Waits { request: Wish::Play(request), until }) => {
+                            self.play_again(now, conn, &mut talk, request, until)
+                        }
+                        Some(Waits { request: Wish::Hls(request), until }) => {
+                            self.hls_again(now, conn, &mut talk, request, until);
+                            None
+                        }
                         None => None,
                     };
                     self.connections.put(conn, role.unwrap_or(Role::Http(talk)));
@@ -94,11 +101,11 @@ impl Shard {
         now: Now,
         conn: ConnId,
         talk: &mut Talk,
-        waits: Waits,
+        mut request: PlayRequest,
+        until: Mono,
     ) -> Option<Role> {
-        let (entrance, stream) = self.entrance(now, &waits.request);
-        if matches!(entrance, Entrance::Open(..)) || now.mono >= waits.until {
-            let mut request = waits.request;
+        let (entrance, stream) = self.entrance(now, &request);
+        if matches!(entrance, Entrance::Open(..)) || now.mono >= until {
             request.wait = Duration::ZERO;
             return match (entrance, stream) {
                 (Entrance::Open(..), Some(_)) => self.play(now, conn, talk, request),
@@ -108,7 +115,7 @@ impl Shard {
                 }
             };
         }
-        talk.waits = Some(waits);
+        talk.waits = Some(Waits { request: Wish::Play(request), until });
         self.waiting.push(conn);
         None
     }
@@ -128,14 +135,15 @@ impl Shard {
         if patience.is_zero() {
             return talk.connection.refuse(now.mono, &refusal(entrance));
         }
+        let request = Wish::Play(request);
         talk.waits = Some(Waits { request, until: now.mono + patience });
         self.waiting.push(conn);
     }
 
     /// Behind a trusted proxy the client's address is known only now.
-    fn admit_client(&mut self, conn: ConnId, request: &PlayRequest) -> Option<Refusal> {
+    pub(super) fn admit_client(&mut self, conn: ConnId, client: IpAddr) -> Option<Refusal> {
         let permit = self.connections.permit(conn)?;
-        match permit.client(request.client) {
+        match permit.client(client) {
             Ok(()) => None,
             Err(Refused::Address | Refused::Viewers | Refused::Connections) => {
                 self.cells.add(Cell::RejectedAddress, 1);

@@ -13,4 +13,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// The shortest time between two rounds in which a stream's new bytes are sent.
     pub flush_interval: Duration,
+    /// How long HLS segments shall be.
+    pub segment: Duration,
+    /// How many segments an HLS playlist lists.
+    pub playlist: usize,
 }

@@ -66,7 +66,7 @@ impl Asset {
 
 /// FNV-1a and the length: the tag must tell builds of this program apart, and nobody gains by
 /// finding two files with one tag.
-fn tag(bytes: &[u8]) -> String {
+pub fn tag(bytes: &[u8]) -> String {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

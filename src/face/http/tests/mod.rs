@@ -133,6 +133,13 @@ impl Probe {
                 }
                 self.events.push(format!("{request:?}"));
             }
+            Event::Hls(request) => {
+                match self.shard {
+                    Shard::Thinks => {}
+                    _ => self.conn.refuse(self.now, &refusal),
+                }
+                self.events.push(format!("{request:?}"));
+            }
             Event::Publish(request) => {
                 match self.shard {
                     Shard::Thinks => {}
