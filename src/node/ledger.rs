@@ -70,7 +70,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the file into the registry.
+    /// Reads the file into the registry, and moves it ahead of what will be used.
     ///
     /// # Errors
     /// If the directory cannot be used, or the file is there and cannot be understood: going on
@@ -84,7 +84,12 @@ impl Ledger {
                 .map_err(|why| format!("state.dir {}: {why}", folder.display()))?;
             registry.restore(read(path)?);
         }
-        Ok(Ledger { path, numbers: registry.numbers(), written })
+        let mut ledger = Ledger { path, numbers: registry.numbers(), written };
+        // What a clean stop left is exact: a crash before the first tick would use it twice.
+        if !ledger.numbers.is_empty() {
+            ledger.write(registry.numbers(), true);
+        }
+        Ok(ledger)
     }
 
     /// Called about once a second: writes when a name is new, when half of what lies ahead is
