@@ -398,7 +398,8 @@ fn publish(relay: &Relay) -> Program {
     let url = format!("http://{}/live/real", relay.http);
     let picture = "testsrc2=size=320x180:rate=25";
     let arguments = [
-        &["-re", "-f", "lavfi", "-i", picture, "-re", "-f", "lavfi", "-i", "sine=frequency=440"][..],
+        &["-re", "-f", "lavfi", "-i", picture][..],
+        &["-re", "-f", "lavfi", "-i", "sine=frequency=440"],
         &["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-keyint_min", "25"],
         &["-pix_fmt", "yuv420p", "-c:a", "aac", "-f", "mpegts", "-method", "PUT", &url],
     ];

@@ -91,8 +91,8 @@ impl Intake {
         self.aligner.resyncs()
     }
 
-    /// Ends this publisher's run and its last segment: the open subtree is completed with null packets, so that the
-    /// next run begins on a subtree of its own.
+    /// Ends this publisher's run and its last segment: the open subtree is completed with null
+    /// packets, so that the next run begins on a subtree of its own.
     #[must_use]
     pub fn finish(mut self, now: Now) -> Writer {
         self.desk.break_off(now);

@@ -63,8 +63,8 @@ impl Library {
 }
 
 impl Book {
-    /// The playlist when there were so many marks and the window began at `tail`: written anew by `write` only when something has changed: a crowd
-    /// that asks every second costs one text.
+    /// The playlist when there were so many marks and the window began at `tail`. Written by
+    /// `write` only when something has changed: a crowd that asks every second costs one text.
     pub(super) fn playlist(&self, marks: u64, tail: u64, write: impl FnOnce() -> Bytes) -> Bytes {
         let mut page = self.page.borrow_mut();
         match &*page {

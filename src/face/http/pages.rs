@@ -34,6 +34,7 @@ assets! {
     "/assets/style.css" "style.css" CSS;
     "/assets/app.js" "app.js" SCRIPT;
     "/assets/player.js" "player.js" SCRIPT;
+    "/assets/native.js" "native.js" SCRIPT;
     "/assets/ts.js" "ts.js" SCRIPT;
     "/assets/mp4.js" "mp4.js" SCRIPT;
     "/assets/codecs.js" "codecs.js" SCRIPT;

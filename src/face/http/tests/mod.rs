@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod chaos;
 mod lifetimes;
+mod segments;
 
 use std::sync::Arc;
 use std::time::Duration;
