@@ -27,28 +27,33 @@ pub(super) enum Role {
 pub(super) struct Talk {
     pub(super) connection: Connection,
     pub(super) waits: Option<Waits>,
+    pub(super) hls: Option<HlsWaits>,
     /// Where the segment that it is sending is read.
     pub(super) book: Option<Rc<Book>>,
 }
 
 impl Talk {
     pub(super) fn new(connection: Connection) -> Talk {
-        Talk { connection, waits: None, book: None }
+        Talk { connection, waits: None, hls: None, book: None }
     }
 }
 
 /// A viewer that waits for its stream.
 #[derive(Debug)]
 pub(super) struct Waits {
-    pub(super) request: Wish,
+    pub(super) request: PlayRequest,
     pub(super) until: Mono,
+    /// The stream is live and only its first access point is missing.
+    pub(super) soon: bool,
 }
 
-/// What a viewer waits for.
+/// A player that waits for its first playlist.
 #[derive(Debug)]
-pub(super) enum Wish {
-    Play(PlayRequest),
-    Hls(HlsRequest),
+pub(super) struct HlsWaits {
+    pub(super) request: HlsRequest,
+    pub(super) until: Mono,
+    /// The stream is live and only its first segment is missing.
+    pub(super) soon: bool,
 }
 
 /// Who asked for a publisher's seat.
@@ -73,6 +78,10 @@ pub(super) struct Connections {
 }
 
 impl Connections {
+    /// Bytes of one place in the table.
+    #[cfg(test)]
+    pub(super) const ENTRY_BYTES: usize = size_of::<Option<Entry>>();
+
     pub(super) fn insert(&mut self, conn: ConnId, permit: Option<Permit>, role: Role) {
         let index = conn.index as usize;
         if self.entries.len() <= index {

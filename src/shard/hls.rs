@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::base::ids::ConnId;
 use crate::base::segment::Segment;
-use crate::base::time::{Mono, Now};
+use crate::base::time::Now;
 use crate::face::http::connection::Refusal;
 use crate::face::http::exchange::{HlsFile, HlsRequest};
 use crate::face::http::progressive::backlog;
@@ -20,7 +20,8 @@ use crate::registry::stream::{State, Stream};
 use crate::registry::streams::Lookup;
 use crate::ring::reader::Overtaken;
 use crate::shard::Shard;
-use crate::shard::connections::{Talk, Waits, Wish};
+use crate::shard::connections::{HlsWaits, Talk};
+use crate::shard::play::Retry;
 
 /// How long a player waits for the first segment of a stream that has just gone live.
 const FIRST_SEGMENT: Duration = Duration::from_secs(10);
@@ -54,24 +55,28 @@ impl Shard {
         if patience.is_zero() {
             return talk.connection.refuse(now.mono, &refusal(&lack));
         }
-        talk.waits = Some(Waits { request: Wish::Hls(request), until: now.mono + patience });
+        let soon = matches!(lack, Lack::Soon);
+        self.haste |= soon;
+        talk.hls = Some(HlsWaits { request, until: now.mono + patience, soon });
         self.waiting.push(conn);
     }
 
     /// Looks again for somebody who waits.
-    pub(super) fn hls_again(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        talk: &mut Talk,
-        request: HlsRequest,
-        until: Mono,
-    ) {
-        let Err(lack) = self.hls_now(now, conn, talk, &request) else { return };
-        if now.mono >= until {
-            return talk.connection.refuse(now.mono, &refusal(&lack));
+    pub(super) fn hls_again(&mut self, now: Now, conn: ConnId, talk: &mut Talk, who: Retry) {
+        let Some(mut waits) = talk.hls.take() else { return };
+        let over = now.mono >= waits.until;
+        // A stream that goes live is announced, its first segment is not.
+        if who == Retry::All || waits.soon || over {
+            let Err(lack) = self.hls_now(now, conn, talk, &waits.request) else { return };
+            if matches!(lack, Lack::Soon) && !waits.soon {
+                waits.soon = true;
+                waits.until = waits.until.max(now.mono + FIRST_SEGMENT);
+            } else if over {
+                return talk.connection.refuse(now.mono, &refusal(&lack));
+            }
+            self.haste |= waits.soon;
         }
-        talk.waits = Some(Waits { request: Wish::Hls(request), until });
+        talk.hls = Some(waits);
         self.waiting.push(conn);
     }
 

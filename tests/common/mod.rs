@@ -13,6 +13,7 @@
 )]
 
 pub mod client;
+pub mod crowd;
 pub mod hls;
 pub mod http;
 pub mod judge;
