@@ -74,7 +74,7 @@ pub fn demo(args: &Args) -> ExitCode {
 }
 
 fn greeting(addresses: &Addresses) -> String {
-    let Addresses { http, control } = addresses;
+    let Addresses { http, control, .. } = addresses;
     format!(
         "headwater {} demo is running; Ctrl-C stops it\n\
          \x20 page     http://{http}/\n\

@@ -85,6 +85,13 @@ impl Intake {
         self.aligner.resyncs()
     }
 
+    /// Ends this run and begins another one behind a discontinuity: what comes now continues
+    /// nothing that was there before, although the publisher is the same.
+    #[must_use]
+    pub fn restart(self, now: Now) -> Intake {
+        Intake::new(self.finish(now), true, now)
+    }
+
     /// Ends this publisher's run: the open subtree is completed with null packets, so that the
     /// next run begins on a subtree of its own.
     #[must_use]

@@ -4,6 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::ingest::settings::Way;
+use crate::io::udp;
 use crate::registry;
 use crate::shard;
 
@@ -58,12 +60,15 @@ pub(super) fn log_memory(config: &Config, registry: &registry::settings::Setting
     let viewers = registry.limits.viewers.min(registry.limits.connections) as u64;
     let user = connections * (config.http.head_bytes as u64 + shard::CONNECTION_BYTES)
         + registry.max_streams as u64 * shard::PUBLISHER_BYTES;
+    let datagrams =
+        config.ingest.iter().filter(|ingest| matches!(ingest.way, Way::Udp { .. })).count() as u64;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     info!(
         arena_mib = mib(arena),
         connections_mib = mib(user),
         kernel_idle_mib = mib(connections * KERNEL_IDLE),
         kernel_worst_mib = mib(viewers * KERNEL_DEAD_READER),
+        kernel_datagrams_mib = mib(datagrams * 2 * udp::BACKLOG as u64),
         max_streams = registry.max_streams,
         max_viewers = viewers,
         max_connections = connections,

@@ -13,7 +13,7 @@ use crate::ingest::intake::{Intake, Taken};
 use crate::io::machine::Output;
 use crate::metrics::table::Cell;
 use crate::registry::keys::KeyRefusal;
-use crate::registry::stream::{Stream, TAKEOVER_SILENCE};
+use crate::registry::stream::{Proto, Stream, TAKEOVER_SILENCE};
 use crate::registry::streams::{Claim, Lease};
 use crate::shard::connections::{Claimant, Role, Talk};
 use crate::shard::mail::Mail;
@@ -90,7 +90,7 @@ impl Shard {
         let mut publisher = Publisher { connection, seat };
         let Publisher { connection, seat } = &mut publisher;
         let mut taken = Taken::default();
-        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, body)));
+        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, Proto::Http, body)));
         self.note(&publisher.seat, taken);
         Some(Role::Publisher(Box::new(publisher)))
     }
@@ -101,7 +101,7 @@ impl Shard {
         let Publisher { connection, seat } = &mut *publisher;
         let mut taken = Taken::default();
         connection.handle_received(now.mono, data, &mut |body| {
-            add(&mut taken, seat.push(now, body));
+            add(&mut taken, seat.push(now, Proto::Http, body));
         });
         if let Seat::Writing(writing) = seat {
             writing.stream.hear(now.mono);
@@ -111,7 +111,7 @@ impl Shard {
     }
 
     /// Counts what was taken in, and rings for every shard that waits for it.
-    fn note(&mut self, seat: &Seat, taken: Taken) {
+    pub(super) fn note(&mut self, seat: &Seat, taken: Taken) {
         let Seat::Writing(writing) = seat else { return };
         self.cells.add(Cell::RingDroppedBytes, taken.dropped);
         self.cells.add(Cell::RingStarved, u64::from(taken.starved));
@@ -231,7 +231,7 @@ impl Shard {
                 let seat = self.sit_down(now, lease);
                 let before = std::mem::replace(&mut publisher.seat, seat);
                 if let Seat::Asking { held, .. } = before {
-                    let taken = publisher.seat.push(now, &held);
+                    let taken = publisher.seat.push(now, Proto::Http, &held);
                     self.note(&publisher.seat, taken);
                 }
             }
@@ -252,7 +252,7 @@ impl Shard {
         self.out.push_back(Output::Mail { shard, mail: Mail::GiveUp { stream, ticket } });
     }
 
-    fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
+    pub(super) fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
         let Lease { stream, writer, ticket, resumed } = lease;
         self.cells.add(Cell::Publishers, 1);
         if resumed {
@@ -263,7 +263,7 @@ impl Shard {
         Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
     }
 
-    fn claim_refusal(&self, claim: &Claim) -> Refusal {
+    pub(super) fn claim_refusal(&self, claim: &Claim) -> Refusal {
         match claim {
             Claim::TooMany => {
                 self.cells.add(Cell::RejectedMemory, 1);
@@ -284,11 +284,11 @@ impl Shard {
 }
 
 impl Seat {
-    fn push(&mut self, now: Now, body: &[u8]) -> Taken {
+    pub(super) fn push(&mut self, now: Now, proto: Proto, body: &[u8]) -> Taken {
         match self {
             Seat::Writing(writing) => {
                 let taken = writing.intake.push(now, body);
-                writing.stream.ingest_bytes.fetch_add(body.len() as u64, Relaxed);
+                writing.stream.take_in(proto, body.len() as u64);
                 let resyncs = writing.intake.resyncs();
                 writing.stream.resyncs.fetch_add(resyncs - writing.resyncs, Relaxed);
                 writing.resyncs = resyncs;
@@ -303,9 +303,26 @@ impl Seat {
             Seat::Left => Taken::default(),
         }
     }
+
+    /// Notes that the publisher sent something.
+    pub(super) fn hear(&self, now: Mono) {
+        if let Seat::Writing(writing) = self {
+            writing.stream.hear(now);
+        }
+    }
+
+    /// What comes now continues nothing that was there before.
+    pub(super) fn restart(&mut self, now: Now) {
+        if let Seat::Writing(writing) = std::mem::replace(self, Seat::Left) {
+            let Writing { stream, ticket, intake, .. } = *writing;
+            stream.discontinuities.fetch_add(1, Relaxed);
+            let intake = intake.restart(now);
+            *self = Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }));
+        }
+    }
 }
 
-fn add(sum: &mut Taken, more: Taken) {
+pub(super) fn add(sum: &mut Taken, more: Taken) {
     sum.written += more.written;
     sum.dropped += more.dropped;
     sum.starved |= more.starved;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::base::ids::{ConnId, ListenerId, ShardId};
+use crate::base::ids::{ConnId, ListenerId, ShardId, SocketId};
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 use crate::io::clock::Clock;
 use crate::io::driver::Setup;
 use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::io::mailbox::Post;
-use crate::io::{epoll, socket, uring};
+use crate::io::{epoll, socket, udp, uring};
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 
@@ -35,6 +35,7 @@ pub(super) enum Driver {
 pub(super) enum Event {
     Accepted { conn: ConnId, listener: ListenerId, peer: SocketAddr },
     Received(ConnId, Vec<u8>),
+    Datagrams { from: SocketAddr, to: Option<IpAddr>, segment: usize, data: Vec<u8> },
     Sent(ConnId, usize),
     Blocked(ConnId),
     Writable(ConnId),
@@ -141,6 +142,12 @@ impl Machine for Scripted {
                     false => self.report(Event::Received(conn, data.to_vec())),
                 }
             }
+            Input::Datagrams { socket, from, to, segment, data } => {
+                assert_eq!(socket, SocketId(9));
+                assert!((1..=data.len()).contains(&segment), "{segment} of {}", data.len());
+                let data = data.to_vec();
+                self.report(Event::Datagrams { from, to, segment, data });
+            }
             Input::Sent { conn, n } => {
                 let state = self.answered(conn);
                 assert!(n > 0 && n <= state.unsent.len());
@@ -193,12 +200,14 @@ pub(super) struct Options {
     pub max_connections: usize,
     pub mailbox: usize,
     pub echo: bool,
+    /// Where each shard receives datagrams.
+    pub udp: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         let listen = "127.0.0.1:0";
-        Options { shards: 1, listen, max_connections: 1000, mailbox: 64, echo: false }
+        Options { shards: 1, listen, max_connections: 1000, mailbox: 64, echo: false, udp: None }
     }
 }
 
@@ -206,6 +215,8 @@ impl Default for Options {
 pub(super) struct Rig {
     /// The address of each shard's own listener.
     pub addrs: Vec<SocketAddr>,
+    /// The address of each shard's own socket for datagrams, if it has one.
+    pub udp: Vec<SocketAddr>,
     pub post: Post<Mail>,
     pub cells: Vec<Arc<Cells>>,
     events: Receiver<(ShardId, Event)>,
@@ -219,15 +230,21 @@ impl Rig {
         let (tell, events) = channel();
         let (ready, all_ready) = channel();
         let (mut addrs, mut cells, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sockets = Vec::new();
         for number in 0..options.shards {
             let shard = ShardId(number.try_into().unwrap());
             let listener = socket::listen(options.listen.parse().unwrap(), 1).unwrap().remove(0);
             addrs.push(listener.local_addr().unwrap());
+            let socket = options.udp.map(|address| {
+                udp::bind(address.parse().unwrap(), Ipv4Addr::LOCALHOST, 0).unwrap().0
+            });
+            sockets.extend(socket.as_ref().map(|socket| socket.local_addr().unwrap()));
             cells.push(Arc::new(Cells::default()));
             let ready = ready.clone();
             let setup = Setup {
                 shard,
                 listeners: vec![(ListenerId(7), listener)],
+                sockets: socket.into_iter().map(|socket| (SocketId(9), socket)).collect(),
                 post: post.clone(),
                 clock: Clock::start(),
                 cells: Arc::clone(&cells[number]),
@@ -255,7 +272,7 @@ impl Rig {
         for _ in 0..options.shards {
             all_ready.recv_timeout(PATIENCE).expect("a driver did not start");
         }
-        Rig { addrs, post, cells, events, threads }
+        Rig { addrs, udp: sockets, post, cells, events, threads }
     }
 
     /// The next event of any shard.

@@ -24,6 +24,8 @@ pub(super) enum Op {
     Send,
     /// Waiting for the bell.
     Bell,
+    /// Receiving datagrams; the index is the socket's.
+    Datagrams,
     /// Cancelling another one.
     Cancel,
 }
@@ -54,6 +56,7 @@ impl Completion {
             2 => Op::Poll,
             3 => Op::Send,
             4 => Op::Bell,
+            5 => Op::Datagrams,
             _ => Op::Cancel,
         };
         let result = entry.result();
@@ -111,6 +114,7 @@ impl Uring {
                     self.arm_bell(&hub.cells);
                 }
             }
+            Op::Datagrams => self.datagrams(hub, completion),
             Op::Cancel => {}
         }
     }

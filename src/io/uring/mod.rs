@@ -2,11 +2,12 @@
 //!
 //! Accepting, receiving and the bell are armed once and go on by themselves (multishot). The
 //! sends of a batch are submitted by one system call and are answered when it returns. The
-//! memory that the kernel reads or writes belongs to `buffers` and `send`, and outlives
+//! memory that the kernel reads or writes belongs to `buffers`, `send` and `datagrams`, and outlives
 //! every operation: `Uring` lets go of it only after the last one was taken back.
 
 mod buffers;
 mod completion;
+mod datagrams;
 mod ring;
 mod send;
 
@@ -25,6 +26,7 @@ use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 use buffers::Buffers;
 use completion::Op;
+use datagrams::Datagrams;
 use ring::Ring;
 use send::Sends;
 
@@ -50,6 +52,7 @@ struct Uring {
     /// Dropped by `Drop`, if the kernel holds no operation any more.
     buffers: ManuallyDrop<Buffers>,
     sends: ManuallyDrop<Sends>,
+    datagrams: ManuallyDrop<Option<Datagrams>>,
     listeners: Box<[Accepting]>,
     /// Connections whose receive operation ended although they go on.
     rearm: Vec<u32>,
@@ -65,6 +68,7 @@ impl Drop for Uring {
             unsafe {
                 ManuallyDrop::drop(&mut self.sends);
                 ManuallyDrop::drop(&mut self.buffers);
+                ManuallyDrop::drop(&mut self.datagrams);
             }
         }
         // Else both leak: the kernel may still use them, and a leak harms nobody.
@@ -74,12 +78,20 @@ impl Drop for Uring {
 impl Backend for Uring {
     fn new<X: Machine>(hub: &Hub<'_, X>) -> io::Result<Uring> {
         let ring = Ring::new()?;
-        let buffers = ManuallyDrop::new(Buffers::new(&ring)?);
+        let buffers = ManuallyDrop::new(Buffers::new(&ring, buffers::CONNECTIONS)?);
         for (_, listener) in &hub.listeners {
             // On a socket that does not block, io_uring reports EAGAIN instead of waiting.
             listener.set_nonblocking(false)?;
         }
+        let datagrams = match hub.sockets.len() {
+            0 => None,
+            sockets => Some(Datagrams::new(&ring, sockets)?),
+        };
+        for socket in &hub.sockets {
+            socket.udp.set_nonblocking(false)?;
+        }
         let mut uring = Uring {
+            datagrams: ManuallyDrop::new(datagrams),
             ring,
             buffers,
             sends: ManuallyDrop::new(Sends::new()),
@@ -88,6 +100,7 @@ impl Backend for Uring {
             bell: hub.post.bell(hub.shard).as_raw_fd(),
         };
         uring.arm_bell(&hub.cells);
+        uring.arm_datagrams(hub);
         Ok(uring)
     }
 
@@ -170,6 +183,7 @@ impl Backend for Uring {
             self.complete(hub, completion);
         }
         self.buffers.publish();
+        self.arm_datagrams(hub);
         while let Some(index) = self.rearm.pop() {
             if hub.table.is_open(index) && !hub.table.slot(index).receiving {
                 hub.cells.add(Cell::UringRearms, 1);
@@ -197,7 +211,7 @@ impl Uring {
 
     fn arm_recv<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
         let fd = types::Fd(hub.table.raw_fd(index));
-        let entry = opcode::RecvMulti::new(fd, buffers::GROUP).build();
+        let entry = opcode::RecvMulti::new(fd, buffers::CONNECTIONS.group).build();
         let slot = hub.table.slot(index);
         slot.receiving = true;
         slot.inflight += 1;
