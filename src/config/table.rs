@@ -186,6 +186,18 @@ pub static KEYS: &[Key] = &[
         ..BASE
     },
     Key {
+        path: "cores.busy_target",
+        kind: Kind::Integer,
+        default: "35",
+        doc: &[
+            "Percent of a core above which its shard gathers bytes longer before it sends, which",
+            "costs delay and saves work; below it the delay shrinks again.",
+        ],
+        allowed: "5 to 90",
+        synonyms: &["busy", "load"],
+        ..BASE
+    },
+    Key {
         path: "cores.io_driver",
         default: r#""auto""#,
         doc: &["How the kernel is asked. \"auto\": io_uring where it works, else epoll."],
@@ -259,6 +271,17 @@ pub static KEYS: &[Key] = &[
         ..BASE
     },
     Key {
+        path: "viewers.max_batch_delay",
+        default: r#""200ms""#,
+        doc: &[
+            "The longest that a busy shard gathers bytes before it sends them. An idle shard",
+            "sends at once; see cores.busy_target.",
+        ],
+        allowed: "a duration from \"1ms\" to \"2s\"",
+        synonyms: &["batch_delay", "merge_write", "coalesce"],
+        ..BASE
+    },
+    Key {
         path: "viewers.stall_timeout",
         default: r#""30s""#,
         doc: &["How long a connection may take nothing at all before it is closed."],
@@ -303,7 +326,8 @@ pub static KEYS: &[Key] = &[
         default: r#""auto""#,
         doc: &[
             "Connections of the whole process, viewers included.",
-            "\"auto\": what the limit of open files (RLIMIT_NOFILE) allows, less 256.",
+            "\"auto\": what the limit of open files (RLIMIT_NOFILE) allows, less 256 or a quarter.",
+            "More than that works with io_uring only; raising the limit is simpler.",
         ],
         allowed: "\"auto\" or 1 to 10000000",
         synonyms: &["max_connections", "nofile"],

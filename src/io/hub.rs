@@ -56,6 +56,7 @@ pub(super) struct Hub<'m, X: Machine> {
     pub sockets: Vec<Datagram>,
     pub shard: ShardId,
     pub max_connections: usize,
+    pub descriptors: usize,
     pub post: Post<X::Mail>,
     gate: Gate,
     /// Accepted sockets without a place, with their listener's index.
@@ -78,6 +79,7 @@ impl<'m, X: Machine> Hub<'m, X> {
                 .collect(),
             shard: setup.shard,
             max_connections: setup.max_connections,
+            descriptors: setup.descriptors,
             post: setup.post,
             gate: Gate::Open,
             held: VecDeque::with_capacity(HELD_MAX),
@@ -326,6 +328,7 @@ mod tests {
             clock: Clock::start(),
             cells: Arc::new(Cells::default()),
             max_connections: 1,
+            descriptors: 1,
             on_ready: Box::new(|| {}),
         };
         let mut machine = Counter::default();

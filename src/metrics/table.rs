@@ -12,6 +12,8 @@ pub enum Kind {
     Seconds,
     /// Goes up and down.
     Gauge,
+    /// A gauge whose cell holds nanoseconds; exposed in seconds.
+    GaugeSeconds,
 }
 
 /// One series.
@@ -98,6 +100,7 @@ table! {
     RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
     Overtaken: Counter "headwater_viewers_overtaken" {} "Times that a viewer's place had left the window.";
     FlushRounds: Counter "headwater_flush_rounds" {} @shard "Rounds in which a shard sent a stream's new bytes to its viewers.";
+    FlushInterval: GaugeSeconds "headwater_flush_interval_seconds" {} @shard "How long a shard gathers bytes before it sends them; follows its load.";
     Sends: Counter "headwater_sends" {} @shard "Writes handed to the kernel for viewers.";
     SendsBlocked: Counter "headwater_sends_blocked" {} @shard "Writes of which the kernel took nothing.";
     Wakeups: Counter "headwater_shard_wakeups" {} @shard "Times that another thread woke a sleeping shard.";
@@ -109,6 +112,7 @@ table! {
     IoEnters: Counter "headwater_io_enters" {} @shard "Waits and submissions: io_uring_enter or epoll_wait calls.";
     IoEvents: Counter "headwater_io_events" {} @shard "Completions or readiness events handled.";
     UringSubmissions: Counter "headwater_uring_submissions" {} @shard "Entries submitted to io_uring; zero under epoll.";
+    UringTableSockets: Gauge "headwater_uring_table_sockets" {} @shard "Connections held by io_uring's own table instead of a file descriptor.";
     UringEnobufs: Counter "headwater_uring_enobufs" {} @shard "Receives that found no provided buffer.";
     UringOverflow: Counter "headwater_uring_cq_overflow" {} @shard "Times that the completion queue had overflowed.";
     UringRearms: Counter "headwater_uring_rearms" {} @shard "Multishot operations that ended and were armed again.";

@@ -36,6 +36,7 @@ use crate::io::mailbox::Post;
 use crate::io::{epoll, probe, socket, uring};
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
+use crate::node::declare::Seats;
 use crate::node::doors::Doors;
 use crate::node::ledger::Ledger;
 use crate::node::watch::Watch;
@@ -75,6 +76,7 @@ pub struct Relay {
     post: Post<Mail>,
     house: Arc<House>,
     uring: bool,
+    seats: Seats,
     listeners: Vec<TcpListener>,
     doors: Doors,
     control: TcpListener,
@@ -103,9 +105,9 @@ impl Relay {
     /// # Errors
     /// One line that says what failed and where.
     pub fn load(config: Config) -> Result<Relay, String> {
-        let connections = declare::connections(&config)?;
         let (uring, io_reason) = choose_driver(config.cores.io_driver)?;
         let shards = config.cores.shards.fixed_or(declare::cores);
+        let seats = declare::connections(&config, shards, uring)?;
         let listeners = listen(config.listen.http, shards)?;
         let control = listen(config.listen.control, 1)?.remove(0);
         let doors = Doors::open(&config.ingest)?;
@@ -116,10 +118,10 @@ impl Relay {
         };
         let arena = Arena::create(config.arena)
             .map_err(|why| format!("memory.arena: cannot map {} bytes: {why}", config.arena))?;
-        let settings = config.registry(connections);
+        let settings = config.registry(seats.connections);
         let post = Post::new(shards, settings.max_streams, MAIL_MAX)
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
-        declare::log_memory(&config, &settings, arena.bytes());
+        declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
         let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
         let house = Arc::new(House {
@@ -131,7 +133,18 @@ impl Relay {
             ready: AtomicBool::new(false),
             clock: Clock::start(),
         });
-        Ok(Relay { config, addresses, post, house, uring, listeners, doors, control, ledger })
+        Ok(Relay {
+            config,
+            addresses,
+            post,
+            house,
+            uring,
+            seats,
+            listeners,
+            doors,
+            control,
+            ledger,
+        })
     }
 
     /// Runs until a signal ends it. `ready` is called once every shard runs.
@@ -139,6 +152,8 @@ impl Relay {
     /// # Errors
     /// If a part failed: the process should be started again.
     pub fn run(mut self, ready: impl FnOnce(&Addresses)) -> Result<(), String> {
+        // A crash leaves the file behind; every socket is ours now, so it is nobody else's.
+        ready::remove(self.config.ready_file.as_deref());
         let (tell, news) = channel();
         watch_signals(&tell)?;
         let mut shards = Vec::new();
@@ -148,8 +163,8 @@ impl Relay {
         let (stop_control, stopped) = oneshot::channel();
         let control = self.spawn_control(stopped, &tell)?;
         let started = self.wait_ready(&news, shards.len());
+        let started = started.and_then(|()| self.announce());
         if started.is_ok() {
-            self.announce()?;
             ready(&self.addresses);
         }
         let outcome = started.and_then(|()| self.look_after(&news));
@@ -186,7 +201,8 @@ impl Relay {
             post: self.post.clone(),
             clock: self.house.clock,
             cells: Arc::clone(&self.house.cells[index]),
-            max_connections: declare::connections(&self.config)?,
+            max_connections: self.seats.per_shard,
+            descriptors: self.seats.descriptors,
             on_ready: Box::new(move || {
                 let _ = on_ready.send(News::ShardReady);
             }),
@@ -281,6 +297,7 @@ impl Relay {
 
     fn stop(&self, news: &Receiver<News>, shards: Vec<JoinHandle<()>>) {
         notify::stopping();
+        ready::remove(self.config.ready_file.as_deref());
         let pulse = Pulse { draining: true, ..*self.house.registry.pulse.load_full() };
         self.house.registry.pulse.store(Arc::new(pulse));
         self.post.drain();
@@ -339,7 +356,8 @@ fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
 }
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
-    socket::listen(address, shards).map_err(|why| format!("cannot listen on {address}: {why}"))
+    // The error names the address.
+    socket::listen(address, shards).map_err(|why| why.to_string())
 }
 
 fn watch_signals(tell: &Sender<News>) -> Result<(), String> {

@@ -94,7 +94,7 @@ impl Feeds {
         let seats = self.feeds.iter().flatten().map(|feed| &feed.publisher.seat);
         seats.filter_map(|seat| match seat {
             Seat::Writing(writing) => Some(&**writing),
-            Seat::Asking { .. } | Seat::Left => None,
+            Seat::Asking(_) | Seat::Left => None,
         })
     }
 
@@ -122,7 +122,7 @@ impl Shard {
                 self.take_piece(now, publisher, piece, &mut taken);
             });
             self.count_datagrams(&outcome, &publisher.seat);
-            self.note(&publisher.seat, taken);
+            self.note(now, &publisher.seat, taken);
         }
         self.feeds.put(place, feed);
     }
@@ -141,7 +141,7 @@ impl Shard {
                     self.take_piece(now, publisher, piece, &mut taken);
                 });
                 self.count_datagrams(&outcome, &publisher.seat);
-                self.note(&publisher.seat, taken);
+                self.note(now, &publisher.seat, taken);
             }
             self.feeds.put(place, feed);
         }
@@ -150,7 +150,7 @@ impl Shard {
     fn count_datagrams(&self, outcome: &Outcome, seat: &Seat) {
         let taken = match seat {
             Seat::Writing(_) => Cell::DatagramsTaken,
-            Seat::Asking { .. } | Seat::Left => Cell::DatagramsNoSeat,
+            Seat::Asking(_) | Seat::Left => Cell::DatagramsNoSeat,
         };
         let counts = [
             (taken, outcome.taken),
@@ -247,7 +247,7 @@ impl Shard {
             // A second connection may come at once: what counts is what the registry says now.
             publisher.refused_until = publisher.refused_until.map(|_| now.mono);
             self.take_piece(now, publisher, Piece::Bytes(Proto::Tcp, data), &mut taken);
-            self.note(&publisher.seat, taken);
+            self.note(now, &publisher.seat, taken);
             if publisher.refused_until.is_some() {
                 self.cells.add(Cell::IngestRefusedNoSeat, 1);
                 tcp.leave(conn);

@@ -10,15 +10,20 @@ pub mod settings;
 mod connections;
 mod feeds;
 mod locals;
+mod pace;
 mod play;
 mod publish;
 mod site;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod viewers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::ids::{ConnId, ShardId};
 use crate::base::time::{Mono, Now};
@@ -37,6 +42,8 @@ use crate::shard::connections::{Connections, Role, Talk};
 use crate::shard::feeds::Feeds;
 use crate::shard::locals::Locals;
 use crate::shard::mail::Mail;
+use crate::shard::pace::Pace;
+use crate::shard::play::Retry;
 use crate::shard::settings::Settings;
 use crate::shard::site::Desk;
 use crate::shard::viewers::Viewers;
@@ -45,9 +52,15 @@ use crate::shard::viewers::Viewers;
 /// its place in the tables, its permit. A viewer has less. Held by a test.
 pub const CONNECTION_BYTES: u64 = 2048;
 
-/// The most user-space memory of one publisher in bytes: what it may send while it waits for a
-/// seat, and the reader's tables.
-pub const PUBLISHER_BYTES: u64 = publish::HELD_MAX as u64 + (1 << 20);
+/// The most user-space memory of one publisher in bytes: the reader's tables.
+pub const PUBLISHER_BYTES: u64 = 1 << 20;
+
+/// The most user-space memory of one shard for what publishers send while they wait for a seat,
+/// with the growth of a vector.
+pub const CLAIMANTS_BYTES: u64 = (publish::CLAIMANTS_MAX * 2 * publish::HELD_MAX) as u64;
+
+/// The longest that pins are kept without being looked at, while there is always work.
+const RELEASE: Duration = Duration::from_millis(10);
 
 /// What a shard is made of.
 pub struct Parts {
@@ -79,6 +92,7 @@ pub struct Shard {
     cells: Arc<Cells>,
     shelf: Arc<DelayShelf>,
     delays: DelayRecorder,
+    pace: Pace,
     desk: Desk,
     connections: Connections,
     viewers: Viewers,
@@ -91,8 +105,18 @@ pub struct Shard {
     ready: VecDeque<u32>,
     /// Connections that wait for a stream to go live, or for a publisher's seat.
     waiting: Vec<ConnId>,
+    /// Whether any of them has to be looked at often.
+    haste: bool,
+    /// One handle more than publishers that wait for a seat.
+    places: Rc<()>,
+    /// Before this time no line is logged about a refused publisher.
+    next_refusal: Mono,
+    /// Connections that a sweep looks at, kept for its memory.
+    swept: Vec<ConnId>,
     /// Streams parked here, until their linger time is over.
     lingering: Vec<Lingering>,
+    /// When pins were last given back.
+    released: Mono,
     next_sweep: Mono,
     next_figures: Mono,
     draining: bool,
@@ -115,6 +139,7 @@ impl Shard {
             id,
             rules: Rules { max_lag: settings.max_lag, max_jumps: settings.max_jumps },
             desk: Desk::new(Arc::clone(&registry), Arc::clone(&cells)),
+            pace: Pace::new(settings.busy_target, settings.max_batch_delay),
             settings,
             http,
             registry,
@@ -128,7 +153,12 @@ impl Shard {
             out: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
+            haste: false,
+            places: Rc::default(),
+            next_refusal: Mono::ZERO,
+            swept: Vec::new(),
             lingering: Vec::new(),
+            released: Mono::ZERO,
             next_sweep: Mono::ZERO,
             next_figures: Mono::ZERO,
             draining: false,
@@ -299,7 +329,7 @@ impl Shard {
 
     fn mail(&mut self, now: Now, mail: Mail) {
         match mail {
-            Mail::Live | Mail::Parked => self.retry_waiting(now),
+            Mail::Live | Mail::Parked => self.retry_waiting(now, Retry::All),
             Mail::GiveUp { stream, ticket } => self.give_up(now, &stream, ticket),
             Mail::Ended(stream) => self.stream_ended(&stream),
         }
@@ -349,7 +379,7 @@ impl Machine for Shard {
             Input::Writable { conn } => self.writable(now, conn),
             Input::Closed { conn, why } => self.closed(now, conn, why),
             Input::Mail(mail) => self.mail(now, mail),
-            Input::Head { stream } => self.locals.grown(stream),
+            Input::Head { stream } => self.locals.grown(stream, now.mono),
             Input::Drain => self.drain(now),
         }
     }
@@ -357,7 +387,13 @@ impl Machine for Shard {
     fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
         self.sweep(now);
         self.feed_timers(now);
-        let interval = self.settings.flush_interval;
+        // The driver's own account of its time is what the load is measured by.
+        let worked = Duration::from_nanos(self.cells.get(Cell::BusyNanos));
+        if self.pace.observe(now.mono, worked).is_some() {
+            let interval = u64::try_from(self.pace.interval().as_nanos()).unwrap_or(u64::MAX);
+            self.cells.set(Cell::FlushInterval, interval);
+        }
+        let interval = self.pace.interval();
         let rounds = self.locals.flush(now.mono, interval, &mut self.viewers, &mut self.ready);
         self.cells.add(Cell::FlushRounds, rounds);
         while out.has_room() {
@@ -369,13 +405,15 @@ impl Machine for Shard {
                 break;
             }
         }
-        if out.is_empty() {
+        // A shard that is never idle must give pins back as well, or the writer runs dry.
+        if out.is_empty() || now.mono.since(self.released) >= RELEASE {
+            self.released = now.mono;
             self.locals.release();
         }
     }
 
     fn next_deadline(&self) -> Option<Mono> {
-        let flush = self.locals.next_flush(self.settings.flush_interval);
-        [flush, self.sweep_deadline(), self.feeds.deadline()].into_iter().flatten().min()
+        let deadlines = [self.locals.next_flush(), self.sweep_deadline(), self.feeds.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 }
