@@ -156,7 +156,8 @@ fn a_multicast_group_is_heard(driver: Driver) {
     let socket = udp(HOSTS[0]);
     let group = Ipv4Addr::new(239, 255, 77, 1);
     let table = format!(
-        "stream = \"cam\"\nudp = \"{group}:0\"\ninterface = \"127.0.0.1\"\nallow = [\"127.0.0.0/8\"]"
+        "stream = \"cam\"\nudp = \"{group}:0\"\ninterface = \"127.0.0.1\"\n\
+         allow = [\"127.0.0.0/8\"]"
     );
     let relay = match Setup::new(driver).ingest(&table).try_start() {
         Ok(relay) => relay,

@@ -230,7 +230,8 @@ mod tests {
             let mut numbers: Vec<u16> = Vec::new();
             for (n, (fate, _)) in (0u16..).zip(&moves) {
                 let number = first.wrapping_add(n);
-                numbers.extend(std::iter::repeat_n(number, [1, 1, 2, usize::from(n == 0)][usize::from(*fate)]));
+                let times = [1, 1, 2, usize::from(n == 0)][usize::from(*fate)];
+                numbers.extend(std::iter::repeat_n(number, times));
             }
             for (at, (_, by)) in moves.iter().enumerate() {
                 let to = (at + by % 30).min(numbers.len() - 1);

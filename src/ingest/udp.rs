@@ -363,7 +363,14 @@ mod tests {
         #[test]
         fn every_datagram_has_one_outcome(
             datagrams in prop::collection::vec(
-                (1..4u8, 0..4u8, any::<u16>(), 0..2u32, 0..900u64, prop::collection::vec(any::<u8>(), 0..40)),
+                (
+                    1..4u8,
+                    0..4u8,
+                    any::<u16>(),
+                    0..2u32,
+                    0..900u64,
+                    prop::collection::vec(any::<u8>(), 0..40),
+                ),
                 1..60,
             ),
         ) {
