@@ -87,11 +87,17 @@ impl Reader {
         Ok(Some(Payload::Slab { slab, at: start, len: CHUNK as u32 }))
     }
 
-    /// Drops the pins of slabs that have left the window or were not used since the last call.
-    /// Call it after every round of reads. Payloads still held keep their slab.
+    /// Drops the pins of slabs that have left the window or were not used since the last call;
+    /// the newest slab stays pinned, because the next round will want it. Call it after every
+    /// round of reads. Payloads still held keep their slab.
     pub fn release(&mut self) {
         let tail = self.window.tail();
-        self.kept.retain_mut(|kept| std::mem::take(&mut kept.used) && kept.pin.held().end() > tail);
+        let newest = self.kept.iter().map(|kept| kept.pin.held().end()).max();
+        self.kept.retain_mut(|kept| {
+            let used = std::mem::take(&mut kept.used);
+            let end = kept.pin.held().end();
+            end > tail && (used || Some(end) == newest)
+        });
     }
 
     /// Slabs that it pins.

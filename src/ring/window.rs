@@ -184,8 +184,9 @@ impl Window {
         &self.bells[usize::from(shard.0)]
     }
 
-    /// When the byte at `at` came in, early by less than a millisecond; for a byte older than
-    /// the timeline (2,048 entries) a time that is too late. `None` outside the window.
+    /// When the byte at `at` came in, early by less than a millisecond near the live edge
+    /// and by less than a quarter of a second behind it; for a byte older than four minutes a
+    /// time that is too late. `None` outside the window.
     #[must_use]
     pub fn ingest_time(&self, at: u64) -> Option<Mono> {
         if at < self.tail() || at >= self.head() {
