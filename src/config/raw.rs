@@ -81,10 +81,15 @@ macro_rules! sections {
 
 sections! {
     listen: Listen { http: String, control: String }
-    cores: Cores { shards: Mixed, pin: bool, io_driver: String }
+    cores: Cores { shards: Mixed, pin: bool, busy_target: i64, io_driver: String }
     memory: Memory { arena: Mixed }
     streams: Streams { max: i64, window: String, memory: Mixed, linger: String }
-    viewers: Viewers { max_lag: String, max_jumps_per_minute: i64, stall_timeout: String }
+    viewers: Viewers {
+        max_lag: String,
+        max_jumps_per_minute: i64,
+        max_batch_delay: String,
+        stall_timeout: String,
+    }
     publish: Publish { keys: Vec<Spanned<PublishKey>>, silence: String }
     limits: Limits {
         viewers: i64,

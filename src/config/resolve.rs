@@ -14,9 +14,7 @@ use crate::base::limits::{SHARDS_MAX, SLAB_SMALL};
 use crate::config::error::{Place, Problem};
 use crate::config::parse::{self, Bad};
 use crate::config::raw::{List, Mixed, PublishKey, Raw};
-use crate::config::resolved::{
-    Choice, Config, Cores, FLUSH_INTERVAL, IoDriver, Listen, Log, LogFormat,
-};
+use crate::config::resolved::{Choice, Config, Cores, IoDriver, Listen, Log, LogFormat};
 use crate::config::sources::{Layers, Source, allowed};
 use crate::config::table;
 use crate::face::http::settings::Settings as Http;
@@ -249,11 +247,14 @@ fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
     let max_lag = r.get("viewers.max_lag", &v.max_lag, |t| time("500ms", "1h", t));
     let max_jumps = r.get(JUMPS, &v.max_jumps_per_minute, |t| number(1..=1000, *t));
     let stall_timeout = r.get("viewers.stall_timeout", &v.stall_timeout, |t| time("1s", "1h", t));
+    let busy = r.get("cores.busy_target", &raw.cores.busy_target, |t| number(5..=90, *t));
+    let batch = r.get("viewers.max_batch_delay", &v.max_batch_delay, |t| time("1ms", "2s", t));
     Some(Shard {
         max_lag: max_lag?,
         max_jumps: u32::try_from(max_jumps?).ok()?,
         stall_timeout: stall_timeout?,
-        flush_interval: FLUSH_INTERVAL,
+        busy_target: busy? as f64 / 100.0,
+        max_batch_delay: batch?,
     })
 }
 
@@ -290,11 +291,13 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
             "[streams] memory x max is {} bytes, but [memory] arena has only {arena}",
             each.saturating_mul(max)
         );
-        let help = format!(
-            "lower [streams] memory to {} or max to {}, or raise [memory] arena",
-            arena / max,
-            arena / each
-        );
+        let help = match arena / each {
+            0 => format!("lower [streams] memory to {}, or raise [memory] arena", arena / max),
+            fit => format!(
+                "lower [streams] memory to {} or max to {fit}, or raise [memory] arena",
+                arena / max
+            ),
+        };
         together(r, paths, message, &help);
     }
 }

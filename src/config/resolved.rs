@@ -4,14 +4,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::face::http::settings::Settings as Http;
 use crate::registry::settings::Settings as Registry;
 use crate::shard::settings::Settings as Shard;
-
-/// How often new bytes of a stream are sent at most. Not yet a choice: the load will steer it.
-pub const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A checked configuration.
 #[derive(Clone, Debug)]

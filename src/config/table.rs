@@ -130,6 +130,18 @@ pub static KEYS: &[Key] = &[
         ..BASE
     },
     Key {
+        path: "cores.busy_target",
+        kind: Kind::Integer,
+        default: "35",
+        doc: &[
+            "Percent of a core above which its shard gathers bytes longer before it sends, which",
+            "costs delay and saves work; below it the delay shrinks again.",
+        ],
+        allowed: "5 to 90",
+        synonyms: &["busy", "load"],
+        ..BASE
+    },
+    Key {
         path: "cores.io_driver",
         default: r#""auto""#,
         doc: &["How the kernel is asked. \"auto\": io_uring where it works, else epoll."],
@@ -200,6 +212,17 @@ pub static KEYS: &[Key] = &[
         doc: &["Jumps in one minute after which a viewer is closed as too slow."],
         allowed: "1 to 1000",
         synonyms: &["max_jumps", "jumps"],
+        ..BASE
+    },
+    Key {
+        path: "viewers.max_batch_delay",
+        default: r#""200ms""#,
+        doc: &[
+            "The longest that a busy shard gathers bytes before it sends them. An idle shard",
+            "sends at once; see cores.busy_target.",
+        ],
+        allowed: "a duration from \"1ms\" to \"2s\"",
+        synonyms: &["batch_delay", "merge_write", "coalesce"],
         ..BASE
     },
     Key {

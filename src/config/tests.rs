@@ -57,7 +57,8 @@ fn defaults_are_what_the_manual_says() {
     assert_eq!((config.http.cors.as_str(), config.http.trusted_proxies.len()), ("*", 0));
     assert_eq!((config.shard.max_lag, config.shard.max_jumps), (Duration::from_secs(5), 6));
     assert_eq!(config.shard.stall_timeout, Duration::from_secs(30));
-    assert_eq!(config.shard.flush_interval, Duration::from_millis(1));
+    assert_eq!(config.shard.max_batch_delay, Duration::from_millis(200));
+    assert!((config.shard.busy_target - 0.35).abs() < 1e-9);
 }
 
 #[test]

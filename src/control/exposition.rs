@@ -140,7 +140,8 @@ impl Family {
     fn of(group: &[Series], house: &House) -> Family {
         let mut rows = Vec::new();
         for series in group {
-            let scale = if series.kind == Kind::Seconds { 1e-9 } else { 1.0 };
+            let nanos = matches!(series.kind, Kind::Seconds | Kind::GaugeSeconds);
+            let scale = if nanos { 1e-9 } else { 1.0 };
             let labels: Vec<_> =
                 series.labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
             let values = house.cells.iter().map(|cells| cells.get(series.cell) as f64 * scale);
@@ -154,7 +155,7 @@ impl Family {
                 rows.push((labels, values.sum()));
             }
         }
-        let counter = group[0].kind != Kind::Gauge;
+        let counter = matches!(group[0].kind, Kind::Counter | Kind::Seconds);
         Family { name: group[0].family, help: group[0].help, counter, rows }
     }
 }

@@ -12,6 +12,8 @@ pub enum Kind {
     Seconds,
     /// Goes up and down.
     Gauge,
+    /// A gauge whose cell holds nanoseconds; exposed in seconds.
+    GaugeSeconds,
 }
 
 /// One series.
@@ -84,6 +86,7 @@ table! {
     RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
     Overtaken: Counter "headwater_viewers_overtaken" {} "Times that a viewer's place had left the window.";
     FlushRounds: Counter "headwater_flush_rounds" {} @shard "Rounds in which a shard sent a stream's new bytes to its viewers.";
+    FlushInterval: GaugeSeconds "headwater_flush_interval_seconds" {} @shard "How long a shard gathers bytes before it sends them; follows its load.";
     Sends: Counter "headwater_sends" {} @shard "Writes handed to the kernel for viewers.";
     SendsBlocked: Counter "headwater_sends_blocked" {} @shard "Writes of which the kernel took nothing.";
     Wakeups: Counter "headwater_shard_wakeups" {} @shard "Times that another thread woke a sleeping shard.";

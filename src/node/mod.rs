@@ -131,6 +131,8 @@ impl Relay {
     /// # Errors
     /// If a part failed: the process should be started again.
     pub fn run(mut self, ready: impl FnOnce(&Addresses)) -> Result<(), String> {
+        // A crash leaves the file behind; every socket is ours now, so it is nobody else's.
+        ready::remove(self.config.ready_file.as_deref());
         let (tell, news) = channel();
         watch_signals(&tell)?;
         let mut shards = Vec::new();
@@ -265,6 +267,7 @@ impl Relay {
 
     fn stop(&self, news: &Receiver<News>, shards: Vec<JoinHandle<()>>) {
         notify::stopping();
+        ready::remove(self.config.ready_file.as_deref());
         let pulse = Pulse { draining: true, ..*self.house.registry.pulse.load_full() };
         self.house.registry.pulse.store(Arc::new(pulse));
         self.post.drain();
@@ -323,7 +326,8 @@ fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
 }
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
-    socket::listen(address, shards).map_err(|why| format!("cannot listen on {address}: {why}"))
+    // The error names the address.
+    socket::listen(address, shards).map_err(|why| why.to_string())
 }
 
 fn watch_signals(tell: &Sender<News>) -> Result<(), String> {

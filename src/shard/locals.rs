@@ -5,10 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ids::{ShardId, StreamSlot};
+use crate::base::limits::SEND_MAX;
 use crate::base::time::Mono;
 use crate::registry::stream::Stream;
 use crate::ring::reader::Reader;
+use crate::shard::pace::INTERVAL_MIN;
 use crate::shard::viewers::Viewers;
+
+/// Up to this interval the bell is armed right after a round, so that the next byte is sent as
+/// soon as the interval allows. With longer ones the shard looks by itself when the interval is
+/// over: a stream that keeps flowing then wakes nobody.
+const BELL_AT_ONCE: Duration = Duration::from_millis(2);
 
 /// A stream with viewers on this shard.
 pub(super) struct Local {
@@ -17,9 +24,55 @@ pub(super) struct Local {
     /// Its viewers' places.
     pub(super) viewers: Vec<u32>,
     shard: ShardId,
-    grown: bool,
     touched: bool,
+    /// When to look at its head; `None`: when the bell rings.
+    due: Option<Mono>,
+    /// When its viewers were last sent to, and the head that they were sent up to.
     flushed: Mono,
+    seen: u64,
+    /// How long it takes to gather one full write at the rate of the last round.
+    full_write: Duration,
+}
+
+impl Local {
+    /// How long to gather: longer than a full write takes saves nothing.
+    fn gather(&self, interval: Duration) -> Duration {
+        interval.min(self.full_write).max(INTERVAL_MIN)
+    }
+
+    /// Looks at the head. Returns whether there is something to send.
+    fn look(&mut self, now: Mono, interval: Duration) -> bool {
+        let head = self.stream.window.head();
+        let gather = self.gather(interval);
+        let grown = head - self.seen;
+        if grown > 0 && now >= self.flushed + gather {
+            let rate = grown as f64 / now.since(self.flushed).as_secs_f64().max(1e-6);
+            self.full_write = Duration::from_secs_f64((SEND_MAX as f64 / rate).min(10.0));
+            self.flushed = now;
+            self.seen = head;
+            let gather = self.gather(interval);
+            if gather > BELL_AT_ONCE {
+                self.due = Some(now + gather);
+            } else {
+                self.arm(now + gather);
+            }
+            return true;
+        }
+        if grown > 0 {
+            self.due = Some(self.flushed + gather);
+        } else {
+            // Nothing came for a whole interval: sleep until the bell rings.
+            self.arm(now);
+        }
+        false
+    }
+
+    /// Arms the bell, before the head is read: a publication from now on rings. What was
+    /// published just before is looked at `at`.
+    fn arm(&mut self, at: Mono) {
+        self.stream.window.bell(self.shard).arm();
+        self.due = (self.stream.window.head() > self.seen).then_some(at);
+    }
 }
 
 /// The streams with viewers on this shard.
@@ -28,7 +81,6 @@ pub(super) struct Locals {
     /// In no order; there are at most as many as streams, and a place is reused by nobody else
     /// while a viewer is in it.
     all: Vec<Option<Local>>,
-    grown: Vec<u32>,
     touched: Vec<u32>,
 }
 
@@ -46,9 +98,11 @@ impl Locals {
             reader: Reader::new(Arc::clone(&stream.window)),
             viewers: Vec::new(),
             shard,
-            grown: false,
             touched: false,
+            due: None,
             flushed: Mono::ZERO,
+            seen: stream.window.head(),
+            full_write: Duration::MAX,
         };
         stream.window.bell(shard).arm();
         match self.all.iter().position(Option::is_none) {
@@ -88,25 +142,21 @@ impl Locals {
             if let Some(local) = entry.take() {
                 local.stream.window.bell(local.shard).disarm();
             }
-            self.grown.retain(|p| *p != place);
             self.touched.retain(|p| *p != place);
         }
     }
 
     /// The stream in this slot of the registry has grown. A note for a stream that is no longer
     /// served here is ignored.
-    pub(super) fn grown(&mut self, slot: StreamSlot) {
-        for (place, local) in self.all.iter_mut().enumerate() {
-            let Some(local) = local else { continue };
-            if local.stream.slot == slot && !local.grown {
-                local.grown = true;
-                self.grown.push(place as u32);
-            }
+    pub(super) fn grown(&mut self, slot: StreamSlot, now: Mono) {
+        let here = self.all.iter_mut().flatten().filter(|local| local.stream.slot == slot);
+        for local in here {
+            local.due = local.due.or(Some(now));
         }
     }
 
-    /// Puts the viewers of every grown stream into the queue, each stream at most once per
-    /// `interval`. Returns how many streams that were.
+    /// Looks at every stream that is due, and puts the viewers of those that have grown into the
+    /// queue: each stream at most once per `interval`. Returns how many streams that were.
     pub(super) fn flush(
         &mut self,
         now: Mono,
@@ -115,31 +165,21 @@ impl Locals {
         ready: &mut VecDeque<u32>,
     ) -> u64 {
         let mut rounds = 0;
-        let all = &mut self.all;
-        self.grown.retain(|place| {
-            let Some(Some(local)) = all.get_mut(*place as usize) else { return false };
-            if now < local.flushed + interval {
-                return true;
+        let is_due = |local: &&mut Local| local.due.is_some_and(|due| now >= due);
+        for local in self.all.iter_mut().flatten().filter(is_due) {
+            if local.look(now, interval) {
+                rounds += 1;
+                for viewer in &local.viewers {
+                    viewers.enqueue(*viewer, ready);
+                }
             }
-            // Armed before the head is read: a publication from now on rings again.
-            local.stream.window.bell(local.shard).arm();
-            local.grown = false;
-            local.flushed = now;
-            rounds += 1;
-            for viewer in &local.viewers {
-                viewers.enqueue(*viewer, ready);
-            }
-            false
-        });
+        }
         rounds
     }
 
-    /// When the next flush is due.
-    pub(super) fn next_flush(&self, interval: Duration) -> Option<Mono> {
-        let due = |place: &u32| {
-            self.all.get(*place as usize)?.as_ref().map(|local| local.flushed + interval)
-        };
-        self.grown.iter().filter_map(due).min()
+    /// When the next look at a stream is due.
+    pub(super) fn next_flush(&self) -> Option<Mono> {
+        self.all.iter().flatten().filter_map(|local| local.due).min()
     }
 
     /// After a round: gives back the pins that the round needed.

@@ -9,6 +9,7 @@ pub mod settings;
 
 mod connections;
 mod locals;
+mod pace;
 mod play;
 mod publish;
 mod site;
@@ -18,6 +19,7 @@ mod viewers;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::ids::{ConnId, ShardId};
 use crate::base::time::{Mono, Now};
@@ -34,6 +36,7 @@ use crate::registry::streams::Registry;
 use crate::shard::connections::{Connections, Role, Talk};
 use crate::shard::locals::Locals;
 use crate::shard::mail::Mail;
+use crate::shard::pace::Pace;
 use crate::shard::settings::Settings;
 use crate::shard::site::Desk;
 use crate::shard::viewers::Viewers;
@@ -72,6 +75,7 @@ pub struct Shard {
     cells: Arc<Cells>,
     shelf: Arc<DelayShelf>,
     delays: DelayRecorder,
+    pace: Pace,
     desk: Desk,
     connections: Connections,
     viewers: Viewers,
@@ -106,6 +110,7 @@ impl Shard {
             id,
             rules: Rules { max_lag: settings.max_lag, max_jumps: settings.max_jumps },
             desk: Desk::new(Arc::clone(&registry), Arc::clone(&cells)),
+            pace: Pace::new(settings.busy_target, settings.max_batch_delay),
             settings,
             http,
             registry,
@@ -325,14 +330,20 @@ impl Machine for Shard {
             Input::Writable { conn } => self.writable(now, conn),
             Input::Closed { conn, why } => self.closed(now, conn, why),
             Input::Mail(mail) => self.mail(now, mail),
-            Input::Head { stream } => self.locals.grown(stream),
+            Input::Head { stream } => self.locals.grown(stream, now.mono),
             Input::Drain => self.drain(now),
         }
     }
 
     fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
         self.sweep(now);
-        let interval = self.settings.flush_interval;
+        // The driver's own account of its time is what the load is measured by.
+        let worked = Duration::from_nanos(self.cells.get(Cell::BusyNanos));
+        if self.pace.observe(now.mono, worked).is_some() {
+            let interval = u64::try_from(self.pace.interval().as_nanos()).unwrap_or(u64::MAX);
+            self.cells.set(Cell::FlushInterval, interval);
+        }
+        let interval = self.pace.interval();
         let rounds = self.locals.flush(now.mono, interval, &mut self.viewers, &mut self.ready);
         self.cells.add(Cell::FlushRounds, rounds);
         while out.has_room() {
@@ -350,7 +361,6 @@ impl Machine for Shard {
     }
 
     fn next_deadline(&self) -> Option<Mono> {
-        let flush = self.locals.next_flush(self.settings.flush_interval);
-        [flush, self.sweep_deadline()].into_iter().flatten().min()
+        [self.locals.next_flush(), self.sweep_deadline()].into_iter().flatten().min()
     }
 }

@@ -62,8 +62,9 @@ impl Shard {
             Ok(key) => key,
             Err(why) => {
                 self.cells.add(Cell::RejectedKey, 1);
-                warn!(stream = %name, address = %client, ?why, "publisher refused");
-                talk.connection.refuse(now.mono, &key_refusal(why));
+                let refusal = key_refusal(why);
+                warn!(stream = %name, address = %client, why = %refusal.text, "publisher refused");
+                talk.connection.refuse(now.mono, &refusal);
                 return None;
             }
         };
@@ -80,6 +81,7 @@ impl Shard {
             }
             refused => {
                 let refusal = self.claim_refusal(&refused);
+                warn!(stream = %name, address = %client, why = %refusal.text, "publisher refused");
                 talk.connection.refuse(now.mono, &refusal);
                 return None;
             }
@@ -91,7 +93,7 @@ impl Shard {
         let Publisher { connection, seat } = &mut publisher;
         let mut taken = Taken::default();
         connection.drain_body(&mut |body| add(&mut taken, seat.push(now, body)));
-        self.note(&publisher.seat, taken);
+        self.note(now, &publisher.seat, taken);
         Some(Role::Publisher(Box::new(publisher)))
     }
 
@@ -106,12 +108,12 @@ impl Shard {
         if let Seat::Writing(writing) = seat {
             writing.stream.hear(now.mono);
         }
-        self.note(&publisher.seat, taken);
+        self.note(now, &publisher.seat, taken);
         self.connections.put(conn, Role::Publisher(publisher));
     }
 
     /// Counts what was taken in, and rings for every shard that waits for it.
-    fn note(&mut self, seat: &Seat, taken: Taken) {
+    fn note(&mut self, now: Now, seat: &Seat, taken: Taken) {
         let Seat::Writing(writing) = seat else { return };
         self.cells.add(Cell::RingDroppedBytes, taken.dropped);
         self.cells.add(Cell::RingStarved, u64::from(taken.starved));
@@ -119,17 +121,17 @@ impl Shard {
             writing.stream.discontinuities.fetch_add(1, Relaxed);
         }
         let stream = Arc::clone(&writing.stream);
-        self.ring(&stream);
+        self.ring(now, &stream);
     }
 
-    fn ring(&mut self, stream: &Arc<Stream>) {
+    fn ring(&mut self, now: Now, stream: &Arc<Stream>) {
         for shard in 0..self.registry.shards() {
             let shard = ShardId(u16::try_from(shard).unwrap_or(u16::MAX));
             if !stream.window.bell(shard).take() {
                 continue;
             }
             if shard == self.id {
-                self.locals.grown(stream.slot);
+                self.locals.grown(stream.slot, now.mono);
             } else {
                 self.out.push_back(Output::Head { shard, stream: stream.slot });
             }
@@ -188,7 +190,7 @@ impl Shard {
         info!(stream = %stream.name, why, "publisher gone, stream is held");
         self.cells.sub(Cell::Publishers, 1);
         stream.park(intake.finish(now), now.mono);
-        self.ring(&stream);
+        self.ring(now, &stream);
         let until = now.mono + self.registry.linger();
         self.lingering.push(Lingering { stream, ticket, until });
         self.tell_all(|| Mail::Parked);
@@ -232,12 +234,13 @@ impl Shard {
                 let before = std::mem::replace(&mut publisher.seat, seat);
                 if let Seat::Asking { held, .. } = before {
                     let taken = publisher.seat.push(now, &held);
-                    self.note(&publisher.seat, taken);
+                    self.note(now, &publisher.seat, taken);
                 }
             }
             Claim::Ask(..) | Claim::Taken if now.mono < until => self.waiting.push(conn),
             refused => {
                 let refusal = self.claim_refusal(&refused);
+                warn!(stream = %claimant.name, why = %refusal.text, "publisher refused");
                 self.refuse_publisher(now, publisher, &refusal);
             }
         }

@@ -11,6 +11,8 @@ pub struct Settings {
     pub max_jumps: u32,
     /// How long a viewer's connection may take nothing at all before it is closed.
     pub stall_timeout: Duration,
-    /// The shortest time between two rounds in which a stream's new bytes are sent.
-    pub flush_interval: Duration,
+    /// The share of a core (0 to 1) above which a shard gathers bytes longer before it sends.
+    pub busy_target: f64,
+    /// The longest that it gathers.
+    pub max_batch_delay: Duration,
 }
