@@ -13,7 +13,7 @@ use serde_json::Value;
 
 both_drivers!(viewers_are_accounted, a_storm_is_served, a_raw_send_loop_is_measured);
 
-/// Runs `headwater bench` with a time limit; its report and its table.
+/// Runs `headwater bench` with a time limit: its report and its table.
 fn bench(words: &[&str]) -> (Value, String) {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("report.json");
@@ -126,7 +126,7 @@ fn mistakes_are_named_before_anything_starts() {
         (&["http", "--set", "cores.shard=2"][..], "did you mean cores.shards?"),
         (&["http", "--bitrate", "1k"], "at least 60000 bit/s"),
         (&["ceiling", "--sizes", "70000"], "from 1 to 65536"),
-        (&["storm", "--seconds", "-1"], "--seconds"),
+        (&["storm", "--seconds=-1"], "seconds from 0 to 86400"),
     ] {
         let output = Command::new(common::binary()).arg("bench").args(words).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -71,7 +71,8 @@ pub fn doubt(size: f64, cost: f64) -> Option<String> {
         let percent = (off - 1.0) * 100.0;
         format!(
             "machine not itself: the raw ceiling at {size:.0} B per send is {cost:.3} CPU-s/GB, \
-             {percent:+.0} % of the known {known:.3}:\nabsolute figures of this run do not count, ratios do"
+             {percent:+.0} % of the known {known:.3}:\n\
+             absolute figures of this run do not count, ratios do"
         )
     })
 }

@@ -225,8 +225,8 @@ fn notes(plan: &Plan, rows: &[Row]) -> Vec<String> {
         notes.push("fewer than 5 pairs: a trial, not a result".to_owned());
     }
     notes.push(format!(
-        "A stall: a marker that came more than 40 ms after its play-out, {} ms behind live (more \
-         after a stall), or never.\nKernel memory is that of both ends.",
+        "A stall: a marker that came more than 40 ms after its play-out, {} ms behind live (later\n\
+         after a stall), or never. Kernel memory is that of both ends.",
         plan.behind.as_millis()
     ));
     notes

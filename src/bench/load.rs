@@ -37,6 +37,9 @@ const EVENTS: usize = 1024;
 /// The name of standard input among the connections.
 const INPUT: u64 = u64::MAX;
 
+/// Twice the longest time that a relay may keep bytes back on purpose.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// A viewer is slow below this share of the bitrate, in percent.
 const ENOUGH_PERCENT: u64 = 97;
 
@@ -72,7 +75,7 @@ pub struct Mark {
     pub open: u64,
     /// Connections that were refused, broken or closed, since the beginning.
     pub failed: u64,
-    /// Viewers that got less than 97 % of the bitrate.
+    /// Viewers that got less than 97 % of the bitrate, counted from arrival to arrival.
     pub slow: u64,
     /// Whole seconds in which a served viewer got nothing, summed over viewers.
     pub silent: u64,
@@ -98,7 +101,10 @@ struct Viewer {
     state: State,
     began: Instant,
     bytes: u64,
-    at_mark: u64,
+    /// When the last of them came.
+    last: Instant,
+    /// Both at the last mark.
+    at_mark: (u64, Instant),
     at_second: u64,
 }
 
@@ -146,13 +152,14 @@ pub fn run(plan: Plan) -> Outcome<()> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        let now = Instant::now();
         for event in &events {
             // Copied out: the fields of the kernel's struct are not aligned.
             let Event { data, .. } = *event;
             match data.u64() {
                 INPUT if load.answer()? => {}
                 INPUT => return Ok(()),
-                index => load.ready(index),
+                index => load.ready(now, index),
             }
         }
         if second.elapsed() >= Duration::from_secs(1) {
@@ -181,8 +188,15 @@ impl Load {
             let began = Instant::now();
             let index = self.viewers.len() as u64;
             let socket = self.connect(index);
-            let viewer =
-                |socket, state| Viewer { socket, state, began, bytes: 0, at_mark: 0, at_second: 0 };
+            let viewer = |socket, state| Viewer {
+                socket,
+                state,
+                began,
+                bytes: 0,
+                last: began,
+                at_mark: (0, began),
+                at_second: 0,
+            };
             match socket {
                 Ok(socket) => self.viewers.push(viewer(Some(socket), State::Connecting)),
                 Err(why) => {
@@ -216,7 +230,7 @@ impl Load {
     }
 
     /// Something happened on a connection.
-    fn ready(&mut self, index: u64) {
+    fn ready(&mut self, now: Instant, index: u64) {
         let Some(viewer) = usize::try_from(index).ok().and_then(|i| self.viewers.get_mut(i)) else {
             return;
         };
@@ -235,6 +249,7 @@ impl Load {
                     let passed = viewer.began.elapsed().as_micros();
                     self.first_bytes.saturating_record(u64::try_from(passed).unwrap_or(u64::MAX));
                     viewer.bytes += body;
+                    viewer.last = now;
                     viewer.state = State::Served;
                     Ok(())
                 }
@@ -246,6 +261,7 @@ impl Load {
                     Ok((_, 0)) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok((_, n)) => {
                         viewer.bytes += n as u64;
+                        viewer.last = now;
                         Ok(())
                     }
                     Err(Errno::AGAIN | Errno::INTR) => Ok(()),
@@ -293,19 +309,28 @@ impl Load {
             why: self.why.clone(),
             ..Mark::default()
         };
-        let enough = enough(self.plan.bitrate, passed);
         for viewer in &mut self.viewers {
-            let got = viewer.bytes - viewer.at_mark;
-            viewer.at_mark = viewer.bytes;
+            let (before, since) =
+                std::mem::replace(&mut viewer.at_mark, (viewer.bytes, viewer.last));
+            let got = viewer.bytes - before;
+            let time = watched(since, viewer.last, self.marked);
             mark.bytes += got;
             mark.open += u64::from(matches!(viewer.state, State::Served));
-            mark.slow += u64::from(got < enough);
+            mark.slow += u64::from(got < enough(self.plan.bitrate, time));
         }
         let times = &self.first_bytes;
         let micros = [times.value_at_quantile(0.5), times.value_at_quantile(0.99), times.max()];
         mark.first_byte_ms = micros.map(|micros| micros as f64 / 1000.0);
         mark
     }
+}
+
+/// The time in which a viewer got what it got between two marks: from the last bytes before one
+/// to the last before the other, so that it does not matter where between two arrivals a mark
+/// falls. Who got nothing of late is counted up to the mark.
+fn watched(since: Instant, last: Instant, mark: Instant) -> Duration {
+    let end = if mark.saturating_duration_since(last) > PAUSE { mark } else { last };
+    end.saturating_duration_since(since)
 }
 
 /// The bytes below which a viewer was slow.
@@ -367,6 +392,15 @@ mod tests {
     fn enough_is_97_percent() {
         assert_eq!(enough(2_000_000, Duration::from_secs(10)), 2_425_000);
         assert_eq!(enough(0, Duration::from_secs(10)), 0);
+    }
+
+    #[test]
+    fn a_rate_is_taken_from_arrival_to_arrival() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(watched(at(990), at(3_900), at(4_000)), Duration::from_millis(2_910));
+        // Nothing for more than two seconds: the silence counts.
+        assert_eq!(watched(at(990), at(1_900), at(4_000)), Duration::from_millis(3_010));
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub fn run(plan: &Plan, progress: Progress<'_>) -> Outcome<Report> {
         let (mark, driver) = storm(plan, &cores, files)?;
         let [p50, p99, max] = mark.first_byte_ms;
         progress(&format!(
-            "{number}/{}: first byte p50 {p50:.1} ms, p99 {p99:.1} ms, at most {max:.1} ms, {} failed",
+            "{number}/{}: first byte p50 {p50:.1} ms, p99 {p99:.1} ms, at most {max:.1} ms, \
+             {} failed",
             plan.pairs, mark.failed
         ));
         marks.push(mark);
