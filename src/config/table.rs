@@ -270,7 +270,8 @@ pub static KEYS: &[Key] = &[
         default: r#""auto""#,
         doc: &[
             "Connections of the whole process, viewers included.",
-            "\"auto\": what the limit of open files (RLIMIT_NOFILE) allows, less 256.",
+            "\"auto\": what the limit of open files (RLIMIT_NOFILE) allows, less 256 or a quarter.",
+            "More than that works with io_uring only; raising the limit is simpler.",
         ],
         allowed: "\"auto\" or 1 to 10000000",
         synonyms: &["max_connections", "nofile"],

@@ -24,9 +24,10 @@ use crate::metrics::table::Cell;
 /// batches of 32 to 128 cost the same per send; the largest asks the machine least often.
 pub(super) const BATCH: usize = 128;
 
-/// Calls of `poll` before the loop looks at the clock, the sockets and its mail again although
-/// the machine has more to send: 1,024 sends are about a millisecond of work.
-const POLLS_MAX: usize = 8;
+/// How long the machine may be asked for more before the loop looks at the clock, the sockets
+/// and its mail again: streams are looked at once per millisecond of work. By time and not by
+/// count, for a send costs between one and twenty microseconds, depending on its bytes.
+const WORK_MAX: Duration = Duration::from_millis(1);
 
 /// No sleep is longer, so that the progress counter moves.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -48,6 +49,9 @@ pub struct Setup<M> {
     pub cells: Arc<Cells>,
     /// The most connections of this driver at one time.
     pub max_connections: usize,
+    /// How many of them may have a descriptor of the process. The io_uring driver moves the
+    /// others into its ring's own table; under epoll every connection has one.
+    pub descriptors: usize,
     /// Called once, when connections are being accepted.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
@@ -68,6 +72,20 @@ pub(super) trait Backend: Sized {
 
     /// Sees to it that a send which was taken before reaches the socket before what follows.
     fn settle<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32);
+
+    /// Limits the unsent bytes that the kernel holds for a connection.
+    fn set_backlog<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, bytes: u32) {
+        if let Some(fd) = hub.table.fd(index) {
+            socket::set_backlog(fd, bytes);
+        }
+    }
+
+    /// Sends FIN behind what was sent, and goes on receiving.
+    fn send_fin<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
+        if let Some(fd) = hub.table.fd(index) {
+            socket::send_fin(fd);
+        }
+    }
 
     /// Lets the socket of a closed connection go and gives its place back, now or as soon as
     /// the kernel holds no operation on it.
@@ -198,7 +216,7 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
 
     /// Asks the machine until it has nothing more to do. False if it may have.
     fn run_machine<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) -> bool {
-        for _ in 0..POLLS_MAX {
+        loop {
             self.outgoing.retry(&hub.post, hub.shard);
             if !self.outgoing.is_empty() {
                 return true;
@@ -210,8 +228,10 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
             }
             self.carry_out(hub);
             self.backend.flush(hub);
+            if self.clock.mono().since(now.mono) >= WORK_MAX {
+                return false;
+            }
         }
-        false
     }
 
     fn carry_out<X: Machine<Mail = M>>(&mut self, hub: &mut Hub<'_, X>) {
@@ -225,16 +245,14 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
                     }
                 }
                 Output::Backlog { conn, bytes } => {
-                    if let Some(fd) = hub.table.find(conn).and_then(|i| hub.table.fd(i)) {
-                        socket::set_backlog(fd, bytes);
+                    if let Some(index) = hub.table.find(conn) {
+                        self.backend.set_backlog(hub, index, bytes);
                     }
                 }
                 Output::Shutdown { conn } => {
                     if let Some(index) = hub.table.find(conn) {
                         self.backend.settle(hub, index);
-                        if let Some(fd) = hub.table.fd(index) {
-                            socket::send_fin(fd);
-                        }
+                        self.backend.send_fin(hub, index);
                     }
                 }
                 Output::Close { conn } => {

@@ -46,6 +46,7 @@ pub(super) struct Hub<'m, X: Machine> {
     pub listeners: Vec<(ListenerId, TcpListener)>,
     pub shard: ShardId,
     pub max_connections: usize,
+    pub descriptors: usize,
     pub post: Post<X::Mail>,
     gate: Gate,
     /// Accepted sockets without a place, with their listener's index.
@@ -63,6 +64,7 @@ impl<'m, X: Machine> Hub<'m, X> {
             listeners: setup.listeners,
             shard: setup.shard,
             max_connections: setup.max_connections,
+            descriptors: setup.descriptors,
             post: setup.post,
             gate: Gate::Open,
             held: VecDeque::with_capacity(HELD_MAX),
@@ -286,6 +288,7 @@ mod tests {
             clock: Clock::start(),
             cells: Arc::new(Cells::default()),
             max_connections: 1,
+            descriptors: 1,
             on_ready: Box::new(|| {}),
         };
         let mut machine = Counter::default();

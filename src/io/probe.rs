@@ -31,6 +31,16 @@ pub fn uring() -> Result<(), String> {
     attempt().map_err(|error| explain(&error))
 }
 
+/// Whether io_uring can hold connections for which the process has no descriptor.
+///
+/// # Errors
+/// One line for a human.
+pub fn uring_table() -> Result<(), String> {
+    uring::probe_table().map_err(|error| {
+        format!("this kernel cannot hold sockets in a ring: Linux 6.7 is needed ({error})")
+    })
+}
+
 /// Why it does not work, as far as the error tells.
 fn explain(error: &io::Error) -> String {
     let cause = match error.raw_os_error() {
@@ -92,6 +102,7 @@ fn attempt() -> io::Result<()> {
         clock: Clock::start(),
         cells: Arc::new(Cells::default()),
         max_connections: 1,
+        descriptors: 1,
         on_ready: Box::new(move || {
             let _ = ready.send(());
         }),

@@ -4,16 +4,28 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::base::ids::ConnId;
 
+/// Who holds a connection's socket.
+#[derive(Debug, Default)]
+enum Holder {
+    /// The place is free.
+    #[default]
+    Nobody,
+    /// This process, by a descriptor.
+    Process(OwnedFd),
+    /// The ring, at this place of its own table (io_uring).
+    Ring(u32),
+}
+
 /// One connection, or a free place.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     /// The socket. It stays open until the kernel holds no operation on it, so that its number
     /// cannot come back while an operation still means the old connection.
-    fd: Option<OwnedFd>,
+    socket: Holder,
     /// Counts the reuses of this place; the other half of the [`ConnId`].
     generation: u32,
     /// Operations that the kernel holds; always 0 under epoll.
-    pub inflight: u8,
+    pub inflight: u16,
     /// The machine knows the connection and was not told that it is closed.
     pub open: bool,
     /// A send was answered by `Blocked`, and `Writable` was not told since.
@@ -39,6 +51,8 @@ pub(super) struct Table {
     free: Vec<u32>,
     /// Connections that the machine knows.
     open: usize,
+    /// Sockets held by a descriptor.
+    descriptors: usize,
     capacity: usize,
 }
 
@@ -46,7 +60,7 @@ impl Table {
     /// An empty table. Its only allocations.
     pub fn new(capacity: usize) -> Table {
         let slots = Vec::with_capacity(capacity);
-        Table { slots, free: Vec::with_capacity(capacity), open: 0, capacity }
+        Table { slots, free: Vec::with_capacity(capacity), open: 0, descriptors: 0, capacity }
     }
 
     /// Whether another connection fits.
@@ -75,8 +89,10 @@ impl Table {
             None => return None,
         };
         let slot = &mut self.slots[index as usize];
-        *slot = Slot { fd: Some(fd), generation: slot.generation, open: true, ..Slot::default() };
+        let (socket, generation) = (Holder::Process(fd), slot.generation);
+        *slot = Slot { socket, generation, open: true, ..Slot::default() };
         self.open += 1;
+        self.descriptors += 1;
         Some(index)
     }
 
@@ -101,9 +117,33 @@ impl Table {
         self.slots[index as usize].open
     }
 
-    /// The socket at `index`, until [`Table::remove`].
+    /// Sockets held by a descriptor.
+    pub fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
+    /// The descriptor of the socket at `index`, until [`Table::remove`] or [`Table::moved`].
     pub fn fd(&self, index: u32) -> Option<BorrowedFd<'_>> {
-        self.slots[index as usize].fd.as_ref().map(AsFd::as_fd)
+        match &self.slots[index as usize].socket {
+            Holder::Process(fd) => Some(fd.as_fd()),
+            Holder::Nobody | Holder::Ring(_) => None,
+        }
+    }
+
+    /// The place of the socket at `index` in the ring's own table, if it was moved there.
+    pub fn ring_place(&self, index: u32) -> Option<u32> {
+        match self.slots[index as usize].socket {
+            Holder::Ring(place) => Some(place),
+            Holder::Nobody | Holder::Process(_) => None,
+        }
+    }
+
+    /// The ring holds the socket at `index` from now on: closes the descriptor. No operation
+    /// that names it by the descriptor may be queued.
+    pub fn moved(&mut self, index: u32, place: u32) {
+        let slot = &mut self.slots[index as usize];
+        let before = std::mem::replace(&mut slot.socket, Holder::Ring(place));
+        self.descriptors -= usize::from(matches!(before, Holder::Process(_)));
     }
 
     /// The number of the socket at `index`, or -1.
@@ -119,15 +159,23 @@ impl Table {
         was_open
     }
 
-    /// Closes the socket and gives the place back under a new generation.
-    pub fn remove(&mut self, index: u32) {
+    /// Closes the socket and gives the place back under a new generation. A socket in the
+    /// ring's table is the caller's to close: its place there.
+    pub fn remove(&mut self, index: u32) -> Option<u32> {
         self.close(index);
         let slot = &mut self.slots[index as usize];
         debug_assert_eq!(slot.inflight, 0, "the kernel still uses the socket");
-        if slot.fd.take().is_some() {
-            slot.generation = slot.generation.wrapping_add(1);
-            self.free.push(index);
-        }
+        let place = match std::mem::take(&mut slot.socket) {
+            Holder::Nobody => return None,
+            Holder::Process(_) => {
+                self.descriptors -= 1;
+                None
+            }
+            Holder::Ring(place) => Some(place),
+        };
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
+        place
     }
 }
 
@@ -155,5 +203,23 @@ mod tests {
         assert_eq!(table.find(id), None);
         assert_ne!(table.id(first), id);
         assert_eq!((table.open(), table.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_socket_that_moved_has_no_descriptor() {
+        use std::io::Read;
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut table = Table::new(2);
+        let index = table.insert(theirs.into()).unwrap();
+        assert_eq!((table.descriptors(), table.ring_place(index)), (1, None));
+        table.moved(index, 7);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0, "the descriptor is closed");
+        assert_eq!((table.descriptors(), table.raw_fd(index)), (0, -1));
+        assert_eq!(table.ring_place(index), Some(7));
+        let id = table.id(index);
+        assert_eq!(table.find(id), Some(index), "the connection goes on");
+        assert_eq!(table.remove(index), Some(7));
+        assert_eq!(table.remove(index), None, "once");
+        assert_eq!((table.open(), table.find(id)), (0, None));
     }
 }

@@ -98,6 +98,7 @@ table! {
     IoEnters: Counter "headwater_io_enters" {} @shard "Waits and submissions: io_uring_enter or epoll_wait calls.";
     IoEvents: Counter "headwater_io_events" {} @shard "Completions or readiness events handled.";
     UringSubmissions: Counter "headwater_uring_submissions" {} @shard "Entries submitted to io_uring; zero under epoll.";
+    UringTableSockets: Gauge "headwater_uring_table_sockets" {} @shard "Connections held by io_uring's own table instead of a file descriptor.";
     UringEnobufs: Counter "headwater_uring_enobufs" {} @shard "Receives that found no provided buffer.";
     UringOverflow: Counter "headwater_uring_cq_overflow" {} @shard "Times that the completion queue had overflowed.";
     UringRearms: Counter "headwater_uring_rearms" {} @shard "Multishot operations that ended and were armed again.";

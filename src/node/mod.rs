@@ -34,6 +34,7 @@ use crate::io::mailbox::Post;
 use crate::io::{epoll, probe, socket, uring};
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
+use crate::node::declare::Seats;
 use crate::node::ledger::Ledger;
 use crate::node::watch::Watch;
 use crate::registry::pulse::Pulse;
@@ -70,6 +71,7 @@ pub struct Relay {
     post: Post<Mail>,
     house: Arc<House>,
     uring: bool,
+    seats: Seats,
     listeners: Vec<TcpListener>,
     control: TcpListener,
     ledger: Ledger,
@@ -97,9 +99,9 @@ impl Relay {
     /// # Errors
     /// One line that says what failed and where.
     pub fn load(config: Config) -> Result<Relay, String> {
-        let connections = declare::connections(&config)?;
         let (uring, io_reason) = choose_driver(config.cores.io_driver)?;
         let shards = config.cores.shards.fixed_or(declare::cores);
+        let seats = declare::connections(&config, shards, uring)?;
         let listeners = listen(config.listen.http, shards)?;
         let control = listen(config.listen.control, 1)?.remove(0);
         let addresses = Addresses {
@@ -108,10 +110,10 @@ impl Relay {
         };
         let arena = Arena::create(config.arena)
             .map_err(|why| format!("memory.arena: cannot map {} bytes: {why}", config.arena))?;
-        let settings = config.registry(connections);
+        let settings = config.registry(seats.connections);
         let post = Post::new(shards, settings.max_streams, MAIL_MAX)
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
-        declare::log_memory(&config, &settings, arena.bytes());
+        declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
         let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
         let house = Arc::new(House {
@@ -123,7 +125,7 @@ impl Relay {
             ready: AtomicBool::new(false),
             clock: Clock::start(),
         });
-        Ok(Relay { config, addresses, post, house, uring, listeners, control, ledger })
+        Ok(Relay { config, addresses, post, house, uring, seats, listeners, control, ledger })
     }
 
     /// Runs until a signal ends it. `ready` is called once every shard runs.
@@ -142,8 +144,8 @@ impl Relay {
         let (stop_control, stopped) = oneshot::channel();
         let control = self.spawn_control(stopped, &tell)?;
         let started = self.wait_ready(&news, shards.len());
+        let started = started.and_then(|()| self.announce());
         if started.is_ok() {
-            self.announce()?;
             ready(&self.addresses);
         }
         let outcome = started.and_then(|()| self.look_after(&news));
@@ -176,7 +178,8 @@ impl Relay {
             post: self.post.clone(),
             clock: self.house.clock,
             cells: Arc::clone(&self.house.cells[index]),
-            max_connections: declare::connections(&self.config)?,
+            max_connections: self.seats.per_shard,
+            descriptors: self.seats.descriptors,
             on_ready: Box::new(move || {
                 let _ = on_ready.send(News::ShardReady);
             }),

@@ -10,12 +10,13 @@ use crate::metrics::table::Cell;
 use crate::shard::Shard;
 use crate::shard::connections::Role;
 use crate::shard::mail::Mail;
+use crate::shard::play::Retry;
 use crate::shard::publish::Seat;
 
 /// How often request timeouts and silent publishers are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// The same while somebody waits for a stream or a seat.
+/// The same while somebody waits for a seat or a first access point, which nobody announces.
 const SWEEP_WAITING: Duration = Duration::from_millis(20);
 
 /// How often figures are published and stalled viewers looked for.
@@ -33,11 +34,10 @@ impl Shard {
         if now.mono >= self.next_sweep {
             self.sweep_connections(now);
             self.end_lingering(now);
-            self.retry_waiting(now);
-            let pause = if self.waiting.is_empty() { SWEEP } else { SWEEP_WAITING };
-            self.next_sweep = now.mono + pause;
+            self.retry_waiting(now, Retry::Hasty);
+            self.next_sweep = now.mono + SWEEP;
         }
-        if !self.waiting.is_empty() {
+        if self.haste {
             self.next_sweep = self.next_sweep.min(now.mono + SWEEP_WAITING);
         }
         if now.mono >= self.next_figures {
@@ -50,9 +50,9 @@ impl Shard {
     }
 
     fn sweep_connections(&mut self, now: Now) {
-        let mut talking = Vec::new();
+        let mut talking = std::mem::take(&mut self.swept);
         self.connections.talking(&mut talking);
-        for conn in talking {
+        for conn in talking.drain(..) {
             match self.connections.role(conn) {
                 Some(Role::Http(talk)) if talk.waits.is_none() => {
                     if talk.connection.deadline().is_some_and(|at| now.mono >= at) {
@@ -63,7 +63,7 @@ impl Shard {
                 Some(Role::Publisher(publisher)) => {
                     let heard = match &publisher.seat {
                         Seat::Writing(writing) => writing.stream.heard(),
-                        Seat::Asking { .. } | Seat::Left => publisher.connection.last_received(),
+                        Seat::Asking(_) | Seat::Left => publisher.connection.last_received(),
                     };
                     if now.mono.since(heard) >= self.http.publisher_silence {
                         self.cells.add(Cell::PublishersVanished, 1);
@@ -73,6 +73,7 @@ impl Shard {
                 Some(Role::Http(_) | Role::Viewer(_) | Role::Closing) | None => {}
             }
         }
+        self.swept = talking;
     }
 
     fn end_lingering(&mut self, now: Now) {
@@ -89,9 +90,9 @@ impl Shard {
 
     fn publish_figures(&mut self, now: Now) {
         self.delays.publish(&self.shelf);
-        let mut talking = Vec::new();
+        let mut talking = std::mem::take(&mut self.swept);
         self.connections.talking(&mut talking);
-        for conn in talking {
+        for conn in talking.drain(..) {
             let Some(Role::Publisher(publisher)) = self.connections.role(conn) else { continue };
             let Seat::Writing(writing) = &publisher.seat else { continue };
             let health = writing.intake.health(now);
@@ -101,5 +102,6 @@ impl Shard {
             }
             writing.stream.set_health(health);
         }
+        self.swept = talking;
     }
 }

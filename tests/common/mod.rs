@@ -13,6 +13,7 @@
 )]
 
 pub mod client;
+pub mod crowd;
 pub mod http;
 pub mod judge;
 pub mod relay;

@@ -28,6 +28,7 @@ pub struct Setup {
     config: toml::Table,
     environment: Vec<(String, String)>,
     watchdog: Option<Duration>,
+    nofile: Option<u32>,
 }
 
 /// Why a relay did not get ready.
@@ -72,6 +73,7 @@ impl Setup {
             config: toml::Table::new(),
             environment: Vec::new(),
             watchdog: None,
+            nofile: None,
         }
         .set("streams.memory", "8MiB")
         .set("streams.max", 8)
@@ -115,6 +117,12 @@ impl Setup {
         self
     }
 
+    /// Lowers RLIMIT_NOFILE, the hard limit as well.
+    pub fn nofile(mut self, files: u32) -> Self {
+        self.nofile = Some(files);
+        self
+    }
+
     /// Starts the relay and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Relay {
@@ -154,7 +162,16 @@ impl Setup {
         let config = dir.path().join("headwater.toml");
         fs::write(&config, self.config.to_string()).expect("the configuration file");
         let output = File::create(log).expect("the log file");
-        let mut command = Command::new(super::binary());
+        let mut command = match self.nofile {
+            None => Command::new(super::binary()),
+            Some(files) => {
+                // The shell becomes the relay: the process id stays.
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+                shell.arg(super::binary());
+                shell
+            }
+        };
         // WATCHDOG_PID stays unset: sd_watchdog_enabled(3) then takes the request as its own.
         match self.watchdog {
             None => command.env_remove("WATCHDOG_USEC"),

@@ -29,6 +29,14 @@ macro_rules! for_every_driver {
                 }
             })*
         }
+        mod uring_table {
+            $(#[test] fn $test() {
+                match crate::io::probe::uring_table() {
+                    Ok(()) => super::$test(super::Driver::UringTable),
+                    Err(why) => println!("SKIPPED: {why}"),
+                }
+            })*
+        }
     };
 }
 
@@ -45,12 +53,16 @@ for_every_driver!(
     mail_keeps_its_order_through_full_mailboxes,
     heads_wake_and_fuse,
     a_deadline_is_honoured,
+    a_deadline_is_not_rounded,
     a_drain_ends_with_the_last_connection_of_all_shards,
     a_drain_ends_after_the_grace_period,
     accepting_pauses_at_the_limit_and_resumes,
     a_halt_closes_what_is_open,
     a_flood_does_not_starve_the_others,
     a_panic_takes_no_other_shard_along,
+    some_connections_have_no_descriptor,
+    a_rally_loses_no_wake_up,
+    the_figures_move,
 );
 
 fn connections_are_told_in_order(driver: Driver) {
@@ -319,22 +331,37 @@ fn heads_wake_and_fuse(driver: Driver) {
     assert!(rig.cells[0].get(Cell::Wakeups) <= before + 1, "woken by the order only");
 }
 
+/// How late the machine is asked that wants to be asked in a while.
+fn lateness(rig: &Rig, wait: Duration) -> Duration {
+    let (tell, told) = std::sync::mpsc::channel();
+    rig.order(0, move |machine| {
+        let deadline = machine.now.mono + wait;
+        machine.deadline = Some(deadline);
+        tell.send(deadline).unwrap();
+    });
+    let wanted = told.recv_timeout(rig::PATIENCE).unwrap();
+    let Event::Deadline(came) = rig.event() else { panic!("no deadline") };
+    assert!(came >= wanted, "early");
+    came.since(wanted)
+}
+
 fn a_deadline_is_honoured(driver: Driver) {
     let rig = Rig::start(driver, &Options::default());
     for millis in [0, 1, 30, 120] {
-        let (tell, told) = std::sync::mpsc::channel();
-        rig.order(0, move |machine| {
-            let deadline = machine.now.mono + Duration::from_millis(millis);
-            machine.deadline = Some(deadline);
-            tell.send(deadline).unwrap();
-        });
-        let wanted = told.recv_timeout(rig::PATIENCE).unwrap();
-        let Event::Deadline(came) = rig.event() else { panic!("no deadline") };
-        assert!(came >= wanted, "early");
-        assert!(came.since(wanted) < Duration::from_millis(500), "{:?} late", came.since(wanted));
+        let late = lateness(&rig, Duration::from_millis(millis));
+        assert!(late < Duration::from_millis(500), "{late:?} late");
     }
     let rounds = rig.count(Cell::LoopRounds);
     assert!(rounds < 200, "{rounds} rounds for four deadlines: a busy loop");
+}
+
+/// Flush intervals are a few milliseconds: half of one lost to rounding would be seen.
+fn a_deadline_is_not_rounded(driver: Driver) {
+    let rig = Rig::start(driver, &Options::default());
+    let each = (0..30).map(|_| lateness(&rig, Duration::from_micros(1300)));
+    // The best of many: what is late every time is not the fault of a busy machine.
+    let best = each.min().unwrap();
+    assert!(best < Duration::from_micros(400), "late by {best:?} at best");
 }
 
 fn a_drain_ends_with_the_last_connection_of_all_shards(driver: Driver) {
@@ -440,4 +467,89 @@ fn a_panic_takes_no_other_shard_along(driver: Driver) {
     rig.post.drain();
     rig.wait_for(|event| (event == Event::Drain).then_some(()));
     rig.join();
+}
+
+fn some_connections_have_no_descriptor(driver: Driver) {
+    const DESCRIPTORS: usize = 10;
+    let options = Options { echo: true, descriptors: DESCRIPTORS, ..Options::default() };
+    let rig = Rig::start(driver, &options);
+    let settled = |wanted: u64| {
+        let start = Instant::now();
+        while rig.count(Cell::UringTableSockets) != wanted {
+            assert!(start.elapsed() < rig::PATIENCE, "not {wanted} sockets in the table");
+            std::thread::yield_now();
+        }
+    };
+    for round in 0..3 {
+        let mut clients: Vec<_> = (0..50).map(|_| rig.connect().0).collect();
+        let moved = if driver == Driver::UringTable { clients.len() - DESCRIPTORS } else { 0 };
+        settled(moved as u64);
+        for (client, n) in clients.iter_mut().zip(0..) {
+            exchange(client, &pattern(30_000, round * 50 + n));
+        }
+        drop(clients);
+        settled(0);
+    }
+}
+
+/// Two shards hit a ball to and fro, each asleep or about to be while the other one has it.
+fn a_rally_loses_no_wake_up(driver: Driver) {
+    const HITS: u32 = 200_000;
+    /// A driver that missed a wake-up sleeps a second and finds the ball then.
+    const LOST: Duration = Duration::from_millis(950);
+    let rig = Rig::start(driver, &Options { shards: 2, ..Options::default() });
+    for shard in 0..2 {
+        rig.order(shard, |machine| machine.rally = Some(HITS / 2));
+    }
+    rig.order(0, |machine| {
+        let (shard, stream) = (ShardId(1), StreamSlot(17));
+        machine.todo.push_back(Output::Head { shard, stream });
+    });
+    let start = Instant::now();
+    let mut slept = Vec::new();
+    for _ in 0..2 {
+        let event = rig.events_within(Duration::from_secs(120));
+        let Event::Rally(longest) = event else { panic!("{event:?}") };
+        slept.push(longest);
+    }
+    println!("{HITS} hits in {:?}, longest pauses {slept:?}", start.elapsed());
+    assert!(slept.iter().all(|&longest| longest < LOST), "a wake-up was lost: {slept:?}");
+    let woken = rig.count(Cell::Wakeups);
+    assert!(woken > 100, "only {woken} wake-ups: nobody ever slept");
+    assert!(woken <= u64::from(HITS) + 10, "{woken} wake-ups for {HITS} hits");
+}
+
+/// Every figure of the driver counts what its help says.
+fn the_figures_move(driver: Driver) {
+    const CLIENTS: usize = 40;
+    const EACH: usize = 150_000;
+    let options = Options { receive_buffer: Some(2 * EACH), echo: true, ..Options::default() };
+    let rig = Rig::start(driver, &options);
+    let enters = rig.count(Cell::IoEnters);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| rig.connect().0).collect();
+    let accepted = rig.count(Cell::IoEvents);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    rig.order(0, move |_| {
+        let _ = held.recv_timeout(rig::PATIENCE);
+    });
+    // All of them while the shard is busy: it takes them up in one round.
+    let data = pattern(EACH, 5);
+    for client in &mut clients {
+        client.write_all(&data).unwrap();
+    }
+    release.send(()).unwrap();
+    for client in &mut clients {
+        let mut back = vec![0; EACH];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == data);
+    }
+    assert!(rig.count(Cell::IoEnters) > enters);
+    assert!(rig.count(Cell::IoEvents) >= accepted + CLIENTS as u64);
+    let uring = driver != Driver::Epoll;
+    // Accept, the bell, a receive operation per connection; more when they are armed again.
+    assert_eq!(rig.count(Cell::UringSubmissions) >= CLIENTS as u64 + 2, uring);
+    // There are fewer buffers than what came at once would fill.
+    assert_eq!(rig.count(Cell::UringEnobufs) > 0, uring);
+    assert!(rig.count(Cell::UringRearms) >= rig.count(Cell::UringEnobufs));
+    assert_eq!(rig.count(Cell::UringRearms) > 0, uring);
 }

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use socket2::SockRef;
 
-use crate::base::ids::{ConnId, ListenerId, ShardId};
+use crate::base::ids::{ConnId, ListenerId, ShardId, StreamSlot};
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 use crate::io::clock::Clock;
@@ -24,16 +25,22 @@ use crate::metrics::table::Cell;
 /// No test waits longer for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Driver {
     Epoll,
     Uring,
+    /// io_uring with every connection in the ring's own table.
+    UringTable,
 }
 
 /// What the machine was told, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Accepted { conn: ConnId, listener: ListenerId, peer: SocketAddr },
+    Accepted {
+        conn: ConnId,
+        listener: ListenerId,
+        peer: SocketAddr,
+    },
     Received(ConnId, Vec<u8>),
     Sent(ConnId, usize),
     Blocked(ConnId),
@@ -42,6 +49,8 @@ pub(super) enum Event {
     Number(u32),
     Head(u32),
     Deadline(Mono),
+    /// The last hit of a rally, and the longest that this side waited for the ball.
+    Rally(Duration),
     Drain,
 }
 
@@ -69,6 +78,9 @@ pub(super) struct Scripted {
     pub echo: bool,
     /// Whatever comes from here is thrown away.
     pub sink: Option<ConnId>,
+    /// Hits left in a rally: a head is answered by one to the other shard.
+    pub rally: Option<u32>,
+    longest: Duration,
     shard: ShardId,
     events: Sender<(ShardId, Event)>,
     conns: HashMap<ConnId, Conn>,
@@ -115,6 +127,15 @@ impl Scripted {
         (state.sending, state.unsent) = (true, vec![0; len].into());
     }
 
+    fn hit(&mut self, stream: StreamSlot) {
+        let left = self.rally.unwrap_or_default().saturating_sub(1);
+        self.rally = (left > 0).then_some(left);
+        if left == 0 {
+            self.report(Event::Rally(self.longest));
+        }
+        self.todo.push_back(Output::Head { shard: ShardId(1 - self.shard.0), stream });
+    }
+
     fn answered(&mut self, conn: ConnId) -> &mut Conn {
         let state = self.conns.get_mut(&conn).expect("answer for a closed connection");
         assert!(std::mem::replace(&mut state.sending, false), "answer without a send");
@@ -127,6 +148,9 @@ impl Machine for Scripted {
 
     fn handle(&mut self, now: Now, input: Input<'_, Mail>) {
         assert!(now.mono >= self.now.mono, "time goes forward");
+        if self.rally.is_some() {
+            self.longest = self.longest.max(now.mono.since(self.now.mono));
+        }
         self.now = now;
         match input {
             Input::Accepted { conn, listener, peer } => {
@@ -164,6 +188,7 @@ impl Machine for Scripted {
             }
             Input::Mail(Mail::Order(order)) => order(self),
             Input::Mail(Mail::Number(number)) => self.report(Event::Number(number)),
+            Input::Head { stream } if self.rally.is_some() => self.hit(stream),
             Input::Head { stream } => self.report(Event::Head(stream.0)),
             Input::Drain => self.report(Event::Drain),
         }
@@ -193,12 +218,24 @@ pub(super) struct Options {
     pub max_connections: usize,
     pub mailbox: usize,
     pub echo: bool,
+    /// Connections that may have a descriptor, where the driver can do without.
+    pub descriptors: usize,
+    /// SO_RCVBUF of the driver's connections.
+    pub receive_buffer: Option<usize>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         let listen = "127.0.0.1:0";
-        Options { shards: 1, listen, max_connections: 1000, mailbox: 64, echo: false }
+        Options {
+            shards: 1,
+            listen,
+            max_connections: 1000,
+            mailbox: 64,
+            echo: false,
+            descriptors: 0,
+            receive_buffer: None,
+        }
     }
 }
 
@@ -222,6 +259,9 @@ impl Rig {
         for number in 0..options.shards {
             let shard = ShardId(number.try_into().unwrap());
             let listener = socket::listen(options.listen.parse().unwrap(), 1).unwrap().remove(0);
+            if let Some(bytes) = options.receive_buffer {
+                SockRef::from(&listener).set_recv_buffer_size(bytes).unwrap();
+            }
             addrs.push(listener.local_addr().unwrap());
             cells.push(Arc::new(Cells::default()));
             let ready = ready.clone();
@@ -232,6 +272,10 @@ impl Rig {
                 clock: Clock::start(),
                 cells: Arc::clone(&cells[number]),
                 max_connections: options.max_connections,
+                descriptors: match driver {
+                    Driver::Epoll | Driver::Uring => options.max_connections,
+                    Driver::UringTable => options.descriptors,
+                },
                 on_ready: Box::new(move || ready.send(()).unwrap()),
             };
             let (events, echo) = (tell.clone(), options.echo);
@@ -242,13 +286,15 @@ impl Rig {
                     deadline: None,
                     echo,
                     sink: None,
+                    rally: None,
+                    longest: Duration::ZERO,
                     shard,
                     events,
                     conns: HashMap::new(),
                 };
                 match driver {
                     Driver::Epoll => epoll::run(setup, &mut machine),
-                    Driver::Uring => uring::run(setup, &mut machine),
+                    Driver::Uring | Driver::UringTable => uring::run(setup, &mut machine),
                 }
             }));
         }
@@ -261,6 +307,11 @@ impl Rig {
     /// The next event of any shard.
     pub fn next(&self) -> (ShardId, Event) {
         self.events.recv_timeout(PATIENCE).expect("nothing happened")
+    }
+
+    /// The next event of any shard, for which a test may have to wait long.
+    pub fn events_within(&self, time: Duration) -> Event {
+        self.events.recv_timeout(time).expect("nothing happened").1
     }
 
     /// The next event of the only shard.

@@ -20,8 +20,12 @@ pub(super) enum Op {
     Recv,
     /// Waiting until a blocked connection can take bytes.
     Poll,
-    /// Sending; the index is the place in the batch.
+    /// Sending; the index is the place in the batch, as for `Option`.
     Send,
+    /// Setting an option of a socket in the ring's table.
+    Option,
+    /// Shutting a socket in the ring's table down; the index is the connection's.
+    Shutdown,
     /// Waiting for the bell.
     Bell,
     /// Cancelling another one.
@@ -53,7 +57,9 @@ impl Completion {
             1 => Op::Recv,
             2 => Op::Poll,
             3 => Op::Send,
-            4 => Op::Bell,
+            4 => Op::Option,
+            5 => Op::Shutdown,
+            6 => Op::Bell,
             _ => Op::Cancel,
         };
         let result = entry.result();
@@ -93,7 +99,19 @@ impl Uring {
                 if hub.table.is_open(index) {
                     self.sent(hub, index, completion.result);
                 }
-                Self::let_go(hub, index);
+                self.let_go(hub, index);
+            }
+            Op::Option => {
+                // Fails only where the probe of the table failed, and then there is no table.
+                debug_assert_eq!(completion.result, Ok(0));
+                let Some(index) = self.sends.finish(index) else { return };
+                hub.table.slot(index).inflight -= 1;
+                self.let_go(hub, index);
+            }
+            Op::Shutdown => {
+                // ENOTCONN: the other end has reset the connection; receiving says so.
+                hub.table.slot(index).inflight -= 1;
+                self.let_go(hub, index);
             }
             Op::Poll => {
                 let slot = hub.table.slot(index);
@@ -102,7 +120,7 @@ impl Uring {
                 if slot.open {
                     hub.writable(index);
                 }
-                Self::let_go(hub, index);
+                self.let_go(hub, index);
             }
             Op::Bell => {
                 hub.woken();
@@ -126,6 +144,9 @@ impl Uring {
         }
         match completion.accepted() {
             Some(Ok(fd)) => hub::accepted(hub, self, listener, fd),
+            // More came at once than there are descriptors, but those that came are in the
+            // table now: try again in the same round.
+            Some(Err(Errno::MFILE)) if std::mem::take(&mut self.moved) => {}
             Some(Err(errno)) => {
                 hub.accept_failed(errno);
             }
@@ -160,7 +181,7 @@ impl Uring {
         }
         if !completion.more {
             self.rearm.push(index);
-            Self::let_go(hub, index);
+            self.let_go(hub, index);
         }
     }
 

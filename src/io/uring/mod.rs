@@ -1,12 +1,14 @@
 //! The io_uring driver: everything is asked for once and told in batches.
 //!
 //! Accepting, receiving and the bell are armed once and go on by themselves (multishot). The
-//! sends of a batch are submitted by one system call and are answered when it returns. The
+//! sends of a batch are submitted by one system call and are answered when it returns. Beyond
+//! its share of descriptors a connection lives in the ring's own table (`files`). The
 //! memory that the kernel reads or writes belongs to `buffers` and `send`, and outlives
 //! every operation: `Uring` lets go of it only after the last one was taken back.
 
 mod buffers;
 mod completion;
+mod files;
 mod ring;
 mod send;
 
@@ -21,10 +23,12 @@ use crate::base::payload::Payload;
 use crate::io::driver::{self, Backend, Setup};
 use crate::io::hub::Hub;
 use crate::io::machine::Machine;
+use crate::io::socket;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 use buffers::Buffers;
 use completion::Op;
+use files::{Files, Target};
 use ring::Ring;
 use send::Sends;
 
@@ -35,6 +39,9 @@ use send::Sends;
 pub fn run<X: Machine>(setup: Setup<X::Mail>, machine: &mut X) -> io::Result<()> {
     driver::drive::<X, Uring>(setup, machine)
 }
+
+pub use files::PLACES_MAX;
+pub(super) use files::probe as probe_table;
 
 /// A listener's accept operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +57,9 @@ struct Uring {
     /// Dropped by `Drop`, if the kernel holds no operation any more.
     buffers: ManuallyDrop<Buffers>,
     sends: ManuallyDrop<Sends>,
+    files: Files,
+    /// A socket went into the table since descriptors last ran out.
+    moved: bool,
     listeners: Box<[Accepting]>,
     /// Connections whose receive operation ended although they go on.
     rearm: Vec<u32>,
@@ -66,6 +76,7 @@ impl Drop for Uring {
                 ManuallyDrop::drop(&mut self.sends);
                 ManuallyDrop::drop(&mut self.buffers);
             }
+            self.files.close_all(&self.ring);
         }
         // Else both leak: the kernel may still use them, and a leak harms nobody.
     }
@@ -79,8 +90,12 @@ impl Backend for Uring {
             // On a socket that does not block, io_uring reports EAGAIN instead of waiting.
             listener.set_nonblocking(false)?;
         }
+        let places = hub.max_connections.saturating_sub(hub.descriptors);
+        let files = Files::new(&ring, places)?;
         let mut uring = Uring {
             ring,
+            files,
+            moved: false,
             buffers,
             sends: ManuallyDrop::new(Sends::new()),
             listeners: vec![Accepting::No; hub.listeners.len()].into(),
@@ -112,25 +127,19 @@ impl Backend for Uring {
     }
 
     fn open<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()> {
+        if hub.table.descriptors() > hub.descriptors {
+            self.move_to_table(hub, index)?;
+        }
         self.arm_recv(hub, index);
         Ok(())
     }
 
     fn send<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, parts: [Payload; 2]) {
-        let conn = hub.table.id(index);
-        // An outbox is not larger than the batch, so there is room unless the kernel still owes
-        // answers of an earlier batch.
-        while !self.sends.has_room() {
-            if self.ring.wait(&hub.cells, Duration::from_millis(10)).is_err() {
-                return; // Broken: the loop's own wait reports it and ends.
-            }
-            self.dispatch(hub);
-        }
-        if hub.table.find(conn).is_none() {
+        if !self.make_room(hub, index) {
             return;
         }
-        let fd = hub.table.raw_fd(index);
-        if let Some((place, entry)) = self.sends.take(index, fd, parts) {
+        let target = Target::of(&hub.table, index);
+        if let Some((place, entry)) = self.sends.take(index, target, parts) {
             hub.table.slot(index).inflight += 1;
             // SAFETY: `sends` keeps what the entry points to until `finish`, which is called
             // for this operation's completion only, or for ever (`Drop`).
@@ -144,14 +153,38 @@ impl Backend for Uring {
         }
     }
 
+    fn set_backlog<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, bytes: u32) {
+        if let Some(fd) = hub.table.fd(index) {
+            return socket::set_backlog(fd, bytes);
+        }
+        if !self.make_room(hub, index) {
+            return;
+        }
+        let (target, option) = (Target::of(&hub.table, index), libc::TCP_NOTSENT_LOWAT);
+        if let Some((place, entry)) = self.sends.take_option(index, target, option, bytes) {
+            hub.table.slot(index).inflight += 1;
+            // SAFETY: as for a send.
+            unsafe { self.ring.push(&hub.cells, Op::Option, place, entry) };
+        }
+    }
+
+    fn send_fin<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
+        match hub.table.fd(index) {
+            Some(fd) => socket::send_fin(fd),
+            None => self.shut_down(hub, index, libc::SHUT_WR),
+        }
+    }
+
     /// Ends what the kernel still does for the connection by ending the connection itself:
     /// receiving completes with the end of the stream, waiting with a hang-up.
     fn release<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
         if let Some(fd) = hub.table.fd(index) {
             // ENOTCONN: it was reset, which completes the operations as well.
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        } else if hub.table.slot(index).inflight > 0 {
+            self.shut_down(hub, index, libc::SHUT_RDWR);
         }
-        Self::let_go(hub, index);
+        self.let_go(hub, index);
     }
 
     fn flush<X: Machine>(&mut self, hub: &mut Hub<'_, X>) {
@@ -196,8 +229,8 @@ impl Uring {
     }
 
     fn arm_recv<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
-        let fd = types::Fd(hub.table.raw_fd(index));
-        let entry = opcode::RecvMulti::new(fd, buffers::GROUP).build();
+        let target = Target::of(&hub.table, index);
+        let entry = target.mark(opcode::RecvMulti::new(target.fd(), buffers::GROUP).build());
         let slot = hub.table.slot(index);
         slot.receiving = true;
         slot.inflight += 1;
@@ -206,21 +239,121 @@ impl Uring {
     }
 
     fn arm_poll<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
-        let fd = types::Fd(hub.table.raw_fd(index));
+        let target = Target::of(&hub.table, index);
         let slot = hub.table.slot(index);
         if std::mem::replace(&mut slot.polling, true) {
             return;
         }
         slot.inflight += 1;
-        let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
+        let entry = opcode::PollAdd::new(target.fd(), libc::POLLOUT as u32).build();
+        let entry = target.mark(entry);
         // SAFETY: the entry points to no memory.
         unsafe { self.ring.push(&hub.cells, Op::Poll, index, entry) };
     }
 
     /// Gives the place of a closed connection back when the kernel holds no operation on it.
-    fn let_go<X: Machine>(hub: &mut Hub<'_, X>, index: u32) {
-        if !hub.table.is_open(index) && hub.table.slot(index).inflight == 0 {
-            hub.table.remove(index);
+    fn let_go<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
+        if !hub.table.is_open(index)
+            && hub.table.slot(index).inflight == 0
+            && let Some(place) = hub.table.remove(index)
+        {
+            hub.cells.sub(Cell::UringTableSockets, 1);
+            self.files.remove(&self.ring, place);
         }
+    }
+
+    /// Waits until another send can be taken. An outbox is not larger than the batch, so there
+    /// is room unless the kernel still owes answers of an earlier batch. False if the connection
+    /// was closed meanwhile.
+    fn make_room<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> bool {
+        let conn = hub.table.id(index);
+        while !self.sends.has_room() {
+            if self.ring.wait(&hub.cells, Duration::from_millis(10)).is_err() {
+                return false; // Broken: the loop's own wait reports it and ends.
+            }
+            self.dispatch(hub);
+        }
+        hub.table.find(conn).is_some()
+    }
+
+    /// Puts the socket of a new connection, on which no operation is armed, into the ring's
+    /// table and closes its descriptor.
+    fn move_to_table<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()> {
+        debug_assert_eq!(hub.table.slot(index).inflight, 0, "an operation has the descriptor");
+        let Some(fd) = hub.table.fd(index) else { return Ok(()) };
+        let place = self.files.insert(&self.ring, fd)?;
+        hub.table.moved(index, place);
+        hub.cells.add(Cell::UringTableSockets, 1);
+        self.moved = true;
+        Ok(())
+    }
+
+    fn shut_down<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, how: i32) {
+        let target = Target::of(&hub.table, index);
+        let entry = target.mark(opcode::Shutdown::new(target.fd(), how).build());
+        hub.table.slot(index).inflight += 1;
+        // SAFETY: the entry points to no memory.
+        unsafe { self.ring.push(&hub.cells, Op::Shutdown, index, entry) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::ids::ShardId;
+    use crate::base::time::{Mono, Now};
+    use crate::io::clock::Clock;
+    use crate::io::machine::{Input, Outbox};
+    use crate::io::mailbox::Post;
+
+    /// To whom nothing happens.
+    struct Idle;
+
+    impl Machine for Idle {
+        type Mail = ();
+        fn handle(&mut self, _: Now, input: Input<'_, ()>) {
+            panic!("{input:?}");
+        }
+        fn poll(&mut self, _: Now, _: &mut Outbox<()>) {}
+        fn next_deadline(&self) -> Option<Mono> {
+            None
+        }
+    }
+
+    #[test]
+    fn an_overflow_is_counted_and_nothing_is_lost() {
+        if let Err(why) = crate::io::probe::uring() {
+            println!("SKIPPED: {why}");
+            return;
+        }
+        let setup = Setup {
+            shard: ShardId(0),
+            listeners: Vec::new(),
+            post: Post::new(1, 1, 1).unwrap(),
+            clock: Clock::start(),
+            cells: Arc::new(Cells::default()),
+            max_connections: 1,
+            descriptors: 1,
+            on_ready: Box::new(|| {}),
+        };
+        let mut machine = Idle;
+        let mut hub = Hub::new(setup, &mut machine, Now::default());
+        let mut uring = Uring::new(&hub).unwrap();
+        let count = ring::COMPLETIONS * 3;
+        for index in 0..count {
+            // SAFETY: a no-op points to nothing.
+            unsafe { uring.ring.push(&hub.cells, Op::Cancel, index, opcode::Nop::new().build()) };
+        }
+        uring.flush(&mut hub);
+        while uring.pending() {
+            uring.wait(&hub.cells, Duration::ZERO).unwrap();
+            uring.dispatch(&mut hub);
+        }
+        assert_eq!(hub.cells.get(Cell::IoEvents), u64::from(count));
+        // The bell is the only operation beside them.
+        assert_eq!(hub.cells.get(Cell::UringSubmissions), u64::from(count) + 1);
+        assert!((1..=4).contains(&hub.cells.get(Cell::UringOverflow)));
     }
 }

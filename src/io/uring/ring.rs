@@ -15,12 +15,12 @@ const ENTRIES: u32 = 256;
 
 /// Entries of the completion queue. Beyond it the kernel keeps completions in a list of its own
 /// (IORING_FEAT_NODROP), which is slower but loses nothing.
-const COMPLETIONS: u32 = 4096;
+pub(super) const COMPLETIONS: u32 = 4096;
 
 /// Attempts to make room in the submission queue before the ring counts as broken.
 const SUBMIT_TRIES: usize = 100;
 
-/// Waits of 50 ms for cancelled operations at the end.
+/// Waits of 50 ms in a row that bring back no cancelled operation at the end.
 const REAP_TRIES: usize = 40;
 
 /// An io_uring and the number of operations that the kernel holds.
@@ -176,7 +176,8 @@ impl Ring {
         let all = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
         // SAFETY: the entry points to nothing.
         unsafe { self.push(&cells, Op::Cancel, 0, all) };
-        for _ in 0..REAP_TRIES {
+        let (mut tries, mut left) = (0, self.inflight);
+        while tries < REAP_TRIES {
             while let Some(completion) = self.pop() {
                 // A connection that came in last is closed by its drop.
                 drop(completion.accepted());
@@ -184,6 +185,9 @@ impl Ring {
             if self.inflight == 0 {
                 return true;
             }
+            // Each call brings back a few at most (20 since Linux 6.13), however many there are.
+            tries = if self.inflight < left { 0 } else { tries + 1 };
+            left = self.inflight;
             if self.wait(&cells, Duration::from_millis(50)).is_err() {
                 return false;
             }

@@ -2,15 +2,17 @@
 
 use std::cell::UnsafeCell;
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{opcode, squeue};
 
 use crate::base::payload::Payload;
 use crate::io::driver::BATCH;
+use crate::io::uring::files::Target;
 
 /// Bytes that the kernel reads while a send is submitted.
 struct Header {
     parts: [libc::iovec; 2],
     message: libc::msghdr,
+    option: u32,
 }
 
 /// What keeps a send's bytes alive.
@@ -40,7 +42,7 @@ impl Sends {
         // SAFETY: msghdr is a plain C struct of integers and pointers, for which all zeroes are
         // a valid value (and mean: no address, no control data).
         let message: libc::msghdr = unsafe { std::mem::zeroed() };
-        let header = || UnsafeCell::new(Header { parts: [nothing; 2], message });
+        let header = || UnsafeCell::new(Header { parts: [nothing; 2], message, option: 0 });
         Sends {
             headers: (0..BATCH).map(|_| header()).collect(),
             inflight: (0..BATCH).map(|_| None).collect(),
@@ -53,18 +55,18 @@ impl Sends {
         !self.free.is_empty()
     }
 
-    /// Takes a send for the connection at `conn` with the socket `fd`: its place and the
+    /// Takes a send for the connection at `conn` with the socket `target`: its place and the
     /// operation, which points into this object and into the parts. Both stay as they are until
     /// [`Sends::finish`]. `None` if there is no place.
     pub fn take(
         &mut self,
         conn: u32,
-        fd: i32,
+        target: Target,
         parts: [Payload; 2],
     ) -> Option<(u32, squeue::Entry)> {
         let place = self.free.pop()?;
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let fd = types::Fd(fd);
+        let fd = target.fd();
         let entry = if parts[1].is_empty() {
             let bytes = parts[0].as_slice();
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -88,10 +90,34 @@ impl Sends {
         };
         // Moving the handles does not move the bytes: `Bytes` and slabs are behind pointers.
         self.inflight[place as usize] = Some(Inflight { conn, _parts: parts });
-        Some((place, entry))
+        Some((place, target.mark(entry)))
     }
 
-    /// The send at `place` was answered: lets its bytes go. The connection's place.
+    /// Takes the setting of a TCP option (tcp(7)) of the connection at `conn`, as
+    /// [`Sends::take`] takes a send. Linux 6.7.
+    pub fn take_option(
+        &mut self,
+        conn: u32,
+        target: Target,
+        option: i32,
+        value: u32,
+    ) -> Option<(u32, squeue::Entry)> {
+        let place = self.free.pop()?;
+        let header = self.headers[place as usize].get();
+        // SAFETY: as in `take`: nobody else looks at the header of a free place, and the pointer
+        // stays inside the box.
+        let address = unsafe {
+            (*header).option = value;
+            &raw const (*header).option
+        };
+        let (level, option) = (libc::IPPROTO_TCP.cast_unsigned(), option.cast_unsigned());
+        let len = size_of::<u32>() as u32;
+        let entry = opcode::SetSockOpt::new(target.fd(), level, option, address.cast(), len);
+        self.inflight[place as usize] = Some(Inflight { conn, _parts: Default::default() });
+        Some((place, target.mark(entry.build())))
+    }
+
+    /// The operation at `place` was answered: lets its bytes go. The connection's place.
     pub fn finish(&mut self, place: u32) -> Option<u32> {
         let done = self.inflight.get_mut(place as usize)?.take()?;
         self.free.push(place);
@@ -122,6 +148,7 @@ mod tests {
         }
         let (mut ring, mut sends, cells) = (Ring::new().unwrap(), Sends::new(), Cells::default());
         let (client, mut server) = UnixStream::pair().unwrap();
+        let target = Target::Descriptor(client.as_raw_fd());
         let owned: Vec<Bytes> = (0..BATCH).map(|n| vec![n as u8; 100].into()).collect();
         for round in 0..3 {
             for (n, bytes) in owned.iter().enumerate() {
@@ -130,11 +157,11 @@ mod tests {
                     0 => [bytes.clone().into(), Payload::Empty],
                     _ => [head.into(), tail.into()],
                 };
-                let (place, entry) = sends.take(n as u32, client.as_raw_fd(), parts).unwrap();
+                let (place, entry) = sends.take(n as u32, target, parts).unwrap();
                 // SAFETY: `sends` keeps header and parts until `finish`.
                 unsafe { ring.push(&cells, Op::Send, place, entry) };
             }
-            assert!(!sends.has_room() && sends.take(0, 0, Default::default()).is_none());
+            assert!(!sends.has_room() && sends.take(0, target, Default::default()).is_none());
             assert!(owned.iter().all(|bytes| !bytes.is_unique()), "kept until answered");
             ring.wait(&cells, Duration::from_secs(5)).unwrap();
             for _ in 0..BATCH {
