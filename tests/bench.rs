@@ -88,7 +88,7 @@ fn a_raw_send_loop_is_measured(driver: Driver) {
     }
 }
 
-/// Killing the bench in the middle leaves no relay, source or load behind.
+/// Killing the bench in the middle leaves no relay, source, load or file behind.
 #[test]
 fn nothing_outlives_a_killed_bench() {
     let mut bench = Command::new(common::binary())
@@ -103,6 +103,8 @@ fn nothing_outlives_a_killed_bench() {
     });
     bench.kill().unwrap();
     bench.wait().unwrap();
+    let folder = format!("headwater-bench-{}-0", bench.id());
+    assert!(!std::env::temp_dir().join(folder).exists(), "a folder is left");
     common::wait_for("the end of all children", Duration::from_secs(10), || {
         children.iter().all(|pid| !is_alive(*pid)).then_some(())
     });

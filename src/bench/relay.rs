@@ -97,7 +97,6 @@ pub struct Relay {
     child: Child,
     ready: Ready,
     cores: Vec<usize>,
-    _scratch: Scratch,
 }
 
 /// The relay's counters at one moment. Differences of two are a measurement.
@@ -176,7 +175,8 @@ impl Relay {
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut child = Child::start("the relay", &mut command)?;
         let ready = await_ready(&mut child, &ready, &log)?;
-        Ok(Relay { child, ready, cores: cores.relay.clone(), _scratch: scratch })
+        // The folder goes here: what runs has its log open, and nothing is left by a killed bench.
+        Ok(Relay { child, ready, cores: cores.relay.clone() })
     }
 
     /// Where viewers and publishers go.
