@@ -84,6 +84,7 @@ sections! {
     cores: Cores { shards: Mixed, pin: bool, busy_target: i64, io_driver: String }
     memory: Memory { arena: Mixed }
     streams: Streams { max: i64, window: String, memory: Mixed, linger: String }
+    hls: Hls { segment: String, playlist: i64 }
     viewers: Viewers {
         max_lag: String,
         max_jumps_per_minute: i64,

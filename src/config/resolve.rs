@@ -247,6 +247,8 @@ fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
     let max_lag = r.get("viewers.max_lag", &v.max_lag, |t| time("500ms", "1h", t));
     let max_jumps = r.get(JUMPS, &v.max_jumps_per_minute, |t| number(1..=1000, *t));
     let stall_timeout = r.get("viewers.stall_timeout", &v.stall_timeout, |t| time("1s", "1h", t));
+    let segment = r.get("hls.segment", &raw.hls.segment, |t| time("500ms", "10s", t));
+    let playlist = r.get("hls.playlist", &raw.hls.playlist, |t| number(3..=60, *t));
     let busy = r.get("cores.busy_target", &raw.cores.busy_target, |t| number(5..=90, *t));
     let batch = r.get("viewers.max_batch_delay", &v.max_batch_delay, |t| time("1ms", "2s", t));
     Some(Shard {
@@ -255,6 +257,8 @@ fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
         stall_timeout: stall_timeout?,
         busy_target: busy? as f64 / 100.0,
         max_batch_delay: batch?,
+        segment: segment?,
+        playlist: playlist?,
     })
 }
 

@@ -64,6 +64,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("cores", "How the work is spread over processor cores."),
     ("memory", "Memory that is reserved once, at start."),
     ("streams", "What is kept of each stream."),
+    ("hls", "HTTP Live Streaming."),
     ("viewers", "Viewers that cannot keep up."),
     ("publish", "Who may send a stream."),
     ("limits", "Beyond a limit newcomers are refused; nobody inside is degraded."),
@@ -172,7 +173,10 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "streams.window",
         default: r#""30s""#,
-        doc: &["How much of a stream is kept, in time. Its memory may end it earlier."],
+        doc: &[
+            "How much of a stream is kept, in time. Its memory may end it earlier. HLS players",
+            "need hls.segment x 2 x (hls.playlist + 1), so at least that is kept.",
+        ],
         allowed: "a duration from \"4s\" to \"1h\"",
         synonyms: &["buffer", "history"],
         ..BASE
@@ -195,6 +199,23 @@ pub static KEYS: &[Key] = &[
         doc: &["How long viewers are held after a publisher vanished."],
         allowed: "a duration up to \"1h\"",
         synonyms: &["hold", "grace"],
+        ..BASE
+    },
+    Key {
+        path: "hls.segment",
+        default: r#""2s""#,
+        doc: &["How long segments shall be. They are cut at the key frames nearest to it."],
+        allowed: "a duration from \"500ms\" to \"10s\"",
+        synonyms: &["segment_duration", "target_duration", "fragment", "hls_time"],
+        ..BASE
+    },
+    Key {
+        path: "hls.playlist",
+        kind: Kind::Integer,
+        default: "6",
+        doc: &["How many segments a playlist lists."],
+        allowed: "3 to 60",
+        synonyms: &["playlist_length", "hls_list_size", "segments"],
         ..BASE
     },
     Key {

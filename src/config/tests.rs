@@ -62,14 +62,24 @@ fn defaults_are_what_the_manual_says() {
 }
 
 #[test]
+fn a_window_is_long_enough_for_two_playlists_and_a_long_segment() {
+    let window = |text: &str| load_all(text, &[], &[]).unwrap().config.registry(1).window;
+    assert_eq!(window("[streams]\nwindow = \"5s\"\n"), Duration::from_secs(28));
+    let text = "[streams]\nwindow = \"5s\"\n[hls]\nsegment = \"500ms\"\nplaylist = 3\n";
+    assert_eq!(window(text), Duration::from_secs(5));
+    let text = "[hls]\nsegment = \"10s\"\nplaylist = 60\n";
+    assert_eq!(window(text), Duration::from_secs(1220));
+}
+
+#[test]
 fn stronger_sources_cover_weaker_ones_key_by_key() {
-    let text = "[streams]\nmax = 4\nlinger = \"1s\"\nwindow = \"5s\"\n[cores]\npin = false\n";
-    let env = [("HEADWATER_STREAMS_LINGER", "2s"), ("HEADWATER_STREAMS_WINDOW", "6s")];
+    let text = "[streams]\nmax = 4\nlinger = \"1s\"\nwindow = \"50s\"\n[cores]\npin = false\n";
+    let env = [("HEADWATER_STREAMS_LINGER", "2s"), ("HEADWATER_STREAMS_WINDOW", "60s")];
     let loaded = load_all(text, &env, &[("--memory", "32MiB")]).unwrap();
     let registry = loaded.config.registry(1);
     assert_eq!(registry.max_streams, 4);
     assert_eq!(registry.linger, Duration::from_secs(2));
-    assert_eq!(registry.window, Duration::from_secs(6));
+    assert_eq!(registry.window, Duration::from_secs(60));
     assert_eq!(registry.window_bytes, 8 << 20, "auto: arena / max");
     assert!(!loaded.config.cores.pin, "a flag that was not given resets nothing");
     let source = |path| loaded.layers.origin(path).unwrap().source.clone();

@@ -60,6 +60,7 @@ macro_rules! table {
 
 table! {
     EgressHttpBytes: Counter "headwater_egress_bytes" { face = "http" } "Stream bytes that the kernel accepted for viewers.";
+    EgressHlsBytes: Counter "headwater_egress_bytes" { face = "hls" } "Stream bytes that the kernel accepted for viewers.";
     HttpViewers: Gauge "headwater_viewers" { face = "http" } "Viewers being served.";
     HttpConnections: Gauge "headwater_connections" {} @shard "Open connections, viewers and publishers included.";
     HttpSkips: Counter "headwater_viewer_skips" { face = "http" } "Jumps of slow viewers to the newest access point.";
@@ -79,6 +80,10 @@ table! {
     RejectedMemory: Counter "headwater_admission_rejected" { reason = "memory" } "Sessions refused, by reason.";
     RejectedKey: Counter "headwater_admission_rejected" { reason = "key" } "Sessions refused, by reason.";
     RejectedBusy: Counter "headwater_admission_rejected" { reason = "publisher" } "Sessions refused, by reason.";
+    SegmentsCut: Counter "headwater_hls_segments" {} "Segments cut from the streams of publishers of this process.";
+    HlsPlaylists: Counter "headwater_hls_responses" { kind = "playlist" } "HLS responses begun with content, by kind.";
+    HlsSegments: Counter "headwater_hls_responses" { kind = "segment" } "HLS responses begun with content, by kind.";
+    SegmentsGone: Counter "headwater_hls_segments_gone" {} "Downloads cut off because their segment had left the window.";
     Publishers: Gauge "headwater_publishers" {} "Publishers connected.";
     Takeovers: Counter "headwater_publisher_takeovers" {} "Publishers that replaced a silent one with the same key.";
     PublishersVanished: Counter "headwater_publishers_vanished" {} "Publishers closed because nothing came from them.";

@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::{ShardId, StreamName, StreamSlot};
-use crate::base::time::{Mono, Utc};
+use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
+use crate::media::segmenter::{Counts, Numbers};
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
 use crate::ring::writer::Writer;
@@ -37,6 +38,8 @@ pub struct Stream {
     pub window: Arc<Window>,
     /// When it went live.
     pub since: Utc,
+    /// Where the numbers of its segments go on. Shared with the publisher's segmenter.
+    pub segments: Arc<Numbers>,
     desk: Mutex<Desk>,
     held: AtomicBool,
     ended: AtomicBool,
@@ -100,18 +103,24 @@ impl Stream {
         slot: StreamSlot,
         writer: Writer,
         shards: usize,
-        since: Utc,
-        now: Mono,
+        segments: Counts,
+        now: Now,
     ) -> Stream {
         Stream {
             name,
             slot,
             window: Arc::clone(writer.window()),
-            since,
-            desk: Mutex::new(Desk { owner: None, writer: Some(writer), ticket: 0, parked_at: now }),
+            since: now.utc,
+            segments: Arc::new(Numbers::new(segments)),
+            desk: Mutex::new(Desk {
+                owner: None,
+                writer: Some(writer),
+                ticket: 0,
+                parked_at: now.mono,
+            }),
             held: AtomicBool::new(true),
             ended: AtomicBool::new(false),
-            heard: AtomicU64::new(now.as_nanos()),
+            heard: AtomicU64::new(now.mono.as_nanos()),
             health: ArcSwap::default(),
             ingest_bytes: AtomicU64::new(0),
             discontinuities: AtomicU64::new(0),

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use proptest::prelude::ProptestConfig;
+
 use crate::base::ids::ShardId;
 use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SUBTREE, TS_PACKET};
 use crate::base::payload::Payload;
@@ -27,6 +29,13 @@ fn alone(frames: u64, span: Duration) -> (Arc<Arena>, Writer, Arc<Window>) {
     let arena = Arena::create(frames * LARGE).unwrap();
     let (writer, window) = open(&arena, &settings(frames * LARGE, span), 0, 1).unwrap();
     (arena, writer, window)
+}
+
+/// 48 cases of a property, or as many as `PROPTEST_CASES` says: fewer for slow tools.
+pub(super) fn cases() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let set = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig { cases: if set { default.cases } else { 48 }, ..default }
 }
 
 /// `len` bytes that differ from those of any other stream offset and seed nearby: a table whose

@@ -8,6 +8,8 @@ pub mod mail;
 pub mod settings;
 
 mod connections;
+mod hls;
+mod library;
 mod locals;
 mod pace;
 mod play;
@@ -37,6 +39,7 @@ use crate::registry::admission::{Permit, Refused};
 use crate::registry::stream::Stream;
 use crate::registry::streams::Registry;
 use crate::shard::connections::{Connections, Role, Talk};
+use crate::shard::library::Library;
 use crate::shard::locals::Locals;
 use crate::shard::mail::Mail;
 use crate::shard::pace::Pace;
@@ -90,6 +93,7 @@ pub struct Shard {
     connections: Connections,
     viewers: Viewers,
     locals: Locals,
+    library: Library,
     /// Outputs that no queue of their own stands for. A connection has at most one send and
     /// three socket wishes in here, a stream one note per shard: bounded by both limits.
     out: VecDeque<Output<Mail>>,
@@ -140,6 +144,7 @@ impl Shard {
             connections: Connections::default(),
             viewers: Viewers::default(),
             locals: Locals::default(),
+            library: Library::default(),
             out: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
@@ -200,7 +205,12 @@ impl Shard {
     fn sent(&mut self, now: Now, conn: ConnId, n: usize) {
         match self.connections.role(conn) {
             Some(Role::Http(talk)) => {
-                talk.connection.handle_sent(now.mono, n);
+                let read = talk.connection.handle_sent(now.mono, n) as u64;
+                if let Some(book) = talk.book.as_ref().filter(|_| read > 0) {
+                    let share = book.stream.share(self.id);
+                    share.egress_bytes.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+                    self.cells.add(Cell::EgressHlsBytes, read);
+                }
                 self.drive(now, conn);
             }
             Some(Role::Publisher(publisher)) => {
@@ -279,6 +289,10 @@ impl Shard {
                 Event::None | Event::PublishEnded | Event::PublishBroken => break,
                 Event::Play(request) => self.play(now, conn, &mut talk, request),
                 Event::Publish(request) => self.publish(now, conn, &mut talk, &request),
+                Event::Hls(request) => {
+                    self.hls(now, conn, &mut talk, request);
+                    None
+                }
             };
             match role {
                 Some(Role::Publisher(publisher)) => {
@@ -288,12 +302,19 @@ impl Shard {
                 None => {}
             }
         }
+        if self.lend(conn, &mut talk).is_err() {
+            self.cells.add(Cell::SegmentsGone, 1);
+            self.close(conn);
+            return Role::Closing;
+        }
         if self.settle(now, conn, &mut talk.connection) { Role::Closing } else { Role::Http(talk) }
     }
 
     /// Puts a connection's wishes into the queue. Returns whether it is to be closed.
     fn settle(&mut self, now: Now, conn: ConnId, connection: &mut Connection) -> bool {
-        if let Some(parts) = connection.next_send() {
+        if !connection.is_downloading()
+            && let Some(parts) = connection.next_send()
+        {
             self.out.push_back(Output::Send { conn, parts });
         }
         while let Some(wish) = connection.poll_socket(now.mono) {
@@ -384,6 +405,7 @@ impl Machine for Shard {
         if out.is_empty() || now.mono.since(self.released) >= RELEASE {
             self.released = now.mono;
             self.locals.release();
+            self.library.release();
         }
     }
 

@@ -13,6 +13,7 @@ use crate::base::time::{Mono, Now};
 use crate::face::http::connection::{Connection, Event, PublishRequest, Refusal};
 use crate::ingest::intake::{Intake, Taken};
 use crate::io::machine::Output;
+use crate::media::segmenter::Segmenter;
 use crate::metrics::table::Cell;
 use crate::registry::keys::KeyRefusal;
 use crate::registry::stream::{Stream, TAKEOVER_SILENCE};
@@ -146,6 +147,7 @@ impl Shard {
         let Seat::Writing(writing) = seat else { return };
         self.cells.add(Cell::RingDroppedBytes, taken.dropped);
         self.cells.add(Cell::RingStarved, u64::from(taken.starved));
+        self.cells.add(Cell::SegmentsCut, taken.segments);
         if taken.discontinuity {
             writing.stream.discontinuities.fetch_add(1, Relaxed);
         }
@@ -185,7 +187,7 @@ impl Shard {
                         self.leave(now, &mut publisher.seat, "ended");
                     }
                     // Nothing else is asked while a body is open.
-                    Event::None | Event::Play(_) | Event::Publish(_) => {}
+                    Event::None | Event::Play(_) | Event::Hls(_) | Event::Publish(_) => {}
                 }
             }
         }
@@ -210,7 +212,9 @@ impl Shard {
         let Writing { stream, ticket, intake, .. } = *writing;
         info!(stream = %stream.name, why, "publisher gone, stream is held");
         self.cells.sub(Cell::Publishers, 1);
+        let cut = stream.segments.counts().next;
         stream.park(intake.finish(now), now.mono);
+        self.cells.add(Cell::SegmentsCut, stream.segments.counts().next - cut);
         self.ring(now, &stream);
         let until = now.mono + self.registry.linger();
         // An older ticket ends nothing any more.
@@ -300,7 +304,9 @@ impl Shard {
             stream.discontinuities.fetch_add(1, Relaxed);
         }
         self.tell_all(|| Mail::Live);
-        let intake = Intake::new(writer, resumed, now);
+        let segments = Arc::clone(&stream.segments);
+        let segmenter = Segmenter::new(self.settings.segment, segments, resumed);
+        let intake = Intake::new(writer, segmenter, resumed, now);
         Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
     }
 
@@ -352,6 +358,7 @@ fn add(sum: &mut Taken, more: Taken) {
     sum.dropped += more.dropped;
     sum.starved |= more.starved;
     sum.discontinuity |= more.discontinuity;
+    sum.segments += more.segments;
 }
 
 fn busy() -> Refusal {

@@ -28,6 +28,7 @@ pub struct Setup {
     config: toml::Table,
     environment: Vec<(String, String)>,
     watchdog: Option<Duration>,
+    state: Option<PathBuf>,
     nofile: Option<u32>,
 }
 
@@ -73,6 +74,7 @@ impl Setup {
             config: toml::Table::new(),
             environment: Vec::new(),
             watchdog: None,
+            state: None,
             nofile: None,
         }
         .set("streams.memory", "8MiB")
@@ -114,6 +116,12 @@ impl Setup {
     /// Asks for keep-alive pings as systemd's `WatchdogSec=` does.
     pub fn watchdog(mut self, interval: Duration) -> Self {
         self.watchdog = Some(interval);
+        self
+    }
+
+    /// A state directory that outlives the relay.
+    pub fn state(mut self, dir: &std::path::Path) -> Self {
+        self.state = Some(dir.to_owned());
         self
     }
 
@@ -188,7 +196,7 @@ impl Setup {
             .args(["--io-driver", &self.io_driver])
             .args(["--memory", &self.memory])
             .arg("--state")
-            .arg(dir.path().join("state"))
+            .arg(self.state.clone().unwrap_or_else(|| dir.path().join("state")))
             .arg("--ready-file")
             .arg(dir.path().join("ready"))
             .current_dir(dir.path())
