@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::face::http::settings::Settings as Http;
+use crate::ingest::settings::Settings as Ingest;
 use crate::registry::settings::Settings as Registry;
 use crate::shard::settings::Settings as Shard;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub http: Http,
     /// What a shard is told.
     pub shard: Shard,
+    /// Every `[[ingest]]`, in the order of the file.
+    pub ingest: Vec<Ingest>,
     /// Where what outlives the process is kept.
     pub state_dir: Option<PathBuf>,
     /// `[log]`

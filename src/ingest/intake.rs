@@ -100,12 +100,20 @@ impl Intake {
         self.aligner.resyncs()
     }
 
+    /// Ends this run and begins another one behind a discontinuity: what comes now continues
+    /// nothing that was there before, although the publisher is the same.
+    #[must_use]
+    pub fn restart(mut self, now: Now) -> Intake {
+        self.desk.end_run(now);
+        let Desk { writer, segmenter, .. } = self.desk;
+        Intake::new(writer, segmenter, true, now)
+    }
+
     /// Ends this publisher's run and its last segment: the open subtree is completed with null
     /// packets, so that the next run begins on a subtree of its own.
     #[must_use]
     pub fn finish(mut self, now: Now) -> Writer {
-        self.desk.break_off(now);
-        self.desk.writer.pad(now.mono);
+        self.desk.end_run(now);
         self.desk.writer
     }
 }
@@ -223,6 +231,11 @@ impl Desk {
     }
 
     /// What has been published is not continued by what follows.
+    fn end_run(&mut self, now: Now) {
+        self.break_off(now);
+        self.writer.pad(now.mono);
+    }
+
     fn break_off(&mut self, now: Now) {
         let Desk { segmenter, writer, taken, .. } = self;
         let end = writer.window().head();

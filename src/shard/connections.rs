@@ -16,6 +16,8 @@ pub(super) enum Role {
     Http(Box<Talk>),
     /// It brings a stream.
     Publisher(Box<Publisher>),
+    /// It brings a stream and nothing else: the index of the configured ingest.
+    Feed(u16),
     /// It plays a stream: the viewer's place.
     Viewer(u32),
     /// It is being closed; nothing is expected of it any more.

@@ -16,7 +16,7 @@ use crate::io::machine::Output;
 use crate::media::segmenter::Segmenter;
 use crate::metrics::table::Cell;
 use crate::registry::keys::KeyRefusal;
-use crate::registry::stream::{Stream, TAKEOVER_SILENCE};
+use crate::registry::stream::{Proto, Stream, TAKEOVER_SILENCE};
 use crate::registry::streams::{Claim, Lease};
 use crate::shard::connections::{Claimant, Role, Talk};
 use crate::shard::mail::Mail;
@@ -122,7 +122,7 @@ impl Shard {
         let mut publisher = Publisher { connection, seat };
         let Publisher { connection, seat } = &mut publisher;
         let mut taken = Taken::default();
-        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, body)));
+        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, Proto::Http, body)));
         self.note(now, &publisher.seat, taken);
         Some(Role::Publisher(Box::new(publisher)))
     }
@@ -133,7 +133,7 @@ impl Shard {
         let Publisher { connection, seat } = &mut *publisher;
         let mut taken = Taken::default();
         connection.handle_received(now.mono, data, &mut |body| {
-            add(&mut taken, seat.push(now, body));
+            add(&mut taken, seat.push(now, Proto::Http, body));
         });
         if let Seat::Writing(writing) = seat {
             writing.stream.hear(now.mono);
@@ -143,7 +143,7 @@ impl Shard {
     }
 
     /// Counts what was taken in, and rings for every shard that waits for it.
-    fn note(&mut self, now: Now, seat: &Seat, taken: Taken) {
+    pub(super) fn note(&mut self, now: Now, seat: &Seat, taken: Taken) {
         let Seat::Writing(writing) = seat else { return };
         self.cells.add(Cell::RingDroppedBytes, taken.dropped);
         self.cells.add(Cell::RingStarved, u64::from(taken.starved));
@@ -260,7 +260,7 @@ impl Shard {
                 let seat = self.sit_down(now, lease);
                 let before = std::mem::replace(&mut publisher.seat, seat);
                 if let Seat::Asking(before) = before {
-                    let taken = publisher.seat.push(now, &before.held);
+                    let taken = publisher.seat.push(now, Proto::Http, &before.held);
                     self.note(now, &publisher.seat, taken);
                 }
             }
@@ -297,7 +297,7 @@ impl Shard {
         self.out.push_back(Output::Mail { shard, mail: Mail::GiveUp { stream, ticket } });
     }
 
-    fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
+    pub(super) fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
         let Lease { stream, writer, ticket, resumed } = lease;
         self.cells.add(Cell::Publishers, 1);
         if resumed {
@@ -310,7 +310,7 @@ impl Shard {
         Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
     }
 
-    fn claim_refusal(&self, claim: &Claim) -> Refusal {
+    pub(super) fn claim_refusal(&self, claim: &Claim) -> Refusal {
         match claim {
             Claim::TooMany => {
                 self.cells.add(Cell::RejectedMemory, 1);
@@ -331,11 +331,11 @@ impl Shard {
 }
 
 impl Seat {
-    fn push(&mut self, now: Now, body: &[u8]) -> Taken {
+    pub(super) fn push(&mut self, now: Now, proto: Proto, body: &[u8]) -> Taken {
         match self {
             Seat::Writing(writing) => {
                 let taken = writing.intake.push(now, body);
-                writing.stream.ingest_bytes.fetch_add(body.len() as u64, Relaxed);
+                writing.stream.take_in(proto, body.len() as u64);
                 let resyncs = writing.intake.resyncs();
                 writing.stream.resyncs.fetch_add(resyncs - writing.resyncs, Relaxed);
                 writing.resyncs = resyncs;
@@ -351,9 +351,26 @@ impl Seat {
             Seat::Left => Taken::default(),
         }
     }
+
+    /// Notes that the publisher sent something.
+    pub(super) fn hear(&self, now: Mono) {
+        if let Seat::Writing(writing) = self {
+            writing.stream.hear(now);
+        }
+    }
+
+    /// What comes now continues nothing that was there before.
+    pub(super) fn restart(&mut self, now: Now) {
+        if let Seat::Writing(writing) = std::mem::replace(self, Seat::Left) {
+            let Writing { stream, ticket, intake, .. } = *writing;
+            stream.discontinuities.fetch_add(1, Relaxed);
+            let intake = intake.restart(now);
+            *self = Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }));
+        }
+    }
 }
 
-fn add(sum: &mut Taken, more: Taken) {
+pub(super) fn add(sum: &mut Taken, more: Taken) {
     sum.written += more.written;
     sum.dropped += more.dropped;
     sum.starved |= more.starved;

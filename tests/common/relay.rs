@@ -107,6 +107,14 @@ impl Setup {
         self
     }
 
+    /// An `[[ingest]]`: its table as TOML.
+    pub fn ingest(mut self, table: &str) -> Self {
+        let entry: toml::Table = table.parse().expect("TOML");
+        let list = self.config.entry("ingest").or_insert_with(|| toml::Value::Array(Vec::new()));
+        list.as_array_mut().expect("an array").push(entry.into());
+        self
+    }
+
     /// A variable of the environment.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -240,6 +248,15 @@ fn receive(notify: &UnixDatagram, limit: Duration) -> Option<String> {
 }
 
 impl Relay {
+    /// Where the configured ingest of that stream is.
+    #[track_caller]
+    pub fn ingest(&self, stream: &str) -> SocketAddr {
+        let all = self.ready["ingest"].as_array().expect("configured ingests");
+        let one = all.iter().find(|one| one["stream"] == stream).expect("the stream's ingest");
+        let address = one["udp"].as_str().or(one["tcp"].as_str()).expect("its address");
+        address.parse().expect("an address")
+    }
+
     /// The next message of the notify protocol within `limit`.
     pub fn notification(&self, limit: Duration) -> Option<String> {
         receive(&self.notify, limit)

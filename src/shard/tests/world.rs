@@ -254,6 +254,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         playlist: 6,
     };
     Parts {
+        ingest: [].into(),
         id: ShardId(id),
         settings,
         http: Arc::new(http),
