@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 6 the door       cli
-//! 5 the household  node (assembles)   control   config
+//! 5 the household  node (assembles)   control   bench   config
 //! 4 one core       shard
 //! 3 faces          face · ingest                        sans-I/O
 //! 2 knowledge      registry · media                     sans-I/O
@@ -19,6 +19,7 @@
 //! io_uring and epoll, with equal rights.
 
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;

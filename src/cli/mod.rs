@@ -4,6 +4,7 @@
 //! try again), 1 anything else. Nothing here panics when the reader of a pipe is gone.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod demo;
 mod keys;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Args),
     /// Make and hash publish keys.
     Keys(keys::Args),
+    /// Measure the relay on this machine, beside what the kernel allows.
+    Bench(bench::Args),
 }
 
 /// Runs the command line of this process to its end.
@@ -45,6 +48,7 @@ pub fn run() -> ExitCode {
         Ok(Args { command: Command::Demo(args) }) => demo::demo(&args),
         Ok(Args { command: Command::Check(args) }) => check::check(&args),
         Ok(Args { command: Command::Keys(args) }) => keys::keys(&args),
+        Ok(Args { command: Command::Bench(args) }) => bench::bench(args),
         Err(error) if error.use_stderr() => {
             output::complain(&error.render().to_string());
             ExitCode::from(EXIT_CONFIG)

@@ -5,6 +5,7 @@
 //! behaviour.
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+pub mod ceiling;
 pub mod clock;
 #[cfg(test)]
 mod conformance;
