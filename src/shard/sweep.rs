@@ -18,6 +18,10 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// The same while somebody waits for a stream or a seat.
 const SWEEP_WAITING: Duration = Duration::from_millis(20);
 
+/// With more than this many waiting, the ordinary sweep has to do: looking at thousands fifty
+/// times a second costs more than serving them. Going live is told by mail and waits for none.
+const WAITING_FEW: usize = 256;
+
 /// How often figures are published and stalled viewers looked for.
 const FIGURES: Duration = Duration::from_millis(250);
 
@@ -34,10 +38,9 @@ impl Shard {
             self.sweep_connections(now);
             self.end_lingering(now);
             self.retry_waiting(now);
-            let pause = if self.waiting.is_empty() { SWEEP } else { SWEEP_WAITING };
-            self.next_sweep = now.mono + pause;
+            self.next_sweep = now.mono + SWEEP;
         }
-        if !self.waiting.is_empty() {
+        if (1..=WAITING_FEW).contains(&self.waiting.len()) {
             self.next_sweep = self.next_sweep.min(now.mono + SWEEP_WAITING);
         }
         if now.mono >= self.next_figures {
