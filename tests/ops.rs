@@ -144,6 +144,26 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_second_relay_does_not_join_the_port_of_the_first() {
+    let first = Setup::io_driver("auto").start();
+    let address = first.http.to_string();
+    let failure = Setup::io_driver("auto").http(&address).try_start().err();
+    let failure = failure.expect("must not start");
+    assert_eq!(failure.status.and_then(|status| status.code()), Some(1), "{}", failure.log);
+    assert_eq!(failure.log.matches("cannot listen on").count(), 1, "{}", failure.log);
+}
+
+#[test]
+fn the_ready_file_is_gone_after_a_stop() {
+    let mut relay = Setup::io_driver("auto").start();
+    let file = relay.dir.path().join("ready");
+    assert!(file.exists());
+    relay.signal(Signal::TERM);
+    relay.wait_exit(secs(5));
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_bad_configuration_is_refused_with_78() {
     let bad = [
         ("viewers.max_lagg", toml::Value::from("5s"), "max_lagg"),

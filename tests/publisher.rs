@@ -122,6 +122,8 @@ fn the_first_publisher_wins(driver: Driver) {
     assert_eq!(status["continuity_errors"], 0, "the second left no trace: {status}");
     let rejected = relay.metric("headwater_admission_rejected_total", &["publisher"]);
     assert!(rejected.is_some_and(|n| n >= 3.0), "{rejected:?}");
+    let log = relay.log();
+    assert!(log.contains("publisher refused") && log.contains("another publisher"), "{log}");
     assert!(matches!(publisher.finish().status, 200 | 201), "the first is not disturbed");
 }
 

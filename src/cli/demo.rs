@@ -5,7 +5,7 @@
 //! player can be read off the screen.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,7 +56,7 @@ pub fn demo(args: &Args) -> ExitCode {
     let outcome = logging::init(&config.log).and_then(|()| Relay::load(config)).and_then(|relay| {
         relay.run(|addresses| {
             output::say(&greeting(addresses));
-            let http = addresses.http;
+            let http = reachable(addresses.http);
             let publisher = move || publish_for_ever(http);
             let started = thread::Builder::new().name("demo".to_owned()).spawn(publisher);
             if let Err(why) = started {
@@ -74,7 +74,7 @@ pub fn demo(args: &Args) -> ExitCode {
 }
 
 fn greeting(addresses: &Addresses) -> String {
-    let Addresses { http, control } = addresses;
+    let (http, control) = (reachable(addresses.http), reachable(addresses.control));
     format!(
         "headwater {} demo is running; Ctrl-C stops it\n\
          \x20 page     http://{http}/\n\
@@ -83,6 +83,16 @@ fn greeting(addresses: &Addresses) -> String {
          \x20 metrics  http://{control}/metrics\n",
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// An address to open on this machine: "any" is where one listens, not where one connects.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 /// Publishes the sample until the process ends; a broken connection is made anew.
@@ -123,5 +133,19 @@ fn publish(http: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
         }
         relay.set_nonblocking(false)?;
         thread::sleep(STEP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_addresses_can_be_opened() {
+        let [any4, any6, one] = ["0.0.0.0:1", "[::]:2", "192.0.2.1:3"].map(|a| a.parse().unwrap());
+        let text = greeting(&Addresses { http: any4, control: any6 });
+        assert!(text.contains("http://127.0.0.1:1/live/demo.ts"), "{text}");
+        assert!(text.contains("http://[::1]:2/metrics"), "{text}");
+        assert_eq!(reachable(one), one);
     }
 }

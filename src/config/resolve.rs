@@ -291,11 +291,13 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
             "[streams] memory x max is {} bytes, but [memory] arena has only {arena}",
             each.saturating_mul(max)
         );
-        let help = format!(
-            "lower [streams] memory to {} or max to {}, or raise [memory] arena",
-            arena / max,
-            arena / each
-        );
+        let help = match arena / each {
+            0 => format!("lower [streams] memory to {}, or raise [memory] arena", arena / max),
+            fit => format!(
+                "lower [streams] memory to {} or max to {fit}, or raise [memory] arena",
+                arena / max
+            ),
+        };
         together(r, paths, message, &help);
     }
 }

@@ -32,11 +32,18 @@ pub struct Intake {
 }
 
 /// Everything behind the aligner, which lends its bytes to it.
+///
+/// The reader counts every byte that came; a window's offsets count only what was written. The
+/// two differ by what was dropped: `shift`.
 struct Desk {
     reader: TsReader,
     writer: Writer,
+    /// What is to be marked at the next publication, in offsets of the window.
     found: Vec<Found>,
     dropping: bool,
+    shift: u64,
+    /// Where writing began again after the last drop, in the reader's count.
+    floor: u64,
     taken: Taken,
 }
 
@@ -59,6 +66,8 @@ impl Intake {
             writer,
             found: Vec::new(),
             dropping: false,
+            shift: 0,
+            floor: 0,
             taken: Taken::default(),
         };
         Intake { aligner: Aligner::default(), desk }
@@ -96,14 +105,18 @@ impl Intake {
 
 impl Desk {
     fn run(&mut self, now: Now, run: &[u8]) {
-        let at = self.writer.next();
+        let begin = self.writer.next() + self.shift;
         let first = self.found.len();
-        self.reader.feed(now.mono, at, run, &mut self.found);
-        let skip = if self.dropping { self.resume(now, at, first, run.len()) } else { 0 };
-        let Some(packets) = run.get(skip..) else {
-            self.found.truncate(first);
-            return self.drop_bytes(run.len());
-        };
+        self.reader.feed(now.mono, begin, run, &mut self.found);
+        if self.dropping {
+            return self.resume(now, begin, first, run);
+        }
+        self.renumber(first);
+        self.write(now, run);
+    }
+
+    /// Writes what fits; begins to drop with what does not.
+    fn write(&mut self, now: Now, packets: &[u8]) {
         let written = self.writer.append(now.mono, packets);
         self.taken.written += written as u64;
         if written < packets.len() {
@@ -116,44 +129,60 @@ impl Desk {
         }
     }
 
-    /// While dropping: looks for an access point in this run. Returns how many bytes to skip so
-    /// that the run begins there; all of them and more if there is none.
-    fn resume(&mut self, now: Now, at: u64, first: usize, len: usize) -> usize {
-        let begin = self.found[first..].iter().find_map(|found| match &found.kind {
-            FoundKind::AccessPoint { .. } => found.at.checked_sub(at),
-            FoundKind::Tables => None,
-        });
-        let Some(skip) = begin.and_then(|skip| usize::try_from(skip).ok()).filter(|s| *s < len)
-        else {
-            return usize::MAX;
-        };
-        // What is kept begins at `at`: move what was found in front of it, drop what lies before.
-        let cut = skip as u64;
+    /// While dropping: goes on at the first access point that begins in this run, if there is
+    /// room again. One that was recognised only now but began in a dropped run ends the drop as
+    /// well, unmarked: else a stream that comes in small pieces might never go on.
+    fn resume(&mut self, now: Now, begin: u64, first: usize, run: &[u8]) {
+        let is_start = |found: &&Found| matches!(found.kind, FoundKind::AccessPoint { .. });
+        let starts = || self.found[first..].iter().filter(is_start).map(|found| found.at);
+        let here = starts().filter(|at| *at >= begin).min();
+        let skip = here.or_else(|| starts().next().map(|_| begin)).map(|at| at - begin);
+        let skip = skip.and_then(|skip| usize::try_from(skip).ok());
+        let packets = skip.and_then(|skip| run.get(skip..)).unwrap_or_default();
+        let room = packets.get(..TS_PACKET).map_or(0, |one| self.writer.append(now.mono, one));
+        if room == 0 {
+            self.found.truncate(first);
+            return self.drop_bytes(run.len());
+        }
+        self.drop_bytes(run.len() - packets.len());
+        self.dropping = false;
+        self.floor = begin + (run.len() - packets.len()) as u64;
+        self.renumber(first);
+        self.taken.written += room as u64;
+        self.taken.discontinuity = true;
+        // The break is marked before what was found behind it.
+        let at = self.floor - self.shift;
+        let behind = self.found.split_off(first);
+        self.publish(now);
+        let kind = MarkKind::Discontinuity;
+        self.writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
+        self.found = behind;
+        self.write(now, &packets[room..]);
+    }
+
+    /// From the reader's count to the window's, for what was found last. What began before the
+    /// floor was dropped.
+    fn renumber(&mut self, first: usize) {
+        let (shift, floor) = (self.shift, self.floor);
         let mut index = 0;
         self.found.retain_mut(|found| {
             index += 1;
             if index <= first {
                 return true;
             }
-            let keep = found.at >= at + cut;
-            found.at = found.at.saturating_sub(cut);
+            let kept = found.at >= floor;
+            found.at = found.at.saturating_sub(shift);
             if let FoundKind::AccessPoint { pat, .. } = &mut found.kind {
-                *pat = pat.saturating_sub(cut).max(at);
+                *pat = (*pat).max(floor).saturating_sub(shift);
             }
-            keep
+            kept
         });
-        self.dropping = false;
-        self.drop_bytes(skip);
-        self.taken.discontinuity = true;
-        self.writer.publish(now.mono);
-        let kind = MarkKind::Discontinuity;
-        self.writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
-        skip
     }
 
     fn drop_bytes(&mut self, bytes: usize) {
         debug_assert!(bytes.is_multiple_of(TS_PACKET), "only whole packets are dropped");
         self.taken.dropped += bytes as u64;
+        self.shift += bytes as u64;
     }
 
     fn publish(&mut self, now: Now) {
@@ -171,3 +200,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

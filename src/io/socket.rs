@@ -33,6 +33,11 @@ pub fn listen(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
         let text = format!("{addr}: {shards} shards, but 1 to {SHARDS_MAX} are possible");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
+    if shards > 1 && addr.port() != 0 {
+        // With SO_REUSEPORT a second relay could join the first one's port unnoticed, and each
+        // would get half of the connections. Binding without it is refused while anybody listens.
+        drop(bind_one(addr, false).map_err(|error| name(addr, &error))?);
+    }
     let mut listeners = Vec::with_capacity(shards);
     let mut join = addr;
     for _ in 0..shards {
@@ -44,6 +49,12 @@ pub fn listen(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
 }
 
 fn listen_one(addr: SocketAddr, share: bool) -> io::Result<TcpListener> {
+    let socket = bind_one(addr, share)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_one(addr: SocketAddr, share: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         // Whatever the sysctl net.ipv6.bindv6only says: [::] means both families.
@@ -55,8 +66,7 @@ fn listen_one(addr: SocketAddr, share: bool) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// The same error with the address and, where it is known, what to do.
@@ -157,6 +167,15 @@ mod tests {
             assert_eq!(ports.len(), 3);
             assert!(ports[0] != 0 && ports.iter().all(|&port| port == ports[0]), "{ports:?}");
         }
+    }
+
+    #[test]
+    fn a_port_that_others_share_is_taken() {
+        let first = listen("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let addr = first[0].local_addr().unwrap();
+        assert_eq!(listen(addr, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert_eq!(listen(addr, 2).unwrap().len(), 2, "free again");
     }
 
     #[test]

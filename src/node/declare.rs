@@ -102,11 +102,17 @@ fn seats(
 }
 
 /// Says the most that this configuration can use.
-pub(super) fn log_memory(config: &Config, registry: &registry::settings::Settings, arena: u64) {
+pub(super) fn log_memory(
+    config: &Config,
+    registry: &registry::settings::Settings,
+    arena: u64,
+    shards: usize,
+) {
     let connections = registry.limits.connections as u64;
     let viewers = registry.limits.viewers.min(registry.limits.connections) as u64;
     let user = connections * (config.http.head_bytes as u64 + shard::CONNECTION_BYTES)
-        + registry.max_streams as u64 * shard::PUBLISHER_BYTES;
+        + registry.max_streams as u64 * shard::PUBLISHER_BYTES
+        + shards as u64 * shard::CLAIMANTS_BYTES;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     info!(
         arena_mib = mib(arena),

@@ -58,8 +58,14 @@ impl Ledger {
                 .map_err(|why| format!("state.dir {}: {why}", folder.display()))?;
             registry.restore(read(path)?);
         }
-        let names = registry.numbers().into_iter().map(|(name, _)| name).collect();
-        Ok(Ledger { path, names, written })
+        let mut ledger = Ledger { path, names: Vec::new(), written };
+        let numbers = registry.numbers();
+        if !numbers.is_empty() {
+            // Whatever goes live before the first tick: a crash then must not bring back the
+            // exact ends that the last clean stop wrote.
+            ledger.write(numbers, AHEAD);
+        }
+        Ok(ledger)
     }
 
     /// Called about once a second: writes when a name is new, and every ten seconds.
@@ -120,6 +126,30 @@ fn read(path: &Path) -> Result<Vec<(StreamName, u64)>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A crash before the first tick must not bring back ends that were exact at the last stop.
+    #[test]
+    fn what_is_read_at_the_start_is_moved_ahead_at_once() {
+        use crate::registry::settings::{Limits, Settings};
+        let limits = Limits { viewers: 1, connections: 1, per_address: 1, exempt: Vec::new() };
+        let settings = Settings {
+            max_streams: 1,
+            window: Duration::from_secs(1),
+            window_bytes: 0,
+            linger: Duration::ZERO,
+            keys: Vec::new(),
+            limits,
+        };
+        let registry = Registry::new(settings, crate::ring::arena::Arena::create(0).unwrap(), 1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        fs::write(&path, r#"{"version":1,"next":{"cam":21056}}"#).unwrap();
+        let mut ledger = Ledger::open(Some(dir.path()), &registry).unwrap();
+        let cam = || "cam".parse().unwrap();
+        assert_eq!(read(&path), Ok(vec![(cam(), 21_056 + AHEAD)]));
+        ledger.close(&registry);
+        assert_eq!(read(&path), Ok(vec![(cam(), 21_056)]), "a clean stop loses no numbers");
+    }
 
     #[test]
     fn a_file_that_cannot_be_understood_is_refused_by_path() {

@@ -113,7 +113,7 @@ impl Relay {
         let settings = config.registry(seats.connections);
         let post = Post::new(shards, settings.max_streams, MAIL_MAX)
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
-        declare::log_memory(&config, &settings, arena.bytes());
+        declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
         let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
         let house = Arc::new(House {
@@ -133,6 +133,8 @@ impl Relay {
     /// # Errors
     /// If a part failed: the process should be started again.
     pub fn run(mut self, ready: impl FnOnce(&Addresses)) -> Result<(), String> {
+        // A crash leaves the file behind; every socket is ours now, so it is nobody else's.
+        ready::remove(self.config.ready_file.as_deref());
         let (tell, news) = channel();
         watch_signals(&tell)?;
         let mut shards = Vec::new();
@@ -142,8 +144,8 @@ impl Relay {
         let (stop_control, stopped) = oneshot::channel();
         let control = self.spawn_control(stopped, &tell)?;
         let started = self.wait_ready(&news, shards.len());
+        let started = started.and_then(|()| self.announce());
         if started.is_ok() {
-            self.announce()?;
             ready(&self.addresses);
         }
         let outcome = started.and_then(|()| self.look_after(&news));
@@ -268,6 +270,7 @@ impl Relay {
 
     fn stop(&self, news: &Receiver<News>, shards: Vec<JoinHandle<()>>) {
         notify::stopping();
+        ready::remove(self.config.ready_file.as_deref());
         let pulse = Pulse { draining: true, ..*self.house.registry.pulse.load_full() };
         self.house.registry.pulse.store(Arc::new(pulse));
         self.post.drain();
@@ -326,7 +329,8 @@ fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
 }
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
-    socket::listen(address, shards).map_err(|why| format!("cannot listen on {address}: {why}"))
+    // The error names the address.
+    socket::listen(address, shards).map_err(|why| why.to_string())
 }
 
 fn watch_signals(tell: &Sender<News>) -> Result<(), String> {

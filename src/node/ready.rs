@@ -37,6 +37,13 @@ pub(super) fn write(
     replace(path, &serde_json::to_vec(&ready)?)
 }
 
+/// Takes the ready file away: what it says is not true yet, or no longer.
+pub(super) fn remove(path: Option<&Path>) {
+    // Most often it is not there; one that cannot be removed cannot be written either, and
+    // that is an error.
+    let _ = path.map(fs::remove_file);
+}
+
 /// Puts `bytes` in the place of the file at `path`: a reader sees the old file or the new one,
 /// also after a crash.
 ///

@@ -45,7 +45,9 @@ impl Watch {
     pub(super) fn tick(&mut self, house: &House) -> bool {
         let now = Instant::now();
         if self.all_move(house, now)
-            && self.interval.is_some_and(|interval| now - self.fed >= interval / 2 - BEAT / 4)
+            && self
+                .interval
+                .is_some_and(|interval| now - self.fed >= (interval / 2).saturating_sub(BEAT / 4))
         {
             self.fed = now;
             notify::watchdog();

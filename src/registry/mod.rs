@@ -10,3 +10,6 @@ pub mod pulse;
 pub mod settings;
 pub mod stream;
 pub mod streams;
+
+#[cfg(test)]
+mod tests;

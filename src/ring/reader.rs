@@ -72,6 +72,12 @@ impl Reader {
         self.kept.retain_mut(|kept| std::mem::take(&mut kept.used) && kept.pin.held().end() > tail);
     }
 
+    /// Slabs that it pins.
+    #[cfg(test)]
+    pub(crate) fn pins(&self) -> usize {
+        self.kept.len()
+    }
+
     /// The bytes from `at` on to the end of their slab, at most `wanted`.
     fn part(&mut self, at: u64, wanted: u64, head: u64) -> Result<Payload, Overtaken> {
         let place = match self.find(at) {

@@ -37,6 +37,8 @@ impl Talk {
 pub(super) struct Waits {
     pub(super) request: PlayRequest,
     pub(super) until: Mono,
+    /// The stream is live and only its first access point is missing.
+    pub(super) soon: bool,
 }
 
 /// Who asked for a publisher's seat.
@@ -61,6 +63,10 @@ pub(super) struct Connections {
 }
 
 impl Connections {
+    /// Bytes of one place in the table.
+    #[cfg(test)]
+    pub(super) const ENTRY_BYTES: usize = size_of::<Option<Entry>>();
+
     pub(super) fn insert(&mut self, conn: ConnId, permit: Option<Permit>, role: Role) {
         let index = conn.index as usize;
         if self.entries.len() <= index {

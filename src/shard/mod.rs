@@ -14,10 +14,13 @@ mod play;
 mod publish;
 mod site;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod viewers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +40,7 @@ use crate::shard::connections::{Connections, Role, Talk};
 use crate::shard::locals::Locals;
 use crate::shard::mail::Mail;
 use crate::shard::pace::Pace;
+use crate::shard::play::Retry;
 use crate::shard::settings::Settings;
 use crate::shard::site::Desk;
 use crate::shard::viewers::Viewers;
@@ -45,9 +49,15 @@ use crate::shard::viewers::Viewers;
 /// its place in the tables, its permit. A viewer has less. Held by a test.
 pub const CONNECTION_BYTES: u64 = 2048;
 
-/// The most user-space memory of one publisher in bytes: what it may send while it waits for a
-/// seat, and the reader's tables.
-pub const PUBLISHER_BYTES: u64 = publish::HELD_MAX as u64 + (1 << 20);
+/// The most user-space memory of one publisher in bytes: the reader's tables.
+pub const PUBLISHER_BYTES: u64 = 1 << 20;
+
+/// The most user-space memory of one shard for what publishers send while they wait for a seat,
+/// with the growth of a vector.
+pub const CLAIMANTS_BYTES: u64 = (publish::CLAIMANTS_MAX * 2 * publish::HELD_MAX) as u64;
+
+/// The longest that pins are kept without being looked at, while there is always work.
+const RELEASE: Duration = Duration::from_millis(10);
 
 /// What a shard is made of.
 pub struct Parts {
@@ -87,10 +97,18 @@ pub struct Shard {
     ready: VecDeque<u32>,
     /// Connections that wait for a stream to go live, or for a publisher's seat.
     waiting: Vec<ConnId>,
+    /// Whether any of them has to be looked at often.
+    haste: bool,
+    /// One handle more than publishers that wait for a seat.
+    places: Rc<()>,
+    /// Before this time no line is logged about a refused publisher.
+    next_refusal: Mono,
     /// Connections that a sweep looks at, kept for its memory.
     swept: Vec<ConnId>,
     /// Streams parked here, until their linger time is over.
     lingering: Vec<Lingering>,
+    /// When pins were last given back.
+    released: Mono,
     next_sweep: Mono,
     next_figures: Mono,
     draining: bool,
@@ -125,8 +143,12 @@ impl Shard {
             out: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
+            haste: false,
+            places: Rc::default(),
+            next_refusal: Mono::ZERO,
             swept: Vec::new(),
             lingering: Vec::new(),
+            released: Mono::ZERO,
             next_sweep: Mono::ZERO,
             next_figures: Mono::ZERO,
             draining: false,
@@ -293,7 +315,7 @@ impl Shard {
 
     fn mail(&mut self, now: Now, mail: Mail) {
         match mail {
-            Mail::Live | Mail::Parked => self.retry_waiting(now),
+            Mail::Live | Mail::Parked => self.retry_waiting(now, Retry::All),
             Mail::GiveUp { stream, ticket } => self.give_up(now, &stream, ticket),
             Mail::Ended(stream) => self.stream_ended(&stream),
         }
@@ -358,7 +380,9 @@ impl Machine for Shard {
                 break;
             }
         }
-        if out.is_empty() {
+        // A shard that is never idle must give pins back as well, or the writer runs dry.
+        if out.is_empty() || now.mono.since(self.released) >= RELEASE {
+            self.released = now.mono;
             self.locals.release();
         }
     }

@@ -15,6 +15,7 @@ use crate::registry::streams::Lookup;
 use crate::ring::marks::{Mark, MarkKind, Marks};
 use crate::shard::Shard;
 use crate::shard::connections::{Role, Talk, Waits};
+use crate::shard::publish::Seat;
 
 /// How long a viewer waits for the first access point of a stream that has just gone live.
 const FIRST_ACCESS_POINT: Duration = Duration::from_secs(5);
@@ -22,6 +23,15 @@ const FIRST_ACCESS_POINT: Duration = Duration::from_secs(5);
 /// What a connection is told whose address has too many.
 pub(super) fn too_many_of_address() -> Refusal {
     Refusal::new(429, "too many connections from your address; close some or wait").retry_after(10)
+}
+
+/// Who of those that wait is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Everybody: something happened.
+    All,
+    /// Those whose time is over and those who wait for what nobody announces.
+    Hasty,
 }
 
 /// Where a viewer may begin.
@@ -66,13 +76,14 @@ impl Shard {
         }
     }
 
-    /// Looks again for everybody who waits for a stream or a seat.
-    pub(super) fn retry_waiting(&mut self, now: Now) {
+    /// Looks again for those who wait for a stream or a seat.
+    pub(super) fn retry_waiting(&mut self, now: Now, who: Retry) {
+        self.haste = false;
         for conn in std::mem::take(&mut self.waiting) {
             match self.connections.take(conn) {
                 Some(Role::Http(mut talk)) => {
                     let role = match talk.waits.take() {
-                        Some(waits) => self.play_again(now, conn, &mut talk, waits),
+                        Some(waits) => self.play_again(now, conn, &mut talk, waits, who),
                         None => None,
                     };
                     self.connections.put(conn, role.unwrap_or(Role::Http(talk)));
@@ -80,6 +91,7 @@ impl Shard {
                 }
                 Some(Role::Publisher(mut publisher)) => {
                     self.claim_again(now, conn, &mut publisher);
+                    self.haste |= matches!(publisher.seat, Seat::Asking(_));
                     self.connections.put(conn, Role::Publisher(publisher));
                     self.drive(now, conn);
                 }
@@ -94,9 +106,21 @@ impl Shard {
         now: Now,
         conn: ConnId,
         talk: &mut Talk,
-        waits: Waits,
+        mut waits: Waits,
+        who: Retry,
     ) -> Option<Role> {
+        if who == Retry::Hasty && !waits.soon && now.mono < waits.until {
+            // A stream that goes live is announced: a crowd that waits for it costs little.
+            talk.waits = Some(waits);
+            self.waiting.push(conn);
+            return None;
+        }
         let (entrance, stream) = self.entrance(now, &waits.request);
+        if matches!(entrance, Entrance::Soon) && !waits.soon {
+            waits.soon = true;
+            waits.until = waits.until.max(now.mono + FIRST_ACCESS_POINT);
+        }
+        self.haste |= waits.soon;
         if matches!(entrance, Entrance::Open(..)) || now.mono >= waits.until {
             let mut request = waits.request;
             request.wait = Duration::ZERO;
@@ -128,7 +152,9 @@ impl Shard {
         if patience.is_zero() {
             return talk.connection.refuse(now.mono, &refusal(entrance));
         }
-        talk.waits = Some(Waits { request, until: now.mono + patience });
+        let soon = matches!(entrance, Entrance::Soon);
+        self.haste |= soon;
+        talk.waits = Some(Waits { request, until: now.mono + patience, soon });
         self.waiting.push(conn);
     }
 
@@ -176,10 +202,10 @@ impl Shard {
         let bytes = backlog(stream.health().bitrate_bps, self.rules.max_lag);
         let viewer = Viewer::new(now.mono, start, &head, behind, bytes, &self.rules);
         let place = self.locals.attach(self.id, stream);
-        let viewer = self.viewers.insert(viewer, conn, place);
-        if let Some(local) = self.locals.get(place) {
-            local.viewers.push(viewer);
-        }
+        let local = self.locals.get(place)?;
+        let seat = local.viewers.len() as u32;
+        let viewer = self.viewers.insert(viewer, conn, place, seat);
+        local.viewers.push(viewer);
         let share = stream.share(self.id);
         share.viewers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.cells.add(Cell::Http2xx, 1);

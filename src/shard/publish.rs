@@ -1,12 +1,14 @@
 //! Somebody wants to publish: takes the seat, writes, leaves it.
 
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::base::ids::{ConnId, ShardId};
+use crate::base::ids::{ConnId, ShardId, StreamName};
 use crate::base::time::{Mono, Now};
 use crate::face::http::connection::{Connection, Event, PublishRequest, Refusal};
 use crate::ingest::intake::{Intake, Taken};
@@ -22,6 +24,15 @@ use crate::shard::{Lingering, Shard};
 /// How long a publisher waits for a silent one to give up its seat.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often a silent publisher is asked again: it may have spoken once in between.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The most publishers of one shard that wait for a seat; others are refused.
+pub(super) const CLAIMANTS_MAX: usize = 4;
+
+/// How often a line is logged about refused publishers: strangers must not fill the log.
+const REFUSALS_APART: Duration = Duration::from_secs(1);
+
 /// The most bytes kept while it waits; a publisher that sends more is refused.
 pub(super) const HELD_MAX: usize = 4 << 20;
 
@@ -36,9 +47,18 @@ pub(super) enum Seat {
     /// It writes.
     Writing(Box<Writing>),
     /// It waits for a silent publisher with the same key to leave.
-    Asking { claimant: Claimant, held: Vec<u8>, until: Mono },
+    Asking(Box<Asking>),
     /// It was refused or has ended: what still comes is thrown away.
     Left,
+}
+
+pub(super) struct Asking {
+    claimant: Claimant,
+    held: Vec<u8>,
+    until: Mono,
+    asked: Mono,
+    /// Counts for [`CLAIMANTS_MAX`] as long as it lives.
+    _place: Rc<()>,
 }
 
 pub(super) struct Writing {
@@ -62,8 +82,9 @@ impl Shard {
             Ok(key) => key,
             Err(why) => {
                 self.cells.add(Cell::RejectedKey, 1);
-                warn!(stream = %name, address = %client, ?why, "publisher refused");
-                talk.connection.refuse(now.mono, &key_refusal(why));
+                let refusal = key_refusal(why);
+                self.log_refusal(now, name, *client, &refusal);
+                talk.connection.refuse(now.mono, &refusal);
                 return None;
             }
         };
@@ -73,13 +94,23 @@ impl Shard {
                 info!(stream = %name, address = %client, "publisher connected");
                 self.sit_down(now, lease)
             }
-            Claim::Ask(stream, shard, ticket) => {
+            Claim::Ask(stream, shard, ticket)
+                if Rc::strong_count(&self.places) <= CLAIMANTS_MAX =>
+            {
                 self.ask(stream, shard, ticket);
                 self.waiting.push(conn);
-                Seat::Asking { claimant, held: Vec::new(), until: now.mono + PATIENCE }
+                self.haste = true;
+                Seat::Asking(Box::new(Asking {
+                    claimant,
+                    held: Vec::new(),
+                    until: now.mono + PATIENCE,
+                    asked: now.mono,
+                    _place: Rc::clone(&self.places),
+                }))
             }
             refused => {
                 let refusal = self.claim_refusal(&refused);
+                self.log_refusal(now, name, *client, &refusal);
                 talk.connection.refuse(now.mono, &refusal);
                 return None;
             }
@@ -142,38 +173,30 @@ impl Shard {
         conn: ConnId,
         mut publisher: Box<Publisher>,
     ) -> Role {
-        if let Seat::Asking { held, .. } = &publisher.seat
-            && held.len() > HELD_MAX
-        {
-            self.refuse_publisher(now, &mut publisher, &busy());
-        }
-        loop {
-            match publisher.connection.poll(now.mono, &mut self.desk.site(now)) {
-                Event::None => break,
-                Event::PublishEnded | Event::PublishBroken => {
-                    self.leave(now, &mut publisher.seat, "ended");
-                }
-                // The next request of a connection whose body has ended.
-                Event::Play(request) => {
-                    let mut talk = Box::new(Talk::new(publisher.connection));
-                    let role = self.play(now, conn, &mut talk, request);
-                    return role.unwrap_or_else(|| self.drive_http(now, conn, talk));
-                }
-                Event::Publish(request) => {
-                    let mut talk = Box::new(Talk::new(publisher.connection));
-                    let role = self.publish(now, conn, &mut talk, &request);
-                    return role.unwrap_or_else(|| self.drive_http(now, conn, talk));
+        match &publisher.seat {
+            Seat::Asking(asking) if asking.held.len() > HELD_MAX => {
+                self.refuse_publisher(now, &mut publisher, &busy());
+            }
+            // Not polled: to a body that has ended it would answer that all is published.
+            Seat::Asking(_) => {}
+            Seat::Writing(_) | Seat::Left => {
+                match publisher.connection.poll(now.mono, &mut self.desk.site(now)) {
+                    Event::PublishEnded | Event::PublishBroken => {
+                        self.leave(now, &mut publisher.seat, "ended");
+                    }
+                    // Nothing else is asked while a body is open.
+                    Event::None | Event::Play(_) | Event::Publish(_) => {}
                 }
             }
+        }
+        if let Seat::Left = publisher.seat {
+            return self.drive_http(now, conn, Box::new(Talk::new(publisher.connection)));
         }
         if self.settle(now, conn, &mut publisher.connection) {
             self.leave(now, &mut publisher.seat, "closed");
             return Role::Closing;
         }
-        match publisher.seat {
-            Seat::Left => Role::Http(Box::new(Talk::new(publisher.connection))),
-            Seat::Writing(_) | Seat::Asking { .. } => Role::Publisher(publisher),
-        }
+        Role::Publisher(publisher)
     }
 
     /// The connection of a publisher is gone.
@@ -190,6 +213,8 @@ impl Shard {
         stream.park(intake.finish(now), now.mono);
         self.ring(now, &stream);
         let until = now.mono + self.registry.linger();
+        // An older ticket ends nothing any more.
+        self.lingering.retain(|entry| !Arc::ptr_eq(&entry.stream, &stream));
         self.lingering.push(Lingering { stream, ticket, until });
         self.tell_all(|| Mail::Parked);
     }
@@ -223,23 +248,39 @@ impl Shard {
 
     /// Claims again for a publisher that asked for a seat.
     pub(super) fn claim_again(&mut self, now: Now, conn: ConnId, publisher: &mut Publisher) {
-        let Seat::Asking { claimant, until, .. } = &publisher.seat else { return };
-        let (claimant, until) = (claimant.clone(), *until);
+        let Seat::Asking(asking) = &mut publisher.seat else { return };
+        let (claimant, until) = (asking.claimant.clone(), asking.until);
         match self.registry.claim(&claimant.name, claimant.key, self.id, now) {
             Claim::Granted(lease) => {
                 info!(stream = %claimant.name, "publisher took over");
                 let seat = self.sit_down(now, lease);
                 let before = std::mem::replace(&mut publisher.seat, seat);
-                if let Seat::Asking { held, .. } = before {
-                    let taken = publisher.seat.push(now, &held);
+                if let Seat::Asking(before) = before {
+                    let taken = publisher.seat.push(now, &before.held);
                     self.note(now, &publisher.seat, taken);
                 }
             }
-            Claim::Ask(..) | Claim::Taken if now.mono < until => self.waiting.push(conn),
+            Claim::Ask(stream, shard, ticket) if now.mono < until => {
+                if now.mono.since(asking.asked) >= ASK_AGAIN {
+                    asking.asked = now.mono;
+                    self.ask(stream, shard, ticket);
+                }
+                self.waiting.push(conn);
+            }
+            Claim::Taken if now.mono < until => self.waiting.push(conn),
             refused => {
                 let refusal = self.claim_refusal(&refused);
+                warn!(stream = %claimant.name, why = %refusal.text, "publisher refused");
                 self.refuse_publisher(now, publisher, &refusal);
             }
+        }
+    }
+
+    /// At most one line a second: a stranger must not be able to fill the log.
+    fn log_refusal(&mut self, now: Now, name: &StreamName, client: IpAddr, refusal: &Refusal) {
+        if now.mono >= self.next_refusal {
+            self.next_refusal = now.mono + REFUSALS_APART;
+            warn!(stream = %name, address = %client, why = %refusal.text, "publisher refused");
         }
     }
 
@@ -294,8 +335,9 @@ impl Seat {
                 writing.resyncs = resyncs;
                 taken
             }
-            Seat::Asking { held, .. } => {
+            Seat::Asking(asking) => {
                 // One step beyond the bound shows that it was passed.
+                let held = &mut asking.held;
                 let room = (HELD_MAX + 1).saturating_sub(held.len());
                 held.extend_from_slice(&body[..body.len().min(room)]);
                 Taken::default()

@@ -10,17 +10,14 @@ use crate::metrics::table::Cell;
 use crate::shard::Shard;
 use crate::shard::connections::Role;
 use crate::shard::mail::Mail;
+use crate::shard::play::Retry;
 use crate::shard::publish::Seat;
 
 /// How often request timeouts and silent publishers are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// The same while somebody waits for a stream or a seat.
+/// The same while somebody waits for a seat or a first access point, which nobody announces.
 const SWEEP_WAITING: Duration = Duration::from_millis(20);
-
-/// With more than this many waiting, the ordinary sweep has to do: looking at thousands fifty
-/// times a second costs more than serving them. Going live is told by mail and waits for none.
-const WAITING_FEW: usize = 256;
 
 /// How often figures are published and stalled viewers looked for.
 const FIGURES: Duration = Duration::from_millis(250);
@@ -37,10 +34,10 @@ impl Shard {
         if now.mono >= self.next_sweep {
             self.sweep_connections(now);
             self.end_lingering(now);
-            self.retry_waiting(now);
+            self.retry_waiting(now, Retry::Hasty);
             self.next_sweep = now.mono + SWEEP;
         }
-        if (1..=WAITING_FEW).contains(&self.waiting.len()) {
+        if self.haste {
             self.next_sweep = self.next_sweep.min(now.mono + SWEEP_WAITING);
         }
         if now.mono >= self.next_figures {
@@ -66,7 +63,7 @@ impl Shard {
                 Some(Role::Publisher(publisher)) => {
                     let heard = match &publisher.seat {
                         Seat::Writing(writing) => writing.stream.heard(),
-                        Seat::Asking { .. } | Seat::Left => publisher.connection.last_received(),
+                        Seat::Asking(_) | Seat::Left => publisher.connection.last_received(),
                     };
                     if now.mono.since(heard) >= self.http.publisher_silence {
                         self.cells.add(Cell::PublishersVanished, 1);

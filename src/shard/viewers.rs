@@ -19,6 +19,8 @@ struct Entry {
     conn: ConnId,
     /// Place of its stream in the shard's table.
     local: u32,
+    /// Where it stands in that stream's list of viewers.
+    seat: u32,
     /// Whether it stands in the queue.
     queued: bool,
 }
@@ -31,8 +33,12 @@ pub(super) struct Viewers {
 }
 
 impl Viewers {
-    pub(super) fn insert(&mut self, viewer: Viewer, conn: ConnId, local: u32) -> u32 {
-        let entry = Some(Entry { viewer, conn, local, queued: false });
+    /// Bytes of one place in the table.
+    #[cfg(test)]
+    pub(super) const ENTRY_BYTES: usize = size_of::<Option<Entry>>();
+
+    pub(super) fn insert(&mut self, viewer: Viewer, conn: ConnId, local: u32, seat: u32) -> u32 {
+        let entry = Some(Entry { viewer, conn, local, seat, queued: false });
         match self.free.pop() {
             Some(place) => {
                 self.entries[place as usize] = entry;
@@ -99,10 +105,14 @@ impl Shard {
         let Some(entry) = self.viewers.get(place) else { return };
         entry.queued = false;
         let Some(local) = self.locals.get(entry.local) else { return };
-        let jumps = entry.viewer.jumps();
+        let (jumps, cursor) = (entry.viewer.jumps(), entry.viewer.cursor());
         let next = entry.viewer.poll(now.mono, &mut local.reader, &self.rules);
         let conn = entry.conn;
-        self.cells.add(Cell::HttpSkips, u64::from(entry.viewer.jumps() - jumps));
+        let jumped = entry.viewer.jumps() - jumps;
+        self.cells.add(Cell::HttpSkips, u64::from(jumped));
+        if jumped > 0 && cursor < local.stream.window.tail() {
+            self.cells.add(Cell::Overtaken, 1);
+        }
         match next {
             Next::Wait => {}
             Next::Send(parts) => {
@@ -148,8 +158,14 @@ impl Shard {
         self.cells.sub(Cell::HttpViewers, 1);
         if let Some(local) = self.locals.get(entry.local) {
             local.stream.share(self.id).viewers.fetch_sub(1, Relaxed);
-            if let Some(at) = local.viewers.iter().position(|viewer| *viewer == place) {
-                local.viewers.swap_remove(at);
+            // Found by its seat: a search would make the end of a large stream quadratic.
+            let seat = entry.seat as usize;
+            if local.viewers.get(seat) == Some(&place) {
+                local.viewers.swap_remove(seat);
+                let moved = local.viewers.get(seat).and_then(|moved| self.viewers.get(*moved));
+                if let Some(moved) = moved {
+                    moved.seat = entry.seat;
+                }
             }
         }
         self.locals.detach_if_idle(entry.local);

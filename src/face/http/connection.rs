@@ -247,9 +247,10 @@ impl Connection {
             State::Deciding { body: None } => {}
             // The rest of a publisher's body may be endless. A connection that may not even ask
             // is told so before it does.
-            State::Deciding { .. } | State::Publishing(_) | State::Reading => {
-                self.exchange.keep = false;
-            }
+            State::Deciding { .. }
+            | State::Publishing(_)
+            | State::Published { .. }
+            | State::Reading => self.exchange.keep = false,
             _ => return,
         }
         let response = self.frame().refusal(refusal, None);

@@ -107,7 +107,7 @@ impl Rest {
 #[must_use]
 pub fn backlog(bitrate_bps: u64, max_lag: Duration) -> u32 {
     let bitrate = if bitrate_bps == 0 { BITRATE_DEFAULT } else { bitrate_bps };
-    let bytes = u128::from(bitrate / 8) * max_lag.as_millis() / 1000;
+    let bytes = u128::from(bitrate / 8).saturating_mul(max_lag.as_millis()) / 1000;
     u64::try_from(bytes).unwrap_or(BACKLOG_MAX).clamp(BACKLOG_MIN, BACKLOG_MAX) as u32
 }
 
@@ -172,21 +172,23 @@ impl Viewer {
             return Next::Wait;
         }
         // A prefix is sent to its end first: a jump inside it would tear a packet or the head.
-        if self.prefix.is_empty() && self.lags(now, reader) && self.jump(now, reader) {
-            self.recent_jumps += 1;
-            if self.recent_jumps > rules.max_jumps {
-                return Next::TooSlow;
-            }
-            self.allowed = rules.max_lag;
+        if self.prefix.is_empty() && self.lags(now, reader) {
+            self.jump(now, reader, rules);
         }
-        let room = (self.write_max as usize).saturating_sub(self.prefix.len());
-        let parts = match reader.read(self.cursor, room) {
+        let mut read = self.read(reader);
+        if read.is_err() && self.prefix.is_empty() && self.jump(now, reader, rules) {
+            // The window moved on between the two looks.
+            read = self.read(reader);
+        }
+        if self.recent_jumps > rules.max_jumps {
+            return Next::TooSlow;
+        }
+        let [first, second] = match read {
             Ok(parts) => parts,
             Err(Overtaken) if !self.prefix.is_empty() => Default::default(),
             // No access point to go to: the whole window was dropped while it was away.
             Err(Overtaken) => return Next::TooSlow,
         };
-        let [first, second] = parts;
         let parts = match self.prefix.is_empty() {
             true => [first, second],
             false => [Payload::Owned(self.prefix.clone()), first],
@@ -228,6 +230,11 @@ impl Viewer {
         }
     }
 
+    fn read(&self, reader: &mut Reader) -> Result<[Payload; 2], Overtaken> {
+        let room = (self.write_max as usize).saturating_sub(self.prefix.len());
+        reader.read(self.cursor, room)
+    }
+
     fn lags(&self, now: Mono, reader: &Reader) -> bool {
         let window = reader.window();
         if self.cursor < window.tail() {
@@ -237,7 +244,7 @@ impl Viewer {
     }
 
     /// Jumps to the newest access point, if that is ahead.
-    fn jump(&mut self, now: Mono, reader: &Reader) -> bool {
+    fn jump(&mut self, now: Mono, reader: &Reader, rules: &Rules) -> bool {
         let start = {
             let marks = reader.window().marks();
             marks.newest_access_point().and_then(|mark| Start::of(mark))
@@ -258,6 +265,8 @@ impl Viewer {
             self.recent_jumps = 0;
         }
         self.jumps += 1;
+        self.recent_jumps += 1;
+        self.allowed = rules.max_lag;
         true
     }
 
@@ -278,3 +287,6 @@ impl Viewer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
