@@ -121,7 +121,7 @@ impl Inside {
         let loaded = config::load(Some(&file), [], &[]).unwrap();
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
-            node::Relay::load(loaded.config)?.run(|addresses| tell.send(*addresses).unwrap())
+            node::Relay::load(loaded.config)?.run(|addresses| tell.send(addresses.clone()).unwrap())
         });
         let addresses = told.recv_timeout(secs(20)).expect("the relay gets ready");
         Inside { http: addresses.http, control: addresses.control, thread, _dir: dir }

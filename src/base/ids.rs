@@ -89,6 +89,10 @@ pub struct StreamSlot(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u16);
 
+/// Which datagram socket something came through, in the order the node bound them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SocketId(pub u16);
+
 /// A connection of one driver. The generation makes a late event for a closed connection
 /// recognisable: it never matches the connection that took its place in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -4,4 +4,5 @@
 pub mod ids;
 pub mod limits;
 pub mod payload;
+pub mod segment;
 pub mod time;

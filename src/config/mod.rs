@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+mod ingest;
 mod parse;
 pub mod print;
 mod raw;

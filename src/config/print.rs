@@ -1,7 +1,7 @@
 //! The configuration as a commented file: the manual of every key, and what is in force.
 
 use crate::config::sources::{File, Layers, Origin, Source};
-use crate::config::table::{self, SECTIONS};
+use crate::config::table::{self, INGEST_ABOUT, INGEST_FIELDS, SECTIONS};
 
 const HEADER: &str = "\
 # The configuration of headwater, every key with its default.
@@ -13,10 +13,15 @@ const HEADER: &str = "\
 /// The configuration in force, each value with its source in a trailing comment.
 #[must_use]
 pub fn in_force(layers: &Layers) -> String {
-    write(|path| {
+    let mut text = write(|path| {
         let origin = layers.origin(path)?;
         Some((origin.literal.clone(), format!("  # {}", describe(origin, layers.file()))))
-    })
+    });
+    for (line, entry) in layers.ingests() {
+        let file = layers.file().map_or("", |file| &file.name).escape_debug();
+        text += &format!("\n[[ingest]]  # {file}:{line}\n{entry}");
+    }
+    text
 }
 
 /// The defaults, without sources: the file that is shipped.
@@ -43,6 +48,19 @@ fn write(value: impl Fn(&str) -> Option<(String, String)>) -> String {
                 &format!("# Default: {}. Or {variable}{flag}. Reload: {reload}.\n", key.default);
             text += &format!("{} = {literal}{comment}\n", key.name());
         }
+    }
+    text.push('\n');
+    for line in INGEST_ABOUT {
+        text += &format!("# {line}\n");
+    }
+    text += "#\n# [[ingest]]\n";
+    for field in INGEST_FIELDS {
+        text += "#\n";
+        for line in field.doc {
+            text += &format!("# # {line}\n");
+        }
+        text += &format!("# # Allowed: {}.\n", field.allowed);
+        text += &format!("# {} = {}\n", field.name, field.example);
     }
     text
 }

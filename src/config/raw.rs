@@ -41,6 +41,50 @@ pub struct KeyTable {
 /// A list of strings, each with its place.
 pub type List = Vec<Spanned<String>>;
 
+/// One `[[ingest]]` as typed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    /// `stream`
+    pub stream: Option<Spanned<String>>,
+    /// `udp`
+    pub udp: Option<Spanned<String>>,
+    /// `tcp`
+    pub tcp: Option<Spanned<String>>,
+    /// `interface`
+    pub interface: Option<Spanned<Mixed>>,
+    /// `allow`
+    pub allow: Option<Spanned<List>>,
+}
+
+/// As TOML, a line for each name that was given.
+impl fmt::Display for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &str| toml::Value::String(text.to_owned());
+        let plain = |typed: &Option<Spanned<String>>| typed.as_ref().map(|t| text(t.get_ref()));
+        let interface = self.interface.as_ref().map(|typed| match typed.get_ref() {
+            Mixed::Number(index) => toml::Value::Integer(*index),
+            Mixed::Text(address) => text(address),
+        });
+        let list =
+            |list: &Spanned<List>| list.get_ref().iter().map(|t| text(t.get_ref())).collect();
+        let allow = self.allow.as_ref().map(|typed| toml::Value::Array(list(typed)));
+        let values = [
+            ("stream", plain(&self.stream)),
+            ("udp", plain(&self.udp)),
+            ("tcp", plain(&self.tcp)),
+            ("interface", interface),
+            ("allow", allow),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                writeln!(f, "{name} = {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Defines the sections, the whole of them, and how one layer covers another.
 macro_rules! sections {
     ($($section:ident: $Section:ident { $($key:ident: $Type:ty),* $(,)? })*) => {
@@ -52,6 +96,8 @@ macro_rules! sections {
                 #[doc = concat!("`[", stringify!($section), "]`")]
                 pub $section: $Section,
             )*
+            /// `[[ingest]]`: in the file only.
+            pub ingest: Option<Vec<Spanned<Ingest>>>,
         }
 
         impl Raw {
@@ -62,6 +108,9 @@ macro_rules! sections {
                         self.$section.$key = upper.$section.$key;
                     }
                 )*)*
+                if upper.ingest.is_some() {
+                    self.ingest = upper.ingest;
+                }
             }
         }
 
@@ -84,6 +133,7 @@ sections! {
     cores: Cores { shards: Mixed, pin: bool, busy_target: i64, io_driver: String }
     memory: Memory { arena: Mixed }
     streams: Streams { max: i64, window: String, memory: Mixed, linger: String }
+    hls: Hls { segment: String, playlist: i64 }
     viewers: Viewers {
         max_lag: String,
         max_jumps_per_minute: i64,

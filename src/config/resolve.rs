@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::base::limits::{SHARDS_MAX, SLAB_SMALL};
 use crate::config::error::{Place, Problem};
+use crate::config::ingest;
 use crate::config::parse::{self, Bad};
 use crate::config::raw::{List, Mixed, PublishKey, Raw};
 use crate::config::resolved::{Choice, Config, Cores, IoDriver, Listen, Log, LogFormat};
@@ -51,9 +52,9 @@ pub fn resolve(layers: &Layers) -> Result<Config, Vec<Problem>> {
 }
 
 /// Reads values and keeps the problems.
-struct Reader<'a> {
-    layers: &'a Layers,
-    problems: Vec<Problem>,
+pub(super) struct Reader<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
@@ -125,6 +126,7 @@ fn config(r: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
     let state_dir = r.get("state.dir", &raw.state.dir, |t| Ok(path(t)));
     let log = log(r, raw);
     let ready_file = r.get("ready.file", &raw.ready.file, |t| Ok(path(t)));
+    let ingest = ingest::read(r, raw.ingest.as_deref().unwrap_or_default());
     Some(Config {
         listen: listen?,
         cores: cores?,
@@ -132,6 +134,7 @@ fn config(r: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         connections: connections?,
         http: http?,
         shard: shard?,
+        ingest: ingest?,
         state_dir: state_dir?,
         log: log?,
         ready_file: ready_file?,
@@ -247,6 +250,8 @@ fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
     let max_lag = r.get("viewers.max_lag", &v.max_lag, |t| time("500ms", "1h", t));
     let max_jumps = r.get(JUMPS, &v.max_jumps_per_minute, |t| number(1..=1000, *t));
     let stall_timeout = r.get("viewers.stall_timeout", &v.stall_timeout, |t| time("1s", "1h", t));
+    let segment = r.get("hls.segment", &raw.hls.segment, |t| time("500ms", "10s", t));
+    let playlist = r.get("hls.playlist", &raw.hls.playlist, |t| number(3..=60, *t));
     let busy = r.get("cores.busy_target", &raw.cores.busy_target, |t| number(5..=90, *t));
     let batch = r.get("viewers.max_batch_delay", &v.max_batch_delay, |t| time("1ms", "2s", t));
     Some(Shard {
@@ -255,6 +260,8 @@ fn shard(r: &mut Reader<'_>, raw: &Raw) -> Option<Shard> {
         stall_timeout: stall_timeout?,
         busy_target: busy? as f64 / 100.0,
         max_batch_delay: batch?,
+        segment: segment?,
+        playlist: playlist?,
     })
 }
 
@@ -277,6 +284,7 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
         let message = format!("{http} and {control} in [listen] http and control collide");
         together(r, ["listen.control", "listen.http"], message, "give control another port");
     }
+    ingest::check_together(r, config);
     let (max, each) = (config.registry.max_streams as u64, config.registry.window_bytes);
     let paths = ["streams.memory", "streams.max", "memory.arena"];
     let arena = config.arena;
@@ -303,7 +311,12 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
 }
 
 /// Reports a problem between keys at the first of them that somebody typed.
-fn together<const N: usize>(r: &mut Reader<'_>, paths: [&str; N], message: String, help: &str) {
+pub(super) fn together<const N: usize>(
+    r: &mut Reader<'_>,
+    paths: [&str; N],
+    message: String,
+    help: &str,
+) {
     let typed =
         |path: &&str| r.layers.origin(path).is_some_and(|origin| origin.source != Source::Default);
     let place = paths.iter().find(|path| typed(path));
@@ -312,7 +325,7 @@ fn together<const N: usize>(r: &mut Reader<'_>, paths: [&str; N], message: Strin
 }
 
 /// Whether two listening sockets would take each other's connections.
-fn overlap(a: std::net::SocketAddr, b: std::net::SocketAddr) -> bool {
+pub(super) fn overlap(a: std::net::SocketAddr, b: std::net::SocketAddr) -> bool {
     let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
     // "[::]" takes IPv4 as well.
     let covers = |wide: std::net::IpAddr, other: std::net::IpAddr| {

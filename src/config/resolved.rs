@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::face::http::settings::Settings as Http;
+use crate::ingest::settings::Settings as Ingest;
 use crate::registry::settings::Settings as Registry;
 use crate::shard::settings::Settings as Shard;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub http: Http,
     /// What a shard is told.
     pub shard: Shard,
+    /// Every `[[ingest]]`, in the order of the file.
+    pub ingest: Vec<Ingest>,
     /// Where what outlives the process is kept.
     pub state_dir: Option<PathBuf>,
     /// `[log]`
@@ -36,10 +39,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the registry is told, with the number of connections that the node settled on.
+    /// What the registry is told, with the number of connections that the node settled on and
+    /// a window that is long enough for HLS.
     #[must_use]
     pub fn registry(&self, connections: usize) -> Registry {
         let mut settings = self.registry.clone();
+        // A segment is to be had for its own duration and that of the longest playlist that
+        // listed it after it was dropped from it (RFC 8216 section 6.2.2): two playlists and the
+        // longest segment that is cut while key frames are at most `hls.segment` apart.
+        let playlist = u32::try_from(self.shard.playlist).unwrap_or(u32::MAX);
+        let needed = self.shard.segment.saturating_mul(2).saturating_mul(playlist + 1);
+        settings.window = settings.window.max(needed);
         settings.limits.connections = connections;
         settings
     }

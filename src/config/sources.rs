@@ -12,8 +12,10 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::error::{Error, Place, Problem};
-use crate::config::raw::Raw;
-use crate::config::table::{self, KEY_FIELDS, KEYS, Key, Kind, SECTIONS, VARIABLE_PREFIX};
+use crate::config::raw::{Ingest, Raw};
+use crate::config::table::{
+    self, INGEST_FIELDS, KEY_FIELDS, KEYS, Key, Kind, SECTIONS, VARIABLE_PREFIX,
+};
 
 /// The most bytes of a configuration file. Real ones have a few thousand.
 const FILE_MAX: u64 = 1 << 20;
@@ -112,6 +114,24 @@ impl Layers {
     #[must_use]
     pub fn origin(&self, path: &str) -> Option<&Origin> {
         self.origins.get(path)
+    }
+
+    /// The place of bytes of the file that belong to no key: of an `[[ingest]]`.
+    #[must_use]
+    pub fn place_in_file(&self, span: Range<usize>) -> Place {
+        let place = |file: &File| Place::in_file(&file.name, &file.text, span);
+        self.file.as_ref().map_or(Place::Default, place)
+    }
+
+    /// Every `[[ingest]]`: its line in the file, and its lines as TOML.
+    #[must_use]
+    pub fn ingests(&self) -> Vec<(usize, String)> {
+        let text = self.file.as_ref().map_or("", |file| &file.text);
+        let write = |entry: &toml::Spanned<Ingest>| {
+            let before = text.get(..entry.span().start).unwrap_or_default();
+            (before.matches('\n').count() + 1, entry.get_ref().to_string())
+        };
+        self.raw.ingest.iter().flatten().map(write).collect()
     }
 
     /// The place of a value of `key`, or of the part of it at `span` of its document.
@@ -309,6 +329,10 @@ impl Walk<'_> {
         let mut found = Vec::new();
         for (name, value) in root {
             let section: &str = name.get_ref();
+            if section == "ingest" {
+                self.ingests(name.span(), value.get_ref());
+                continue;
+            }
             let Some((section, _)) = SECTIONS.iter().find(|(known, _)| *known == section) else {
                 self.unknown_section(section, name.span());
                 continue;
@@ -351,8 +375,32 @@ impl Walk<'_> {
         }
     }
 
+    /// The names inside each `[[ingest]]`.
+    fn ingests(&mut self, span: Range<usize>, value: &DeValue<'_>) {
+        let DeValue::Array(items) = value else {
+            let message = "\"ingest\" is a list of sections".to_owned();
+            return self.report(span, message, "write [[ingest]], once for each stream".to_owned());
+        };
+        let tables = items.iter().filter_map(|item| item.get_ref().as_table());
+        for name in tables.flat_map(|table| table.keys()) {
+            let typed: &str = name.get_ref();
+            let names = || INGEST_FIELDS.iter().map(|field| field.name);
+            if names().all(|known| known != typed) {
+                let help = match table::nearest(typed, names()) {
+                    Some(field) => format!("did you mean {field:?}?"),
+                    None => format!("allowed: {}", names().collect::<Vec<_>>().join(", ")),
+                };
+                self.report(name.span(), format!("unknown key {typed:?} in [[ingest]]"), help);
+            }
+        }
+    }
+
     fn unknown_section(&mut self, typed: &str, span: Range<usize>) {
         let names = SECTIONS.iter().map(|(name, _)| *name);
+        if table::nearest(typed, names.clone().chain(["ingest"])) == Some("ingest") {
+            let help = "did you mean [[ingest]]?".to_owned();
+            return self.report(span, format!("unknown section [{typed}]"), help);
+        }
         let help = match (table::nearest(typed, names.clone()), table::suggest("", typed)) {
             (Some(section), _) => format!("did you mean [{section}]?"),
             (None, Some(key)) => format!("did you mean {:?} in [{}]?", key.name(), key.section()),

@@ -64,6 +64,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("cores", "How the work is spread over processor cores."),
     ("memory", "Memory that is reserved once, at start."),
     ("streams", "What is kept of each stream."),
+    ("hls", "HTTP Live Streaming."),
     ("viewers", "Viewers that cannot keep up."),
     ("publish", "Who may send a stream."),
     ("limits", "Beyond a limit newcomers are refused; nobody inside is degraded."),
@@ -72,6 +73,62 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("state", "What outlives the process."),
     ("log", "What is reported, and how."),
     ("ready", "A sign that the relay serves."),
+];
+
+/// One name of an `[[ingest]]`.
+#[derive(Debug)]
+pub struct Field {
+    /// The name.
+    pub name: &'static str,
+    /// What it is; lines of the manual.
+    pub doc: &'static [&'static str],
+    /// What may be written, in words.
+    pub allowed: &'static str,
+    /// How it may stand in a file.
+    pub example: &'static str,
+}
+
+/// What an `[[ingest]]` is. It has no default, no variable and no flag.
+pub const INGEST_ABOUT: &[&str] = &[
+    "Streams that come in otherwise than over HTTP: one [[ingest]] for each, with either udp or",
+    "tcp. The first sender has the stream; others are refused until it has been silent for 3 s.",
+];
+
+/// The names of an `[[ingest]]`.
+pub const INGEST_FIELDS: &[Field] = &[
+    Field {
+        name: "stream",
+        doc: &["The stream that is filled."],
+        allowed: "a stream name",
+        example: r#""cam1""#,
+    },
+    Field {
+        name: "udp",
+        doc: &["Where datagrams come in: MPEG-TS or RTP with MPEG-TS, told apart by themselves."],
+        allowed: "ADDRESS:PORT of this host or of a multicast group; port 0: the system chooses",
+        example: r#""239.1.2.3:5000""#,
+    },
+    Field {
+        name: "tcp",
+        doc: &["Where the relay listens for connections that bring MPEG-TS and nothing else."],
+        allowed: "ADDRESS:PORT; port 0: the system chooses",
+        example: r#""127.0.0.1:5001""#,
+    },
+    Field {
+        name: "interface",
+        doc: &["The interface on which a multicast group is joined. Absent: the system chooses."],
+        allowed: "for IPv4 an address of the interface, for IPv6 its index",
+        example: r#""192.0.2.1""#,
+    },
+    Field {
+        name: "allow",
+        doc: &[
+            "Who may send. Absent: programs on this machine; a multicast group has no default.",
+            "The address in a datagram can be forged: let a firewall guard what the net can reach.",
+        ],
+        allowed: "an array of ADDRESS/PREFIX",
+        example: r#"["192.0.2.0/24"]"#,
+    },
 ];
 
 const BASE: Key = Key {
@@ -172,7 +229,10 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "streams.window",
         default: r#""30s""#,
-        doc: &["How much of a stream is kept, in time. Its memory may end it earlier."],
+        doc: &[
+            "How much of a stream is kept, in time. Its memory may end it earlier. HLS players",
+            "need hls.segment x 2 x (hls.playlist + 1), so at least that is kept.",
+        ],
         allowed: "a duration from \"4s\" to \"1h\"",
         synonyms: &["buffer", "history"],
         ..BASE
@@ -195,6 +255,23 @@ pub static KEYS: &[Key] = &[
         doc: &["How long viewers are held after a publisher vanished."],
         allowed: "a duration up to \"1h\"",
         synonyms: &["hold", "grace"],
+        ..BASE
+    },
+    Key {
+        path: "hls.segment",
+        default: r#""2s""#,
+        doc: &["How long segments shall be. They are cut at the key frames nearest to it."],
+        allowed: "a duration from \"500ms\" to \"10s\"",
+        synonyms: &["segment_duration", "target_duration", "fragment", "hls_time"],
+        ..BASE
+    },
+    Key {
+        path: "hls.playlist",
+        kind: Kind::Integer,
+        default: "6",
+        doc: &["How many segments a playlist lists."],
+        allowed: "3 to 60",
+        synonyms: &["playlist_length", "hls_list_size", "segments"],
         ..BASE
     },
     Key {

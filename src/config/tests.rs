@@ -7,6 +7,7 @@ use super::resolved::{Choice, IoDriver, LogFormat};
 use super::sources::{Override, Source};
 use super::table::{KEYS, Kind};
 use super::*;
+use crate::ingest::settings::Way;
 
 /// Loads `text` as a file; the file's name is replaced by `F` in messages.
 fn load_all(text: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Outcome {
@@ -62,14 +63,24 @@ fn defaults_are_what_the_manual_says() {
 }
 
 #[test]
+fn a_window_is_long_enough_for_two_playlists_and_a_long_segment() {
+    let window = |text: &str| load_all(text, &[], &[]).unwrap().config.registry(1).window;
+    assert_eq!(window("[streams]\nwindow = \"5s\"\n"), Duration::from_secs(28));
+    let text = "[streams]\nwindow = \"5s\"\n[hls]\nsegment = \"500ms\"\nplaylist = 3\n";
+    assert_eq!(window(text), Duration::from_secs(5));
+    let text = "[hls]\nsegment = \"10s\"\nplaylist = 60\n";
+    assert_eq!(window(text), Duration::from_secs(1220));
+}
+
+#[test]
 fn stronger_sources_cover_weaker_ones_key_by_key() {
-    let text = "[streams]\nmax = 4\nlinger = \"1s\"\nwindow = \"5s\"\n[cores]\npin = false\n";
-    let env = [("HEADWATER_STREAMS_LINGER", "2s"), ("HEADWATER_STREAMS_WINDOW", "6s")];
+    let text = "[streams]\nmax = 4\nlinger = \"1s\"\nwindow = \"50s\"\n[cores]\npin = false\n";
+    let env = [("HEADWATER_STREAMS_LINGER", "2s"), ("HEADWATER_STREAMS_WINDOW", "60s")];
     let loaded = load_all(text, &env, &[("--memory", "32MiB")]).unwrap();
     let registry = loaded.config.registry(1);
     assert_eq!(registry.max_streams, 4);
     assert_eq!(registry.linger, Duration::from_secs(2));
-    assert_eq!(registry.window, Duration::from_secs(6));
+    assert_eq!(registry.window, Duration::from_secs(60));
     assert_eq!(registry.window_bytes, 8 << 20, "auto: arena / max");
     assert!(!loaded.config.cores.pin, "a flag that was not given resets nothing");
     let source = |path| loaded.layers.origin(path).unwrap().source.clone();
@@ -300,4 +311,98 @@ fn the_shipped_file_is_the_printed_default() {
     assert_eq!(std::fs::read_to_string(path).unwrap(), print::defaults());
     load(Some(Path::new(path)), [], &[]).unwrap();
     assert!(print::defaults().lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn an_ingest_is_read_with_its_defaults() {
+    let text = r#"
+[[ingest]]
+stream = "cam1"
+udp = "239.1.2.3:5000"
+interface = "192.0.2.1"
+allow = ["192.0.2.0/24"]
+[[ingest]]
+stream = "cam2"
+tcp = "127.0.0.1:5001"
+[[ingest]]
+stream = "cam3"
+udp = "[ff02::7]:5000"
+interface = 2
+allow = ["fe80::/10"]
+[[ingest]]
+stream = "cam4"
+udp = "[::]:0"
+"#;
+    let loaded = file(text).unwrap();
+    let ingest = &loaded.config.ingest;
+    let ways: Vec<_> = ingest.iter().map(|one| one.way).collect();
+    let (any, none) = (std::net::Ipv4Addr::UNSPECIFIED, 0);
+    let udp = |address: &str, local: std::net::Ipv4Addr, index| Way::Udp {
+        address: address.parse().unwrap(),
+        local,
+        index,
+    };
+    let local = "192.0.2.1".parse().unwrap();
+    assert_eq!(ways[0], udp("239.1.2.3:5000", local, none));
+    assert_eq!(ways[1], Way::Tcp { address: "127.0.0.1:5001".parse().unwrap() });
+    assert_eq!(ways[2], udp("[ff02::7]:5000", any, 2));
+    assert_eq!(ways[3], udp("[::]:0", any, none));
+    let allows = |index: usize, ip: &str| {
+        ingest[index].allow.iter().any(|net| net.contains(ip.parse().unwrap()))
+    };
+    assert!(allows(0, "192.0.2.9") && !allows(0, "127.0.0.1"));
+    assert!(allows(1, "127.9.9.9") && allows(3, "::1") && !allows(3, "192.0.2.9"));
+
+    let printed = print::in_force(&loaded.layers);
+    assert!(printed.contains(":7\nstream = \"cam2\"\ntcp = \"127.0.0.1:5001\"\n"), "{printed}");
+    let again = file(&printed).unwrap();
+    assert_eq!(again.config.ingest, loaded.config.ingest);
+}
+
+#[test]
+fn an_ingest_that_cannot_be_is_refused_with_its_place() {
+    let want = "\
+F:3:7: error: [[ingest]] udp: \"239.1.2.3\" is not an address with a port
+  |
+3 | udp = \"239.1.2.3\"
+  |       ^^^^^^^^^^^
+  = help: add the port
+";
+    assert_eq!(message("[[ingest]]\nstream = \"a\"\nudp = \"239.1.2.3\"\n"), want);
+    for (lines, what) in [
+        ("stream = \"a\"", "neither udp nor tcp is given"),
+        ("udp = \"0.0.0.0:1\"", "[[ingest]] stream: has no value"),
+        ("stream = \"a/b\"\nudp = \"0.0.0.0:1\"", "a stream name may hold only"),
+        ("stream = \"a\"\nudp = \"0.0.0.0:1\"\ntcp = \"0.0.0.0:1\"", "udp is given as well"),
+        ("stream = \"a\"\nudp = \"239.1.1.1:1\"", "needs to know who may send"),
+        ("stream = \"a\"\ntcp = \"239.1.1.1:1\"", "write it as udp"),
+        ("stream = \"a\"\ntcp = \"[::]:8080\"", "[listen] http collide"),
+        ("stream = \"a\"\nudp = \"0.0.0.0:1\"\nallow = []", "nobody may send"),
+        ("stream = \"a\"\nudp = \"0.0.0.0:1\"\nallow = [\"x\"]", "is not a network"),
+        ("stream = \"a\"\nudp = \"0.0.0.0:1\"\ninterface = 1", "is no multicast group"),
+        ("stream = \"a\"\ntcp = \"0.0.0.0:1\"\ninterface = 1", "only a multicast group"),
+        (
+            "stream = \"a\"\nudp = \"[ff02::7]:1\"\nallow = [\"::/0\"]\ninterface = 0",
+            "names no interface",
+        ),
+        ("stream = \"a\"\nudb = \"0.0.0.0:1\"", "did you mean \"udp\"?"),
+        (
+            "stream = \"a\"\nudp = \"0.0.0.0:1\"\n[[ingest]]\nstream = \"a\"\nudp = \"[::]:2\"",
+            "F:4:1: error: [[ingest]] stream: \"a\" has an [[ingest]] already",
+        ),
+        (
+            "stream = \"a\"\nudp = \"0.0.0.0:1\"\n[[ingest]]\nstream = \"b\"\nudp = \"[::]:1\"",
+            "collide",
+        ),
+        (
+            "stream = \"a\"\nudp = \"0.0.0.0:1\"\n[[ingest]]\nstream = \"b\"\ntcp = \"[::]:1\"\n\
+             [streams]\nmax = 1",
+            "2 streams, but [streams] max is 1",
+        ),
+    ] {
+        let message = message(&format!("[[ingest]]\n{lines}\n"));
+        assert!(message.starts_with("F:") && message.contains(what), "{lines}: {message}");
+    }
+    assert!(message("[ingest]\nstream = \"a\"").contains("write [[ingest]]"));
+    assert!(message("[[ingst]]\nstream = \"a\"").contains("did you mean [[ingest]]?"));
 }

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry as Families;
 use crate::control::House;
 use crate::metrics::delay;
 use crate::metrics::table::{Kind, Series, TABLE};
-use crate::registry::stream::Stream;
+use crate::registry::stream::{Proto, Stream};
 
 /// Streams that get a label of their own; the rest are summed under `_other`.
 const STREAM_LABELS_MAX: usize = 100;
@@ -192,7 +192,7 @@ fn process_families(house: &House) -> Vec<Family> {
 fn stream_families(house: &House) -> Vec<Family> {
     let directory = house.registry.directory();
     let now = house.clock.now();
-    let rows = |proto: bool, value: &dyn Fn(&Stream) -> f64| {
+    let rows = |value: &dyn Fn(&Stream) -> f64| {
         let mut rows: Vec<Row> = Vec::new();
         for (index, stream) in directory.iter().enumerate() {
             let label = if index < STREAM_LABELS_MAX { stream.name.as_str() } else { "_other" };
@@ -200,11 +200,7 @@ fn stream_families(house: &House) -> Vec<Family> {
                 rows[STREAM_LABELS_MAX].1 += value(stream);
                 continue;
             }
-            let mut labels = vec![("stream", label.to_owned())];
-            if proto {
-                labels.push(("proto", "http".to_owned()));
-            }
-            rows.push((labels, value(stream)));
+            rows.push((vec![("stream", label.to_owned())], value(stream)));
         }
         rows
     };
@@ -212,28 +208,32 @@ fn stream_families(house: &House) -> Vec<Family> {
         let behind = now.mono.since(stream.window.last_ingest());
         (now.utc.as_unix_millis() as f64 / 1e3) - behind.as_secs_f64()
     };
-    let mut edges = rows(false, &edge);
+    let mut edges = rows(&edge);
     edges.truncate(STREAM_LABELS_MAX);
+    // Only ways that a stream has come in.
+    let ingest = Proto::ALL.iter().flat_map(|proto| {
+        let mut rows = rows(&|s| s.ingest_bytes(*proto) as f64);
+        rows.retain(|(_, bytes)| *bytes > 0.0);
+        rows.iter_mut().for_each(|row| row.0.push(("proto", proto.as_str().to_owned())));
+        rows
+    });
+    let ingest = ingest.collect();
     vec![
-        Family::counter(
-            "headwater_ingest_bytes",
-            "Bytes that came from publishers.",
-            rows(true, &|s| s.ingest_bytes.load(Relaxed) as f64),
-        ),
+        Family::counter("headwater_ingest_bytes", "Bytes that came from publishers.", ingest),
         Family::counter(
             "headwater_ingest_discontinuities",
             "Breaks after which a stream's numbers went on.",
-            rows(false, &|s| s.discontinuities.load(Relaxed) as f64),
+            rows(&|s| s.discontinuities.load(Relaxed) as f64),
         ),
         Family::counter(
             "headwater_ingest_continuity_errors",
             "Packets missing or repeated in what publishers sent.",
-            rows(false, &|s| s.health().continuity_errors as f64),
+            rows(&|s| s.health().continuity_errors as f64),
         ),
         Family::gauge(
             "headwater_stream_viewers",
             "Viewers of a stream.",
-            rows(false, &|s| s.viewers() as f64),
+            rows(&|s| s.viewers() as f64),
         ),
         Family::gauge(
             "headwater_live_edge_timestamp_seconds",

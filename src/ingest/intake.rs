@@ -5,10 +5,12 @@
 //! waits; that is counted and marked as a discontinuity.
 
 use crate::base::limits::TS_PACKET;
+use crate::base::segment::Segment;
 use crate::base::time::Now;
 use crate::media::aligner::Aligner;
 use crate::media::health::Health;
-use crate::media::reader::{Found, FoundKind, TsReader};
+use crate::media::reader::{Found, FoundKind, TsReader, Unit};
+use crate::media::segmenter::{Entry, Segmenter};
 use crate::ring::marks::{Mark, MarkKind};
 use crate::ring::writer::Writer;
 
@@ -23,6 +25,8 @@ pub struct Taken {
     pub starved: bool,
     /// Whether a discontinuity was marked.
     pub discontinuity: bool,
+    /// Segments cut.
+    pub segments: u64,
 }
 
 /// A publisher's way into a window.
@@ -37,6 +41,7 @@ pub struct Intake {
 /// two differ by what was dropped: `shift`.
 struct Desk {
     reader: TsReader,
+    segmenter: Segmenter,
     writer: Writer,
     /// What is to be marked at the next publication, in offsets of the window.
     found: Vec<Found>,
@@ -48,10 +53,10 @@ struct Desk {
 }
 
 impl Intake {
-    /// An intake for `writer`. `resumed`: there was a publisher before, so the numbers go on
-    /// after a break, which is marked.
+    /// An intake for `writer`, which cuts by `segmenter`. `resumed`: there was a publisher
+    /// before, so the numbers go on after a break, which is marked.
     #[must_use]
-    pub fn new(mut writer: Writer, resumed: bool, now: Now) -> Intake {
+    pub fn new(mut writer: Writer, segmenter: Segmenter, resumed: bool, now: Now) -> Intake {
         if resumed {
             let mark = Mark {
                 at: writer.next(),
@@ -63,6 +68,7 @@ impl Intake {
         }
         let desk = Desk {
             reader: TsReader::new(),
+            segmenter,
             writer,
             found: Vec::new(),
             dropping: false,
@@ -94,11 +100,20 @@ impl Intake {
         self.aligner.resyncs()
     }
 
-    /// Ends this publisher's run: the open subtree is completed with null packets, so that the
-    /// next run begins on a subtree of its own.
+    /// Ends this run and begins another one behind a discontinuity: what comes now continues
+    /// nothing that was there before, although the publisher is the same.
+    #[must_use]
+    pub fn restart(mut self, now: Now) -> Intake {
+        self.desk.end_run(now);
+        let Desk { writer, segmenter, .. } = self.desk;
+        Intake::new(writer, segmenter, true, now)
+    }
+
+    /// Ends this publisher's run and its last segment: the open subtree is completed with null
+    /// packets, so that the next run begins on a subtree of its own.
     #[must_use]
     pub fn finish(mut self, now: Now) -> Writer {
-        self.desk.writer.pad(now.mono);
+        self.desk.end_run(now);
         self.desk.writer
     }
 }
@@ -122,6 +137,8 @@ impl Desk {
         if written < packets.len() {
             let end = self.writer.next();
             self.found.retain(|found| found.at < end);
+            self.publish(now);
+            self.break_off(now);
             self.reader.discontinuity();
             self.dropping = true;
             self.taken.starved = true;
@@ -189,16 +206,49 @@ impl Desk {
         if self.taken.written > 0 {
             self.writer.publish(now.mono);
         }
-        for found in self.found.drain(..) {
-            let kind = match found.kind {
+        let Desk { reader, segmenter, writer, found, taken, shift, floor, .. } = self;
+        let newest = reader.newest_unit().filter(|unit| unit.at >= *floor);
+        let mut newest = newest
+            .map(|unit| Unit { at: unit.at.saturating_sub(*shift), ..unit })
+            .filter(|unit| unit.at < writer.next());
+        for Found { at, kind } in found.drain(..) {
+            let (kind, entry) = match kind {
                 FoundKind::AccessPoint { pts, pat, tables } => {
-                    MarkKind::AccessPoint { pts, pat, tables }
+                    let entry = Entry { at, pts, tables: tables.clone() };
+                    (MarkKind::AccessPoint { pts, pat, tables }, Some(entry))
                 }
-                FoundKind::Tables => MarkKind::Tables,
+                FoundKind::Tables => (MarkKind::Tables, None),
             };
-            self.writer.mark(Mark { at: found.at, ingest: now.mono, utc: now.utc, kind });
+            writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
+            if let Some(entry) = entry {
+                newest = newest.filter(|unit| unit.at > at);
+                segmenter.access_point(now, &entry, &mut |s| mark(writer, taken, now, s));
+            }
+        }
+        if let Some(Unit { at, pts }) = newest {
+            segmenter.unit(now, at, pts, &mut |s| mark(writer, taken, now, s));
         }
     }
+
+    /// What has been published is not continued by what follows.
+    fn end_run(&mut self, now: Now) {
+        self.break_off(now);
+        self.writer.pad(now.mono);
+    }
+
+    fn break_off(&mut self, now: Now) {
+        let Desk { segmenter, writer, taken, .. } = self;
+        let end = writer.window().head();
+        segmenter.break_off(end, &mut |segment| mark(writer, taken, now, segment));
+    }
+}
+
+/// Publishes a segment: every byte of it is published already.
+fn mark(writer: &mut Writer, taken: &mut Taken, now: Now, segment: Segment) {
+    taken.segments += 1;
+    let at = segment.end;
+    let kind = MarkKind::Segment(segment);
+    writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
 }
 
 #[cfg(test)]

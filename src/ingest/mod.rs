@@ -2,3 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod intake;
+pub mod reorder;
+pub mod settings;
+pub mod tcp;
+pub mod udp;

@@ -4,11 +4,11 @@
 //! [`crate::io::machine`] numbers the steps; the comments in `Loop::round` repeat the numbers.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ids::{ListenerId, ShardId};
+use crate::base::ids::{ListenerId, ShardId, SocketId};
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::io::clock::Clock;
@@ -41,6 +41,8 @@ pub struct Setup<M> {
     pub shard: ShardId,
     /// The sockets to accept from, not blocking, as [`crate::io::socket::listen`] makes them.
     pub listeners: Vec<(ListenerId, TcpListener)>,
+    /// The sockets to receive datagrams from, as [`crate::io::udp::bind`] makes them.
+    pub sockets: Vec<(SocketId, UdpSocket)>,
     /// The mailboxes of all shards.
     pub post: Post<M>,
     /// The clock.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -19,7 +19,9 @@ use crate::base::payload::Payload;
 use crate::io::driver::{self, Backend, Setup};
 use crate::io::hub::{self, Hub};
 use crate::io::machine::{Closed, Machine};
+use crate::io::recvmmsg::{Batch, MESSAGES};
 use crate::io::socket;
+use crate::io::udp::Control;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 
@@ -39,7 +41,8 @@ const ACCEPTS_MAX: usize = 64;
 /// one on average, as much as all else that delays a byte on an idle shard.
 const FINE: Duration = Duration::from_millis(5);
 
-/// The token of the bell; listeners count down from the one below, connections up from 0.
+/// The token of the bell; listeners, then sockets for datagrams, count down from the one below,
+/// connections up from 0.
 const BELL: Token = Token(usize::MAX - 1);
 
 /// Runs `machine` until drained or halted, on the calling thread.
@@ -60,6 +63,10 @@ struct Epoll {
     /// Listeners that may have connections waiting.
     waiting: Box<[bool]>,
     accepting: bool,
+    /// Sockets that may have datagrams waiting.
+    arrived: Box<[bool]>,
+    /// Made if there are such sockets.
+    batch: Option<Batch>,
 }
 
 /// The token of the listener at `index`.
@@ -78,7 +85,14 @@ impl Backend for Epoll {
             let token = listener_token(index);
             poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         }
+        for (index, socket) in hub.sockets.iter().enumerate() {
+            let fd = socket.udp.as_raw_fd();
+            let token = listener_token(hub.listeners.len() + index);
+            poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
         Ok(Epoll {
+            arrived: vec![false; hub.sockets.len()].into(),
+            batch: (!hub.sockets.is_empty()).then(Batch::new),
             poll,
             events: Events::with_capacity(EVENTS),
             scratch: vec![0; SCRATCH].into(),
@@ -140,13 +154,18 @@ impl Backend for Epoll {
                 self.ready.push_back(index);
             }
         }
+        for socket in 0..self.arrived.len() {
+            self.receive_datagrams(hub, socket);
+        }
         for listener in 0..hub.listeners.len() {
             self.accept_from(hub, listener);
         }
     }
 
     fn pending(&mut self) -> bool {
-        !self.ready.is_empty() || (self.accepting && self.waiting.contains(&true))
+        !self.ready.is_empty()
+            || self.arrived.contains(&true)
+            || (self.accepting && self.waiting.contains(&true))
     }
 
     fn wait(&mut self, cells: &Cells, timeout: Duration) -> io::Result<()> {
@@ -190,8 +209,9 @@ impl Epoll {
                 continue;
             }
             let Ok(index) = u32::try_from(event.token().0) else {
-                if let Some(waiting) = self.waiting.get_mut(BELL.0 - 1 - event.token().0) {
-                    *waiting = true;
+                let mut flags = self.waiting.iter_mut().chain(&mut self.arrived);
+                if let Some(flag) = flags.nth(BELL.0 - 1 - event.token().0) {
+                    *flag = true;
                 }
                 continue;
             };
@@ -241,6 +261,32 @@ impl Epoll {
             }
         }
         true
+    }
+
+    /// Receives datagrams until none wait or it is another socket's turn.
+    fn receive_datagrams<X: Machine>(&mut self, hub: &mut Hub<'_, X>, socket: usize) {
+        let Some(batch) = &mut self.batch else { return };
+        for _ in 0..READS_MAX {
+            if !self.arrived[socket] {
+                return;
+            }
+            let count = match batch.receive(hub.sockets[socket].udp.as_fd()) {
+                Ok(count) => count,
+                // Whatever else it is belongs to this one call: the next event tells.
+                Err(errno) => {
+                    self.arrived[socket] = errno == Errno::INTR;
+                    continue;
+                }
+            };
+            self.arrived[socket] = count == MESSAGES;
+            for index in 0..count {
+                let message = batch.message(index);
+                let (from, control) = message
+                    .read()
+                    .map_or((None, Control::default()), |read| (Some(read.0), read.1));
+                hub.datagrams(socket, from, control, message.data);
+            }
+        }
     }
 
     /// Accepts until nobody waits, the gate closes, or it is another listener's turn.

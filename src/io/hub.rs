@@ -2,20 +2,21 @@
 //! which a machine is told what happened.
 
 use std::collections::VecDeque;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::base::ids::{ListenerId, ShardId};
+use crate::base::ids::{ListenerId, ShardId, SocketId};
 use crate::base::time::{Mono, Now};
 use crate::io::driver::{Backend, Setup};
 use crate::io::machine::{Closed, Input, Machine};
 use crate::io::mailbox::Post;
 use crate::io::socket::{self, AcceptError};
 use crate::io::table::Table;
+use crate::io::udp::Control;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 
@@ -36,6 +37,14 @@ enum Gate {
     Shut,
 }
 
+/// A socket for datagrams.
+pub(super) struct Datagram {
+    id: SocketId,
+    pub udp: UdpSocket,
+    /// Datagrams that the kernel had dropped when it last said so, modulo 2^32.
+    dropped: u32,
+}
+
 /// The state of one driver, apart from how it talks to the kernel.
 pub(super) struct Hub<'m, X: Machine> {
     machine: &'m mut X,
@@ -44,6 +53,7 @@ pub(super) struct Hub<'m, X: Machine> {
     pub table: Table,
     pub cells: Arc<Cells>,
     pub listeners: Vec<(ListenerId, TcpListener)>,
+    pub sockets: Vec<Datagram>,
     pub shard: ShardId,
     pub max_connections: usize,
     pub descriptors: usize,
@@ -62,6 +72,11 @@ impl<'m, X: Machine> Hub<'m, X> {
             table: Table::new(setup.max_connections),
             cells: setup.cells,
             listeners: setup.listeners,
+            sockets: setup
+                .sockets
+                .into_iter()
+                .map(|(id, udp)| Datagram { id, udp, dropped: 0 })
+                .collect(),
             shard: setup.shard,
             max_connections: setup.max_connections,
             descriptors: setup.descriptors,
@@ -85,6 +100,30 @@ impl<'m, X: Machine> Hub<'m, X> {
     pub fn received(&mut self, index: u32, data: &[u8]) {
         let conn = self.table.id(index);
         self.tell(Input::Received { conn, data });
+    }
+
+    /// One or several datagrams came in through the socket at `index`. Without a sender the
+    /// kernel had to leave something out: they are thrown away.
+    pub fn datagrams(
+        &mut self,
+        index: usize,
+        from: Option<SocketAddr>,
+        control: Control,
+        data: &[u8],
+    ) {
+        let Some(socket) = self.sockets.get_mut(index) else { return };
+        if let Some(dropped) = control.dropped {
+            let more = dropped.wrapping_sub(std::mem::replace(&mut socket.dropped, dropped));
+            self.cells.add(Cell::DatagramsKernelDropped, u64::from(more));
+        }
+        let socket = socket.id;
+        let Some(from) = from else {
+            return self.cells.add(Cell::DatagramsTruncated, 1);
+        };
+        if !data.is_empty() {
+            let segment = control.segment.unwrap_or(data.len()).min(data.len());
+            self.tell(Input::Datagrams { socket, from, to: control.to, segment, data });
+        }
     }
 
     /// The kernel took `n` bytes.
@@ -284,6 +323,7 @@ mod tests {
         let setup = Setup {
             shard: ShardId(0),
             listeners: vec![(ListenerId(0), listener.try_clone().unwrap())],
+            sockets: Vec::new(),
             post: Post::new(1, 1, 1).unwrap(),
             clock: Clock::start(),
             cells: Arc::new(Cells::default()),

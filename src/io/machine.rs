@@ -17,9 +17,9 @@
 //! the [`ConnId`] never comes back. Outputs for a connection that is already closed are ignored
 //! by the driver: the machine may not have been told yet.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::base::ids::{ConnId, ListenerId, ShardId, StreamSlot};
+use crate::base::ids::{ConnId, ListenerId, ShardId, SocketId, StreamSlot};
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 
@@ -55,6 +55,19 @@ pub enum Input<'a, M> {
         /// The connection.
         conn: ConnId,
         /// The bytes, valid during the call only.
+        data: &'a [u8],
+    },
+    /// One or several datagrams arrived, from one sender, in the order of their arrival.
+    Datagrams {
+        /// The socket that they came through.
+        socket: SocketId,
+        /// Who sent them.
+        from: SocketAddr,
+        /// The address that they were sent to, if the kernel tells.
+        to: Option<IpAddr>,
+        /// Bytes of each datagram; the last may be shorter. At least 1.
+        segment: usize,
+        /// The datagrams, one behind the other, valid during the call only. Never empty.
         data: &'a [u8],
     },
     /// The kernel took the first `n` bytes of the last `Send`; `n` may be less than asked for.

@@ -15,6 +15,8 @@ pub mod machine;
 pub mod mailbox;
 mod outgoing;
 pub mod probe;
+mod recvmmsg;
 pub mod socket;
 mod table;
+pub mod udp;
 pub mod uring;

@@ -1,28 +1,29 @@
 //! Whether io_uring can serve here: by doing everything once that the driver does.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::ids::{ConnId, ListenerId, ShardId};
+use crate::base::ids::{ConnId, ListenerId, ShardId, SocketId};
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 use crate::io::clock::Clock;
 use crate::io::driver::Setup;
 use crate::io::machine::{Input, Machine, Outbox, Output};
 use crate::io::mailbox::Post;
-use crate::io::{socket, uring};
+use crate::io::{socket, udp, uring};
 use crate::metrics::cells::Cells;
 
 /// How long any step of the probe may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the real driver with a machine that answers one request over loopback: the ring with
-/// its flags, the buffer ring, multishot accept and receive, both kinds of send, the bell.
+/// its flags, the buffer rings, multishot accept and receive, of datagrams as well, both kinds of
+/// send, the bell.
 /// Takes about a millisecond, at worst a few seconds.
 ///
 /// # Errors
@@ -73,6 +74,7 @@ impl Machine for Echo {
                 self.conn = Some(conn);
                 self.answer = Some([text("po"), text("ng")]);
             }
+            Input::Datagrams { .. } => self.answer = Some([text("data"), Payload::Empty]),
             Input::Mail(()) => self.answer = Some([text("bye"), Payload::Empty]),
             _ => {}
         }
@@ -94,10 +96,13 @@ fn attempt() -> io::Result<()> {
     let post = Post::new(1, 1, 1)?;
     let listener = socket::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?.remove(0);
     let addr = listener.local_addr()?;
+    let (udp, _) = udp::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Ipv4Addr::LOCALHOST, 0)?;
+    let datagrams = udp.local_addr()?;
     let (ready, started) = channel();
     let setup = Setup {
         shard,
         listeners: vec![(ListenerId(0), listener)],
+        sockets: vec![(SocketId(0), udp)],
         post: post.clone(),
         clock: Clock::start(),
         cells: Arc::new(Cells::default()),
@@ -112,7 +117,7 @@ fn attempt() -> io::Result<()> {
         .spawn(move || uring::run(setup, &mut Echo::default()))?;
     // An error here means that the driver ended; its own error says why.
     let talked = match started.recv_timeout(PATIENCE) {
-        Ok(()) => talk(addr, &post, shard),
+        Ok(()) => talk(addr, datagrams, &post, shard),
         Err(error) => Err(io::Error::other(error)),
     };
     post.halt();
@@ -121,17 +126,25 @@ fn attempt() -> io::Result<()> {
 }
 
 /// The other end of the trial.
-fn talk(addr: SocketAddr, post: &Post<()>, shard: ShardId) -> io::Result<()> {
+fn talk(
+    addr: SocketAddr,
+    datagrams: SocketAddr,
+    post: &Post<()>,
+    shard: ShardId,
+) -> io::Result<()> {
     let mut client = TcpStream::connect_timeout(&addr, PATIENCE)?;
     client.set_read_timeout(Some(PATIENCE))?;
     client.write_all(b"ping")?;
     let mut answer = [0; 4];
     client.read_exact(&mut answer)?;
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(b"datagram", datagrams)?;
+    let mut echo = [0; 4];
+    client.read_exact(&mut echo)?;
     // The driver sleeps now, or is about to: only the bell brings it back in time.
     let _ = post.send(shard, ());
     let mut farewell = [0; 3];
     client.read_exact(&mut farewell)?;
-    if answer == *b"pong" && farewell == *b"bye" {
+    if answer == *b"pong" && echo == *b"data" && farewell == *b"bye" {
         return Ok(());
     }
     Err(io::Error::other("the bytes that came back are not those that were sent"))

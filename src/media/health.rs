@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::media::codec::by_table;
 use crate::media::scan::Syntax;
 use crate::wire::mpegts::Pid;
 use crate::wire::mpegts::psi::{Descriptors, Stream};
@@ -45,7 +46,7 @@ pub struct Health {
 }
 
 /// One elementary stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Track {
     /// Its PID.
     pub pid: Pid,
@@ -53,6 +54,24 @@ pub struct Track {
     pub codec: String,
     /// Whether it is seen or heard.
     pub kind: TrackKind,
+    /// The codec as players name it (RFC 6381), such as `avc1.64001f`; absent until it is known.
+    #[serde(rename = "codec_string", skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The picture, if this is video and its headers were read.
+    #[serde(flatten)]
+    pub picture: Option<Picture>,
+}
+
+/// A picture as the video's own headers tell it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Picture {
+    /// Samples across that are shown; 0 when not known.
+    pub width: u32,
+    /// Lines that are shown; 0 when not known.
+    pub height: u32,
+    /// Pictures per second, if the headers tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_rate: Option<f64>,
 }
 
 /// What an elementary stream is for, in the order in which they lead a program.
@@ -98,10 +117,12 @@ pub(super) fn track(stream: &Stream<'_>) -> (Track, Option<Syntax>) {
         0x05 => ("private", Data, None),
         other => {
             let codec = format!("0x{other:02x}");
-            return (Track { pid: stream.pid, codec, kind: Data }, None);
+            let (pid, name, picture) = (stream.pid, None, None);
+            return (Track { pid, codec, kind: Data, name, picture }, None);
         }
     };
-    (Track { pid: stream.pid, codec: codec.to_owned(), kind }, syntax)
+    let (pid, name) = (stream.pid, by_table(codec).map(str::to_owned));
+    (Track { pid, codec: codec.to_owned(), kind, name, picture: None }, syntax)
 }
 
 /// Private PES data says by descriptors what it is: the format identifiers of SMPTE RA, and the
@@ -212,10 +233,12 @@ mod tests {
 
     #[test]
     fn the_json_has_the_words_of_the_api() {
-        let track = Track { pid: 256, codec: "h264".into(), kind: TrackKind::Video };
+        let (name, picture) = (Some("avc1.42c01e".into()), None);
+        let track = Track { pid: 256, codec: "h264".into(), kind: TrackKind::Video, name, picture };
         let health = Health { tracks: vec![track], ..Health::default() };
         let json = serde_json::to_value(&health).unwrap();
         assert_eq!(json["tracks"][0]["kind"], "video");
+        assert_eq!(json["tracks"][0]["codec_string"], "avc1.42c01e");
         assert_eq!(json["gop_max_ms"], 0);
     }
 }

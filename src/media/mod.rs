@@ -6,9 +6,12 @@
 pub mod aligner;
 pub mod health;
 pub mod looper;
+pub mod playlist;
 pub mod reader;
 pub mod sample;
+pub mod segmenter;
 
+mod codec;
 mod meter;
 mod pids;
 mod scan;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::base::limits::TS_PACKET;
 use crate::base::time::Mono;
+use crate::media::codec::{Collector, adts};
 use crate::media::health::{Health, Signs, Track, TrackKind, track, warnings};
 use crate::media::meter::{Gop, PcrWatch, Rate};
 use crate::media::pids::{PIDS_WATCHED, Pids, Role, Seen, Step};
@@ -73,6 +74,15 @@ struct Open {
     skip: usize,
 }
 
+/// A unit (a picture, usually) of the leading stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Stream offset of the packet in which it starts.
+    pub at: u64,
+    /// Presentation time in 90 kHz ticks.
+    pub pts: Option<u64>,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     packets: u64,
@@ -92,6 +102,8 @@ pub struct TsReader {
     lead: Option<Lead>,
     open: Option<Open>,
     scanner: Scanner,
+    collector: Collector,
+    newest: Option<Unit>,
     rate: Rate,
     pcr: PcrWatch,
     gop: Gop,
@@ -122,6 +134,8 @@ impl TsReader {
             lead: None,
             open: None,
             scanner: Scanner::new(),
+            collector: Collector::default(),
+            newest: None,
             rate: Rate::default(),
             pcr: PcrWatch::default(),
             gop: Gop::default(),
@@ -163,9 +177,16 @@ impl TsReader {
         self.pids.discontinuity();
         self.tables.discontinuity();
         self.open = None;
+        self.newest = None;
         self.pcr.restart();
         self.gop.restart();
         self.audio_last = None;
+    }
+
+    /// The newest unit of the stream that leads, since the last discontinuity.
+    #[must_use]
+    pub fn newest_unit(&self) -> Option<Unit> {
+        self.newest
     }
 
     /// Forgets everything, the counters too.
@@ -237,6 +258,7 @@ impl TsReader {
                 let change = self.tables.feed_pmt(packet, at);
                 self.changed(now, change, found);
             }
+            Role::Named if packet.unit_start() => self.sound(packet),
             Role::Named | Role::Unnamed => {}
         }
     }
@@ -258,10 +280,16 @@ impl TsReader {
             self.unit_start(now, at, packet, found);
             return;
         }
-        let (Some(mut open), Some(payload)) = (self.open, packet.payload()) else { return };
+        let Some(payload) = packet.payload() else { return };
+        let Some(mut open) = self.open else {
+            // The unit is decided; its parameter set may still be coming.
+            self.collector.add(payload);
+            return self.picture(false);
+        };
         let skipped = open.skip.min(payload.len());
         open.skip -= skipped;
         self.open = Some(open);
+        self.collector.add(&payload[skipped..]);
         self.scan(now, open, &payload[skipped..], found);
     }
 
@@ -273,34 +301,67 @@ impl TsReader {
         let header = if packet.scrambled() { None } else { PesHeader::parse(payload) };
         let pts = header.and_then(|header| header.pts);
         let mut open = Open { at, pat: self.tables.pat_at(), pts, skip: 0 };
+        self.newest = Some(Unit { at, pts });
+        let data = header.and_then(|header| payload.get(header.payload_start..));
         if lead.kind != TrackKind::Video {
+            self.sound(packet);
             if self.far_from_last(now, pts) {
                 self.audio_last = Some((now, pts));
                 self.access_point(open, found);
             }
             return;
         }
+        self.collector.begin(data.unwrap_or_default());
         if packet.adaptation().is_some_and(|field| field.random_access()) {
+            self.picture(false);
             self.gop.add(now, pts);
             self.access_point(open, found);
         } else if let (Some(header), Some(syntax)) = (header, lead.syntax) {
             self.scanner.start(syntax);
             open.skip = header.payload_start.saturating_sub(payload.len());
             self.open = Some(open);
-            self.scan(now, open, payload.get(header.payload_start..).unwrap_or_default(), found);
+            self.scan(now, open, data.unwrap_or_default(), found);
         }
     }
 
     fn scan(&mut self, now: Mono, open: Open, bytes: &[u8], found: &mut Vec<Found>) {
         match self.scanner.feed(bytes) {
             Verdict::More => {}
-            Verdict::Ordinary => self.open = None,
+            Verdict::Ordinary => {
+                self.open = None;
+                self.collector.stop();
+            }
             Verdict::Access => {
                 self.open = None;
+                self.picture(true);
                 self.gop.add(now, open.pts);
                 self.access_point(open, found);
             }
         }
+    }
+
+    /// Looks for the picture's headers in what was collected; `over`: nothing more comes.
+    fn picture(&mut self, over: bool) {
+        let Some(Lead { pid, syntax: Some(syntax), .. }) = self.lead else { return };
+        let Some(video) = self.collector.take(syntax, over) else { return };
+        if let Some(track) = self.tracks.iter_mut().find(|track| track.pid == pid) {
+            track.name = Some(video.name);
+            track.picture = Some(video.picture).filter(|picture| picture.width > 0);
+        }
+    }
+
+    /// A PES packet starts that may begin with the header of a sound that has no name yet.
+    fn sound(&mut self, packet: Packet<'_>) {
+        let nameless = |track: &&mut Track| {
+            track.pid == packet.pid() && track.name.is_none() && track.codec == "aac"
+        };
+        let Some(track) = self.tracks.iter_mut().find(nameless) else { return };
+        if packet.scrambled() {
+            return;
+        }
+        let payload = packet.payload().unwrap_or_default();
+        let header = PesHeader::parse(payload);
+        track.name = header.and_then(|header| adts(payload.get(header.payload_start..)?));
     }
 
     /// Without video: whether the last access point is half a second away, or time jumped.

@@ -60,6 +60,7 @@ macro_rules! table {
 
 table! {
     EgressHttpBytes: Counter "headwater_egress_bytes" { face = "http" } "Stream bytes that the kernel accepted for viewers.";
+    EgressHlsBytes: Counter "headwater_egress_bytes" { face = "hls" } "Stream bytes that the kernel accepted for viewers.";
     HttpViewers: Gauge "headwater_viewers" { face = "http" } "Viewers being served.";
     HttpConnections: Gauge "headwater_connections" {} @shard "Open connections, viewers and publishers included.";
     HttpSkips: Counter "headwater_viewer_skips" { face = "http" } "Jumps of slow viewers to the newest access point.";
@@ -79,9 +80,27 @@ table! {
     RejectedMemory: Counter "headwater_admission_rejected" { reason = "memory" } "Sessions refused, by reason.";
     RejectedKey: Counter "headwater_admission_rejected" { reason = "key" } "Sessions refused, by reason.";
     RejectedBusy: Counter "headwater_admission_rejected" { reason = "publisher" } "Sessions refused, by reason.";
+    SegmentsCut: Counter "headwater_hls_segments" {} "Segments cut from the streams of publishers of this process.";
+    HlsPlaylists: Counter "headwater_hls_responses" { kind = "playlist" } "HLS responses begun with content, by kind.";
+    HlsSegments: Counter "headwater_hls_responses" { kind = "segment" } "HLS responses begun with content, by kind.";
+    SegmentsGone: Counter "headwater_hls_segments_gone" {} "Downloads cut off because their segment had left the window.";
     Publishers: Gauge "headwater_publishers" {} "Publishers connected.";
     Takeovers: Counter "headwater_publisher_takeovers" {} "Publishers that replaced a silent one with the same key.";
     PublishersVanished: Counter "headwater_publishers_vanished" {} "Publishers closed because nothing came from them.";
+    DatagramsTaken: Counter "headwater_ingest_datagrams" { outcome = "taken" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsRefused: Counter "headwater_ingest_datagrams" { outcome = "refused" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsForeign: Counter "headwater_ingest_datagrams" { outcome = "foreign" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsMalformed: Counter "headwater_ingest_datagrams" { outcome = "malformed" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsBadRtp: Counter "headwater_ingest_datagrams" { outcome = "bad_rtp" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsLate: Counter "headwater_ingest_datagrams" { outcome = "late" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsNoSeat: Counter "headwater_ingest_datagrams" { outcome = "no_seat" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsTruncated: Counter "headwater_ingest_datagrams" { outcome = "truncated" } "Datagrams for configured ingests, by what became of them.";
+    DatagramsKernelDropped: Counter "headwater_ingest_kernel_drops" {} @shard "Datagrams that the kernel dropped because a socket's buffer was full.";
+    RtpLost: Counter "headwater_ingest_rtp_lost" {} "RTP packets that never came, by their sequence numbers.";
+    RtpReordered: Counter "headwater_ingest_rtp_reordered" {} "RTP packets that came out of order and were put right.";
+    IngestRefusedAddress: Counter "headwater_ingest_connections_refused" { reason = "address" } "Connections to configured ingests that were closed, by reason.";
+    IngestRefusedForeign: Counter "headwater_ingest_connections_refused" { reason = "foreign" } "Connections to configured ingests that were closed, by reason.";
+    IngestRefusedNoSeat: Counter "headwater_ingest_connections_refused" { reason = "no_seat" } "Connections to configured ingests that were closed, by reason.";
     RingStarved: Counter "headwater_ring_starved" {} "Times that incoming data was dropped because no slab was free.";
     RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
     Overtaken: Counter "headwater_viewers_overtaken" {} "Times that a viewer's place had left the window.";

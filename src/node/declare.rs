@@ -5,7 +5,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::config::resolved::Choice;
-use crate::io::{probe, uring};
+use crate::ingest::settings::Way;
+use crate::io::{probe, udp, uring};
 use crate::registry;
 use crate::shard;
 
@@ -113,12 +114,15 @@ pub(super) fn log_memory(
     let user = connections * (config.http.head_bytes as u64 + shard::CONNECTION_BYTES)
         + registry.max_streams as u64 * shard::PUBLISHER_BYTES
         + shards as u64 * shard::CLAIMANTS_BYTES;
+    let datagrams =
+        config.ingest.iter().filter(|ingest| matches!(ingest.way, Way::Udp { .. })).count() as u64;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     info!(
         arena_mib = mib(arena),
         connections_mib = mib(user),
         kernel_idle_mib = mib(connections * KERNEL_IDLE),
         kernel_worst_mib = mib(viewers * KERNEL_DEAD_READER),
+        kernel_datagrams_mib = mib(datagrams * 2 * udp::BACKLOG as u64),
         max_streams = registry.max_streams,
         max_viewers = viewers,
         max_connections = connections,

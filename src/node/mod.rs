@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod declare;
+mod doors;
 mod ledger;
 pub mod logging;
 mod notify;
@@ -24,10 +25,11 @@ use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use crate::base::ids::{ListenerId, ShardId};
+use crate::base::ids::{ListenerId, ShardId, StreamName};
 use crate::config::Config;
 use crate::config::resolved::IoDriver;
 use crate::control::{self, House};
+use crate::ingest::settings::Way;
 use crate::io::clock::Clock;
 use crate::io::driver::Setup;
 use crate::io::mailbox::Post;
@@ -35,6 +37,7 @@ use crate::io::{epoll, probe, socket, uring};
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
 use crate::node::declare::Seats;
+use crate::node::doors::Doors;
 use crate::node::ledger::Ledger;
 use crate::node::watch::Watch;
 use crate::registry::pulse::Pulse;
@@ -56,12 +59,14 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// Where a relay can be reached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Addresses {
     /// Viewers and publishers.
     pub http: SocketAddr,
     /// Metrics and the API.
     pub control: SocketAddr,
+    /// Streams that come in otherwise than over HTTP, in the order of the configuration.
+    pub ingest: Vec<(StreamName, Way)>,
 }
 
 /// A relay with everything built and bound, not yet running.
@@ -73,6 +78,7 @@ pub struct Relay {
     uring: bool,
     seats: Seats,
     listeners: Vec<TcpListener>,
+    doors: Doors,
     control: TcpListener,
     ledger: Ledger,
 }
@@ -104,7 +110,9 @@ impl Relay {
         let seats = declare::connections(&config, shards, uring)?;
         let listeners = listen(config.listen.http, shards)?;
         let control = listen(config.listen.control, 1)?.remove(0);
+        let doors = Doors::open(&config.ingest)?;
         let addresses = Addresses {
+            ingest: doors.ways(&config.ingest),
             http: listeners[0].local_addr().map_err(|why| why.to_string())?,
             control: control.local_addr().map_err(|why| why.to_string())?,
         };
@@ -125,7 +133,18 @@ impl Relay {
             ready: AtomicBool::new(false),
             clock: Clock::start(),
         });
-        Ok(Relay { config, addresses, post, house, uring, seats, listeners, control, ledger })
+        Ok(Relay {
+            config,
+            addresses,
+            post,
+            house,
+            uring,
+            seats,
+            listeners,
+            doors,
+            control,
+            ledger,
+        })
     }
 
     /// Runs until a signal ends it. `ready` is called once every shard runs.
@@ -157,7 +176,7 @@ impl Relay {
     }
 
     fn spawn_shard(
-        &self,
+        &mut self,
         index: usize,
         listener: TcpListener,
         tell: &Sender<News>,
@@ -167,14 +186,18 @@ impl Relay {
             id,
             settings: self.config.shard.clone(),
             http: Arc::new(self.config.http.clone()),
+            ingest: self.config.ingest.clone().into(),
             registry: Arc::clone(&self.house.registry),
             cells: Arc::clone(&self.house.cells[index]),
             shelf: Arc::clone(&self.house.shelves[index]),
         };
+        let (mut listeners, sockets) = self.doors.of_shard(index, self.house.cells.len());
+        listeners.insert(0, (ListenerId(0), listener));
         let on_ready = tell.clone();
         let setup = Setup {
             shard: id,
-            listeners: vec![(ListenerId(0), listener)],
+            listeners,
+            sockets,
             post: self.post.clone(),
             clock: self.house.clock,
             cells: Arc::clone(&self.house.cells[index]),
@@ -237,9 +260,13 @@ impl Relay {
 
     fn announce(&self) -> Result<(), String> {
         self.house.ready.store(true, Relaxed);
-        let Addresses { http, control } = self.addresses;
+        let Addresses { http, control, ref ingest } = self.addresses;
         let shards = self.house.cells.len();
         info!(%http, %control, io_driver = self.house.io_driver, shards, "ready");
+        for (stream, way) in ingest {
+            let (way, address) = (ready::word(way), way.address());
+            info!(%stream, way, %address, "configured ingest");
+        }
         if let Some(path) = &self.config.ready_file {
             ready::write(path, &self.addresses, self.house.io_driver, shards)
                 .map_err(|why| format!("--ready-file {}: {why}", path.display()))?;

@@ -1,11 +1,14 @@
 //! The ready file: tells whoever started the relay where it listens. Written whole or not at all.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
+use crate::base::ids::StreamName;
+use crate::ingest::settings::Way;
 use crate::node::Addresses;
 
 #[derive(Serialize)]
@@ -15,6 +18,16 @@ struct Ready<'a> {
     control: String,
     io_driver: &'a str,
     shards: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ingest: Vec<BTreeMap<&'static str, String>>,
+}
+
+/// The configuration's word for a way in.
+pub(super) fn word(way: &Way) -> &'static str {
+    match way {
+        Way::Udp { .. } => "udp",
+        Way::Tcp { .. } => "tcp",
+    }
 }
 
 /// Writes the ready file.
@@ -33,8 +46,13 @@ pub(super) fn write(
         control: addresses.control.to_string(),
         io_driver,
         shards,
+        ingest: addresses.ingest.iter().map(|(stream, way)| ingest(stream, way)).collect(),
     };
     replace(path, &serde_json::to_vec(&ready)?)
+}
+
+fn ingest(stream: &StreamName, way: &Way) -> BTreeMap<&'static str, String> {
+    [("stream", stream.to_string()), (word(way), way.address().to_string())].into()
 }
 
 /// Takes the ready file away: what it says is not true yet, or no longer.

@@ -10,10 +10,21 @@ use crate::registry::settings::KeySetting;
 
 /// Which key a publisher showed. Two connections with the same id may replace each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyId(u16);
+pub struct KeyId(u32);
 
 /// The id of publishers that needed no key.
-const LOCAL: KeyId = KeyId(u16::MAX);
+const LOCAL: KeyId = KeyId(u32::MAX);
+
+/// The first id of the configured ingests: beyond every key, of which there are 2^16 at most.
+const INGEST: u32 = 1 << 16;
+
+impl KeyId {
+    /// The id of the configured ingest of that index: nobody else has it.
+    #[must_use]
+    pub fn ingest(index: u16) -> KeyId {
+        KeyId(INGEST + u32::from(index))
+    }
+}
 
 /// Why a publisher was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +74,8 @@ impl Keyring {
         for (index, entry) in self.0.iter().enumerate() {
             let same = verify_slices_are_equal(hash.as_ref(), &entry.sha256).is_ok();
             if same && (entry.streams.is_empty() || entry.streams.contains(name)) {
-                found = u16::try_from(index).map(KeyId).map_err(|_| KeyRefusal::Wrong);
+                let index = u16::try_from(index).map_err(|_| KeyRefusal::Wrong);
+                found = index.map(|index| KeyId(u32::from(index)));
             }
         }
         found

@@ -1,7 +1,7 @@
 //! One stream that is live or held: its window, its publisher's desk, its figures.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::{ShardId, StreamName, StreamSlot};
-use crate::base::time::{Mono, Utc};
+use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
+use crate::media::segmenter::{Counts, Numbers};
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
 use crate::ring::writer::Writer;
@@ -27,6 +28,36 @@ pub enum State {
     Held,
 }
 
+/// How a publisher's bytes come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Proto {
+    /// The body of a PUT or POST.
+    Http,
+    /// A TCP connection with nothing but the stream.
+    Tcp,
+    /// Datagrams of MPEG-TS.
+    Udp,
+    /// Datagrams of RTP.
+    Rtp,
+}
+
+impl Proto {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Proto; 4] = [Proto::Http, Proto::Tcp, Proto::Udp, Proto::Rtp];
+
+    /// The word in labels and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Proto::Http => "http",
+            Proto::Tcp => "tcp",
+            Proto::Udp => "udp",
+            Proto::Rtp => "rtp",
+        }
+    }
+}
+
 /// A stream that is live or held. Shared by all shards.
 pub struct Stream {
     /// Its name.
@@ -37,13 +68,15 @@ pub struct Stream {
     pub window: Arc<Window>,
     /// When it went live.
     pub since: Utc,
+    /// Where the numbers of its segments go on. Shared with the publisher's segmenter.
+    pub segments: Arc<Numbers>,
     desk: Mutex<Desk>,
     held: AtomicBool,
     ended: AtomicBool,
     heard: AtomicU64,
     health: ArcSwap<Health>,
-    /// Bytes that came in, resynchronisation losses included.
-    pub ingest_bytes: AtomicU64,
+    proto: AtomicU8,
+    ingest_bytes: [AtomicU64; Proto::ALL.len()],
     /// Times that the numbers went on after a break.
     pub discontinuities: AtomicU64,
     /// Times that packet alignment was lost and found again.
@@ -100,20 +133,27 @@ impl Stream {
         slot: StreamSlot,
         writer: Writer,
         shards: usize,
-        since: Utc,
-        now: Mono,
+        segments: Counts,
+        now: Now,
     ) -> Stream {
         Stream {
             name,
             slot,
             window: Arc::clone(writer.window()),
-            since,
-            desk: Mutex::new(Desk { owner: None, writer: Some(writer), ticket: 0, parked_at: now }),
+            since: now.utc,
+            segments: Arc::new(Numbers::new(segments)),
+            desk: Mutex::new(Desk {
+                owner: None,
+                writer: Some(writer),
+                ticket: 0,
+                parked_at: now.mono,
+            }),
             held: AtomicBool::new(true),
             ended: AtomicBool::new(false),
-            heard: AtomicU64::new(now.as_nanos()),
+            heard: AtomicU64::new(now.mono.as_nanos()),
             health: ArcSwap::default(),
-            ingest_bytes: AtomicU64::new(0),
+            proto: AtomicU8::new(0),
+            ingest_bytes: Default::default(),
             discontinuities: AtomicU64::new(0),
             resyncs: AtomicU64::new(0),
             shares: (0..shards).map(|_| CachePadded::default()).collect(),
@@ -141,6 +181,24 @@ impl Stream {
     /// Notes that the publisher sent something. Called by its shard.
     pub fn hear(&self, now: Mono) {
         self.heard.store(now.as_nanos(), Relaxed);
+    }
+
+    /// How the newest bytes came in.
+    #[must_use]
+    pub fn proto(&self) -> Proto {
+        Proto::ALL[usize::from(self.proto.load(Relaxed)) % Proto::ALL.len()]
+    }
+
+    /// Notes bytes that came in. Called by the publisher's shard.
+    pub fn take_in(&self, proto: Proto, bytes: u64) {
+        self.proto.store(proto as u8, Relaxed);
+        self.ingest_bytes[proto as usize].fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes that came in that way, resynchronisation losses included.
+    #[must_use]
+    pub fn ingest_bytes(&self, proto: Proto) -> u64 {
+        self.ingest_bytes[proto as usize].load(Relaxed)
     }
 
     /// The publisher's health, as last told by its shard.

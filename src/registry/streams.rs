@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::base::ids::{ShardId, StreamName, StreamSlot};
 use crate::base::limits::SUBTREE;
 use crate::base::time::{Mono, Now};
+use crate::media::segmenter::Counts;
 use crate::registry::admission::Admission;
 use crate::registry::keys::{KeyId, KeyRefusal, Keyring};
 use crate::registry::pulse::Pulse;
@@ -79,6 +80,15 @@ pub struct Lease {
     pub resumed: bool,
 }
 
+/// Where the numbers of a name go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resume {
+    /// The next stream offset.
+    pub next: u64,
+    /// Its segments.
+    pub segments: Counts,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<StreamName, Known>,
@@ -87,7 +97,7 @@ struct Table {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    next: u64,
+    resume: Resume,
     touched: u64,
 }
 
@@ -189,19 +199,22 @@ impl Registry {
         let Some(slot) = directory.by_slot.iter().position(Option::is_none) else {
             return Claim::TooMany;
         };
-        let first = table.known.get(name).map_or(0, |known| known.next);
+        let known = table.known.get(name).map(|known| known.resume);
+        let resume = known.unwrap_or_default();
+        // What players remember of an earlier life of the stream does not go on.
+        let breaks = resume.segments.breaks + u64::from(known.is_some());
+        let segments = Counts { breaks, ..resume.segments };
         let memory =
             window::Settings { bytes: self.settings.window_bytes, span: self.settings.window };
-        let Ok((writer, _)) = window::open(&self.arena, &memory, first, self.shards) else {
+        let Ok((writer, _)) = window::open(&self.arena, &memory, resume.next, self.shards) else {
             return Claim::NoMemory;
         };
         let slot = StreamSlot(u32::try_from(slot).unwrap_or(u32::MAX));
-        let stream =
-            Arc::new(Stream::new(name.clone(), slot, writer, self.shards, now.utc, now.mono));
+        let stream = Arc::new(Stream::new(name.clone(), slot, writer, self.shards, segments, now));
         let Seat::Granted(writer, ticket) = stream.sit(key, shard, now.mono) else {
             return Claim::Taken;
         };
-        remember(&mut table, name, first);
+        remember(&mut table, name, resume);
         self.replace(&directory, slot, Some(&stream), name);
         Claim::Granted(Lease { stream, writer, ticket, resumed: false })
     }
@@ -211,7 +224,7 @@ impl Registry {
     pub fn end(&self, stream: &Arc<Stream>, ticket: u64, now: Mono) -> bool {
         let mut table = self.table();
         let Some(next) = stream.end(ticket, self.settings.linger, now) else { return false };
-        remember(&mut table, &stream.name, next);
+        remember(&mut table, &stream.name, Resume { next, segments: stream.segments.counts() });
         let directory = self.directory.load_full();
         self.replace(&directory, stream.slot, None, &stream.name);
         true
@@ -219,11 +232,13 @@ impl Registry {
 
     /// Where each stream's numbers go on: what must be kept over a restart.
     #[must_use]
-    pub fn numbers(&self) -> Vec<(StreamName, u64)> {
-        let mut numbers: HashMap<StreamName, u64> =
-            self.table().known.iter().map(|(name, known)| (name.clone(), known.next)).collect();
+    pub fn numbers(&self) -> Vec<(StreamName, Resume)> {
+        let known = |(name, known): (&StreamName, &Known)| (name.clone(), known.resume);
+        let mut numbers: HashMap<StreamName, Resume> =
+            self.table().known.iter().map(known).collect();
         for stream in self.directory.load().iter() {
-            numbers.insert(stream.name.clone(), stream.window.head());
+            let resume = Resume { next: stream.window.head(), segments: stream.segments.counts() };
+            numbers.insert(stream.name.clone(), resume);
         }
         let mut numbers: Vec<_> = numbers.into_iter().collect();
         numbers.sort();
@@ -231,10 +246,10 @@ impl Registry {
     }
 
     /// Takes over numbers that were kept; rounds up to whole subtrees.
-    pub fn restore(&self, numbers: impl IntoIterator<Item = (StreamName, u64)>) {
+    pub fn restore(&self, numbers: impl IntoIterator<Item = (StreamName, Resume)>) {
         let mut table = self.table();
-        for (name, next) in numbers {
-            remember(&mut table, &name, next);
+        for (name, resume) in numbers {
+            remember(&mut table, &name, resume);
         }
     }
 
@@ -260,10 +275,10 @@ impl Registry {
     }
 }
 
-fn remember(table: &mut Table, name: &StreamName, next: u64) {
+fn remember(table: &mut Table, name: &StreamName, resume: Resume) {
     table.clock += 1;
-    let next = next.next_multiple_of(SUBTREE as u64);
-    table.known.insert(name.clone(), Known { next, touched: table.clock });
+    let resume = Resume { next: resume.next.next_multiple_of(SUBTREE as u64), ..resume };
+    table.known.insert(name.clone(), Known { resume, touched: table.clock });
     if table.known.len() > KNOWN_MAX {
         let oldest = table.known.iter().min_by_key(|(_, known)| known.touched);
         if let Some(name) = oldest.map(|(name, _)| name.clone()) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::settings::{Limits, Settings};
-use super::streams::{Claim, Lease, Lookup, Registry};
+use super::streams::{Claim, Lease, Lookup, Registry, Resume};
 use crate::base::ids::{ShardId, StreamName};
 use crate::base::limits::{SLAB_LARGE, SUBTREE, TS_PACKET};
 use crate::base::time::{Mono, Now, Utc};
@@ -81,6 +81,10 @@ fn first_come_first_served_and_only_the_same_key_takes_over_silence() {
     assert_eq!(second.writer.next(), next, "the same window");
 }
 
+fn resume(next: u64) -> Resume {
+    Resume { next, ..Resume::default() }
+}
+
 #[test]
 fn a_stream_ends_by_its_last_ticket_only_and_its_numbers_go_on() {
     let registry = registry_of(8, 4);
@@ -101,10 +105,11 @@ fn a_stream_ends_by_its_last_ticket_only_and_its_numbers_go_on() {
     assert!(stream.ended() && !registry.end(&stream, second.ticket, Mono::from_millis(99_000)));
     assert!(matches!(registry.lookup(&cam), Lookup::Known));
     assert_eq!(registry.directory().iter().count(), 0);
-    assert_eq!(registry.numbers(), [(cam.clone(), SUBTREE as u64)], "rounded up");
+    assert_eq!(registry.numbers(), [(cam.clone(), resume(SUBTREE as u64))], "rounded up");
     let third = granted(registry.claim(&cam, red, HERE, at(100_000)));
     assert!(!third.resumed);
     assert_eq!(third.writer.next(), SUBTREE as u64);
+    assert_eq!(third.stream.segments.counts().breaks, 1, "its segments follow a break");
     assert_eq!(third.stream.slot, stream.slot, "the place is free again");
 }
 
@@ -135,10 +140,10 @@ fn streams_are_refused_beyond_the_number_and_beyond_the_memory() {
 #[test]
 fn numbers_are_kept_for_a_bounded_number_of_names() {
     let registry = registry_of(8, 4);
-    let names = |range: std::ops::Range<u64>| range.map(|n| (name(&format!("n{n}")), n));
+    let names = |range: std::ops::Range<u64>| range.map(|n| (name(&format!("n{n}")), resume(n)));
     registry.restore(names(0..4_096));
     assert_eq!(registry.numbers().len(), 4_096);
-    registry.restore([(name("n0"), 7)]);
+    registry.restore([(name("n0"), resume(7))]);
     registry.restore(names(5_000..5_001));
     assert_eq!(registry.numbers().len(), 4_096);
     assert!(matches!(registry.lookup(&name("n0")), Lookup::Known), "touched again");

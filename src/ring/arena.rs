@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SLAB_SPLIT};
 use crate::ring::map::Mapping;
+use crate::ring::poison;
 use crate::ring::pool::{Class, Pool, SlabRef};
 use crate::ring::word::Word;
 
@@ -78,6 +79,7 @@ impl Arena {
         // SAFETY: `at` gave the size of a header inside the new mapping, page aligned; nobody
         // else has the mapping before this function returns.
         unsafe { place.write(header) };
+        poison::hide(map.at(slabs_at, units * SLAB_SMALL), units * SLAB_SMALL);
         Ok(Arc::new(Arena {
             map,
             frames: frames as u32,
@@ -141,7 +143,12 @@ impl Arena {
 
     /// Gives one pin up.
     pub(super) fn unpin(&self, slab: SlabRef) {
+        // Nobody may claim the slab between the last pin's end and its being hidden.
+        #[cfg(headwater_asan)]
+        let _pool = self.pool();
         if self.words()[slab.unit as usize].unpin() {
+            #[cfg(headwater_asan)]
+            poison::hide(self.map.at(self.slab_at(slab), slab.class.bytes()), slab.class.bytes());
             self.in_use.fetch_sub(slab.class.bytes() as u64, Ordering::Relaxed);
         }
     }
@@ -157,6 +164,7 @@ impl Arena {
     pub(super) unsafe fn write(&self, slab: SlabRef, at: usize, bytes: &[u8]) {
         assert!(at.checked_add(bytes.len()).is_some_and(|end| end <= slab.class.bytes()));
         let to = self.map.at(self.slab_at(slab) + at, bytes.len());
+        poison::show(to, bytes.len());
         // SAFETY: the range is inside the slab and the mapping (both asserted), and by this
         // function's contract nobody reads or writes it during the copy. `bytes` is no part
         // of it: a reference into the mapping covers published bytes only.
@@ -228,6 +236,24 @@ mod tests {
         assert_eq!((header.slab_small, header.slab_large), (63_168, 1_010_688));
         assert_eq!(header.words_at, 4096);
         assert!(header.slabs_at >= 4096 + 32 * 8 && header.slabs_at.is_multiple_of(4096));
+    }
+
+    /// What makes the runs under AddressSanitizer see more than nothing.
+    #[cfg(headwater_asan)]
+    #[test]
+    fn slabs_are_hidden_but_for_what_was_written_and_is_pinned() {
+        let arena = Arena::create(0).unwrap();
+        let slab = arena.claim(Class::Small).unwrap();
+        let hidden = |at| poison::is_hidden(arena.map.at(arena.slab_at(slab) + at, 1));
+        assert!(hidden(0) && hidden(1_316) && hidden(SLAB_SMALL), "nothing was written");
+        // SAFETY: just claimed by this test, and nothing of it is published.
+        unsafe { arena.write(slab, 1_316, &[7; 1_316]) };
+        assert!(hidden(0) && !hidden(1_316) && !hidden(2_631) && hidden(2_632));
+        assert!(arena.pin(slab));
+        arena.retire(slab);
+        assert!(!hidden(1_316), "a reader has a pin");
+        arena.unpin(slab);
+        assert!(hidden(1_316));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::ring::poison;
+
 /// Zeroed shared memory. Unmapped on drop; everything that points into it is behind the
 /// arena's `Arc`, so that happens after the last pin.
 pub(super) struct Mapping {
@@ -75,6 +77,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // The next mapping may lie at the same address.
+        poison::show(self.base, self.len);
         // SAFETY: base and len are those of the mmap above; no slice into the mapping exists,
         // because each borrows from a pin, and each pin holds the arena that owns this.
         // Unmapping a whole valid mapping does not fail.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::segment::Segment;
 use crate::base::time::{Mono, Utc};
 
 /// The most marks kept. When full the oldest is dropped: with it goes the chance to start or
@@ -42,6 +43,8 @@ pub enum MarkKind {
     Discontinuity,
     /// PAT or PMT changed.
     Tables,
+    /// A segment ends here.
+    Segment(Segment),
 }
 
 impl Mark {
@@ -94,6 +97,14 @@ impl Marks {
     #[must_use]
     pub fn access_point_after(&self, at: u64) -> Option<&Arc<Mark>> {
         self.access_points().find(|mark| mark.at >= at)
+    }
+
+    /// The segments, oldest first; the oldest may reach below the tail.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.list.iter().filter_map(|mark| match &mark.kind {
+            MarkKind::Segment(segment) => Some(segment),
+            _ => None,
+        })
     }
 
     /// The next snapshot: without what lies below `tail`, with `new` at the end.

@@ -1,6 +1,7 @@
 //! Random operations on several windows in one small arena, against an oracle: a vector of
 //! everything that was ever written.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use crate::ring::arena::Arena;
 use crate::ring::marks::{Mark, MarkKind};
 use crate::ring::pool::Class;
 use crate::ring::reader::{Overtaken, Reader};
-use crate::ring::tests::{joined, noise};
-use crate::ring::window::{QUOTA_MIN, Settings, Window, open};
+use crate::ring::records::tests::record;
+use crate::ring::records::{NoRecord, SubtreeSize, Unsigned};
+use crate::ring::tests::{cases, joined, noise};
+use crate::ring::window::{QUOTA_MIN, Settings, Window, open_signed};
 use crate::ring::writer::Writer;
 
 const LARGE: u64 = SLAB_LARGE as u64;
@@ -28,6 +31,8 @@ enum Step {
     Publish { window: usize, millis: u64 },
     Pad { window: usize },
     Mark { window: usize },
+    Sign { window: usize, subtree: u64 },
+    Record { window: usize, place: u64 },
     Read { window: usize, place: u64, max: usize, hold: bool },
     Release { window: usize },
     LetGo { held: usize },
@@ -43,6 +48,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(window, millis)| Step::Publish { window, millis }),
         1 => window.clone().prop_map(|window| Step::Pad { window }),
         1 => window.clone().prop_map(|window| Step::Mark { window }),
+        4 => (window.clone(), 0..12_u64)
+            .prop_map(|(window, subtree)| Step::Sign { window, subtree }),
+        4 => (window.clone(), any::<u64>())
+            .prop_map(|(window, place)| Step::Record { window, place }),
         6 => (window.clone(), any::<u64>(), 0..150_000_usize, any::<bool>())
             .prop_map(|(window, place, max, hold)| Step::Read { window, place, max, hold }),
         2 => window.clone().prop_map(|window| Step::Release { window }),
@@ -60,19 +69,57 @@ struct Stream {
     reader: Reader,
     written: Vec<u8>,
     marks: u64,
+    size: SubtreeSize,
+    signed: BTreeSet<u64>,
 }
 
 impl Stream {
     fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
         let first = seed % 5 * SUBTREE as u64;
         let quota = Settings { bytes: QUOTA_MIN + seed % 3 * SMALL, span: Duration::from_secs(5) };
-        let (writer, window) = open(arena, &quota, first, 2).unwrap();
-        let reader = Reader::new(window);
-        Stream { seed, first, writer, reader, written: Vec::new(), marks: 0 }
+        let size = SubtreeSize::new(2 << (seed % 4)).unwrap();
+        let (writer, window) = open_signed(arena, &quota, size, first, 2).unwrap();
+        let (reader, written, signed) = (Reader::new(window), Vec::new(), BTreeSet::new());
+        Stream { seed, first, writer, reader, written, marks: 0, size, signed }
     }
 
     fn window(&self) -> &Arc<Window> {
         self.writer.window()
+    }
+
+    /// Signs the subtree that comes `ahead` behind the newest signed one, as swarm code may ask.
+    fn sign(&mut self, ahead: u64) {
+        let bytes = self.size.bytes();
+        let signed = self.window().signed_head().unwrap();
+        let number = (signed / bytes + ahead).saturating_sub(2);
+        let (tail, head) = (self.window().tail(), self.window().head());
+        let want = if number * bytes < signed {
+            Err(Unsigned::Late)
+        } else if (number + 1) * bytes > head {
+            Err(Unsigned::Early)
+        } else if number * bytes < tail {
+            Err(Unsigned::Late)
+        } else {
+            self.signed.insert(number);
+            Ok(())
+        };
+        assert_eq!(self.writer.sign(number, &record(self.size, number)), want, "{number}");
+        let signed = if want.is_ok() { (number + 1) * bytes } else { signed };
+        assert_eq!(self.window().signed_head(), Some(signed));
+    }
+
+    fn look_up(&self, place: u64) {
+        let (tail, end) = (self.window().tail(), self.window().head() + 9 * SMALL);
+        let low = (tail.saturating_sub(SMALL)) / self.size.bytes();
+        let number = low + place % (end / self.size.bytes() - low);
+        let want = if number * self.size.bytes() < tail {
+            Err(NoRecord::Overtaken)
+        } else if self.signed.contains(&number) {
+            Ok(record(self.size, number))
+        } else {
+            Err(NoRecord::Unsigned)
+        };
+        assert_eq!(self.window().record(number), want, "{number}");
     }
 
     fn bytes(&self, at: u64, len: u64) -> &[u8] {
@@ -124,6 +171,8 @@ impl World {
                 stream.marks += 1;
                 assert_eq!(stream.window().mark_count(), stream.marks);
             }
+            Step::Sign { window, subtree } => self.streams[window].sign(subtree),
+            Step::Record { window, place } => self.streams[window].look_up(place),
             Step::Read { window, place, max, hold } => self.read(window, place, max, hold),
             Step::Release { window } => self.streams[window].reader.release(),
             Step::LetGo { held } => {
@@ -218,7 +267,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     /// Three windows in one arena with one large slab to spare.
     #[test]

@@ -3,9 +3,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use crate::base::limits::{CHUNK, SLAB_LARGE};
 use crate::base::payload::Slab;
 use crate::ring::arena::Arena;
 use crate::ring::directory::Held;
+
+/// Words of one bit per chunk of the largest slab.
+const CHUNK_WORDS: usize = (SLAB_LARGE / CHUNK).div_ceil(64);
 
 /// Keeps a slab from being written by a new owner, and the mapping from being unmapped.
 ///
@@ -16,13 +20,15 @@ pub(super) struct Pin {
     held: Held,
     /// Bytes from the slab's start that are known to be published. Only grows.
     published: Cell<u32>,
+    /// One bit per chunk of the slab that was seen to be there, in whatever order.
+    chunks: [Cell<u64>; CHUNK_WORDS],
 }
 
 impl Pin {
     /// Pins the slab if it is still what `held` says.
     pub(super) fn new(arena: &Arc<Arena>, held: Held) -> Option<Pin> {
         let arena = arena.pin(held.slab).then(|| Arc::clone(arena))?;
-        Some(Pin { arena, held, published: Cell::new(0) })
+        Some(Pin { arena, held, published: Cell::new(0), chunks: Default::default() })
     }
 
     /// The slab and its place in the stream.
@@ -36,15 +42,31 @@ impl Pin {
         // At most a large slab: fits (limits.rs).
         self.published.set(self.published.get().max(bytes as u32));
     }
+
+    /// Presence was read with Acquire and has the chunk that begins `at` bytes into the slab.
+    pub(super) fn seen_chunk(&self, at: u32) {
+        let chunk = at as usize / CHUNK;
+        let word = &self.chunks[chunk / 64];
+        word.set(word.get() | 1 << (chunk % 64));
+    }
+
+    /// Whether a range lies in one chunk that was seen to be there.
+    fn in_seen_chunk(&self, at: u32, end: u32) -> bool {
+        let (chunk, last) = (at as usize / CHUNK, end.saturating_sub(1) as usize / CHUNK);
+        let word = self.chunks.get(chunk / 64);
+        chunk == last && word.is_some_and(|word| word.get() & 1 << (chunk % 64) != 0)
+    }
 }
 
 impl Slab for Pin {
     fn published(&self, at: u32, len: u32) -> &[u8] {
         let end = at.checked_add(len);
-        assert!(end.is_some_and(|end| end <= self.published.get()), "range is not published");
+        let seen = |end| end <= self.published.get() || self.in_seen_chunk(at, end);
+        assert!(end.is_some_and(seen), "range is not published");
         // SAFETY: self has a pin until it is dropped, which the slice's lifetime forbids; the
-        // range is below a head that the reader loaded with Acquire (`seen`), and the writer
-        // writes only beyond it while the slab is of this generation.
+        // range is below a head that the reader loaded with Acquire (`seen`), beyond which alone
+        // the writer writes while the slab is of this generation; or in a chunk that it found
+        // there with Acquire (`seen_chunk`), which the writer writes once only.
         unsafe { self.arena.slice(self.held.slab, at as usize, len as usize) }
     }
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::limits::CHUNK;
 use crate::base::payload::{Payload, Slab};
 use crate::ring::pin::Pin;
 use crate::ring::window::Window;
@@ -65,11 +66,38 @@ impl Reader {
         Ok([first, second])
     }
 
-    /// Drops the pins of slabs that have left the window or were not used since the last call.
-    /// Call it after every round of reads. Payloads still held keep their slab.
+    /// Chunk number `chunk`; `None` if it is not there (yet), or was given up. The payload keeps
+    /// its slab until dropped.
+    ///
+    /// # Errors
+    /// [`Overtaken`] if the chunk has left the window.
+    pub fn read_chunk(&mut self, chunk: u64) -> Result<Option<Payload>, Overtaken> {
+        let there = self.window.has_chunk(chunk);
+        let Some(at) = chunk.checked_mul(CHUNK as u64) else { return Ok(None) };
+        if at < self.window.tail() {
+            return Err(Overtaken);
+        }
+        if !there {
+            return Ok(None);
+        }
+        let kept = self.kept(at)?;
+        let start = (at - kept.pin.held().start) as u32;
+        kept.pin.seen_chunk(start);
+        let slab: Rc<dyn Slab> = Rc::<Pin>::clone(&kept.pin);
+        Ok(Some(Payload::Slab { slab, at: start, len: CHUNK as u32 }))
+    }
+
+    /// Drops the pins of slabs that have left the window or were not used since the last call;
+    /// the newest slab stays pinned, because the next round will want it. Call it after every
+    /// round of reads. Payloads still held keep their slab.
     pub fn release(&mut self) {
         let tail = self.window.tail();
-        self.kept.retain_mut(|kept| std::mem::take(&mut kept.used) && kept.pin.held().end() > tail);
+        let newest = self.kept.iter().map(|kept| kept.pin.held().end()).max();
+        self.kept.retain_mut(|kept| {
+            let used = std::mem::take(&mut kept.used);
+            let end = kept.pin.held().end();
+            end > tail && (used || Some(end) == newest)
+        });
     }
 
     /// Slabs that it pins.
@@ -80,18 +108,24 @@ impl Reader {
 
     /// The bytes from `at` on to the end of their slab, at most `wanted`.
     fn part(&mut self, at: u64, wanted: u64, head: u64) -> Result<Payload, Overtaken> {
-        let place = match self.find(at) {
-            Some(place) => place,
-            None => self.pin(at)?,
-        };
-        let kept = &mut self.kept[place];
-        kept.used = true;
+        let kept = self.kept(at)?;
         kept.pin.seen(head);
         let held = kept.pin.held();
         let slab: Rc<dyn Slab> = Rc::<Pin>::clone(&kept.pin);
         // Both fit 32 bits: they are inside one slab.
         let len = wanted.min(held.end() - at) as u32;
         Ok(Payload::Slab { slab, at: (at - held.start) as u32, len })
+    }
+
+    /// The pin of the slab in which `at` lies, an old one or a new one.
+    fn kept(&mut self, at: u64) -> Result<&mut Kept, Overtaken> {
+        let place = match self.find(at) {
+            Some(place) => place,
+            None => self.pin(at)?,
+        };
+        let kept = &mut self.kept[place];
+        kept.used = true;
+        Ok(kept)
     }
 
     fn find(&self, at: u64) -> Option<usize> {

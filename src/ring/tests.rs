@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use proptest::prelude::ProptestConfig;
+
 use crate::base::ids::ShardId;
 use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SUBTREE, TS_PACKET};
 use crate::base::payload::Payload;
@@ -27,6 +29,13 @@ fn alone(frames: u64, span: Duration) -> (Arc<Arena>, Writer, Arc<Window>) {
     let arena = Arena::create(frames * LARGE).unwrap();
     let (writer, window) = open(&arena, &settings(frames * LARGE, span), 0, 1).unwrap();
     (arena, writer, window)
+}
+
+/// 48 cases of a property, or as many as `PROPTEST_CASES` says: fewer for slow tools.
+pub(super) fn cases() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let set = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig { cases: if set { default.cases } else { 48 }, ..default }
 }
 
 /// `len` bytes that differ from those of any other stream offset and seed nearby: a table whose
@@ -148,8 +157,12 @@ fn one_pin_serves_all_reads_of_a_slab_until_it_is_not_used() {
     assert!(std::ptr::addr_eq(&raw const *first, &raw const *again), "no second pin");
     reader.release();
     reader.release();
+    assert_eq!(std::rc::Rc::strong_count(&first), 3, "the newest slab stays pinned");
+    run(&mut writer, &mut Mono::from_millis(2_000), Duration::from_secs(1), SMALL);
+    let newer = slab(&mut reader, SMALL as u64);
+    reader.release();
     assert_eq!(std::rc::Rc::strong_count(&first), 2, "only the two of this test");
-    drop((first, again, reader, writer));
+    drop((first, again, newer, reader, writer));
     assert_eq!(arena.in_use(), 0);
 }
 

@@ -8,12 +8,15 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SUBTREE};
+use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE};
 use crate::base::time::Mono;
 use crate::ring::arena::Arena;
 use crate::ring::bell::Bell;
+use crate::ring::chunks::ChunkWriter;
 use crate::ring::directory::{Directory, Held};
 use crate::ring::marks::{Mark, Marks};
+use crate::ring::presence::Presence;
+use crate::ring::records::{NoRecord, Record, Records, SubtreeSize, Unsigned};
 use crate::ring::sync::{AtomicU64, Ordering};
 use crate::ring::timeline::Timeline;
 use crate::ring::writer::Writer;
@@ -61,6 +64,10 @@ pub struct Window {
     marks: ArcSwap<Marks>,
     /// `Marks::count` of the newest snapshot: lets a shard see cheaply that nothing is new.
     mark_count: AtomicU64,
+    /// Only of a window that is signed.
+    records: Option<Records>,
+    /// Only of a window that is filled out of order.
+    presence: Option<Presence>,
     /// One cache line per shard: arming one does not slow the others.
     bells: Box<[CachePadded<Bell>]>,
 }
@@ -75,6 +82,46 @@ pub struct Window {
 pub fn open(
     arena: &Arc<Arena>,
     settings: &Settings,
+    first: u64,
+    shards: usize,
+) -> Result<(Writer, Arc<Window>), OutOfMemory> {
+    build(arena, settings, None, false, first, shards)
+}
+
+/// As [`open`], with a record per subtree of `size`, which the writer signs.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_signed(
+    arena: &Arc<Arena>,
+    settings: &Settings,
+    size: SubtreeSize,
+    first: u64,
+    shards: usize,
+) -> Result<(Writer, Arc<Window>), OutOfMemory> {
+    build(arena, settings, Some(size), false, first, shards)
+}
+
+/// As [`open_signed`], for chunks and records that are received in any order.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_received(
+    arena: &Arc<Arena>,
+    settings: &Settings,
+    size: SubtreeSize,
+    first: u64,
+    shards: usize,
+) -> Result<(ChunkWriter, Arc<Window>), OutOfMemory> {
+    let (writer, window) = build(arena, settings, Some(size), true, first, shards)?;
+    Ok((ChunkWriter::new(writer), window))
+}
+
+fn build(
+    arena: &Arc<Arena>,
+    settings: &Settings,
+    size: Option<SubtreeSize>,
+    received: bool,
     first: u64,
     shards: usize,
 ) -> Result<(Writer, Arc<Window>), OutOfMemory> {
@@ -94,6 +141,8 @@ pub fn open(
         timeline: Timeline::new(),
         marks: ArcSwap::default(),
         mark_count: AtomicU64::new(0),
+        records: size.map(|size| Records::new(size, quota, first)),
+        presence: received.then(|| Presence::new(quota)),
         bells: (0..shards).map(|_| CachePadded::default()).collect(),
     });
     let writer = Writer::new(Arc::clone(&window), first, settings.span, slabs);
@@ -135,8 +184,9 @@ impl Window {
         &self.bells[usize::from(shard.0)]
     }
 
-    /// When the byte at `at` came in, early by less than a millisecond; for a byte older than
-    /// the timeline (2,048 entries) a time that is too late. `None` outside the window.
+    /// When the byte at `at` came in, early by less than a millisecond near the live edge
+    /// and by less than a quarter of a second behind it; for a byte older than four minutes a
+    /// time that is too late. `None` outside the window.
     #[must_use]
     pub fn ingest_time(&self, at: u64) -> Option<Mono> {
         if at < self.tail() || at >= self.head() {
@@ -149,6 +199,66 @@ impl Window {
     #[must_use]
     pub fn last_ingest(&self) -> Mono {
         self.timeline.newest()
+    }
+
+    /// Stream offset behind the newest subtree that has a record: of a window filled in order,
+    /// all below it that were signed are there; of another one ask [`Window::record`]. `None`
+    /// if the window has no records. Acquire: the newest record may be read.
+    #[must_use]
+    pub fn signed_head(&self) -> Option<u64> {
+        self.records.as_ref().map(Records::head)
+    }
+
+    /// A copy of the record of subtree `number`.
+    ///
+    /// # Errors
+    /// [`NoRecord`] says whether it is not there yet or no longer.
+    pub fn record(&self, number: u64) -> Result<Record, NoRecord> {
+        let record = self.records.as_ref().and_then(|records| records.get(number));
+        // Behind the look at the record: who finds it overwritten sees the tail that moved.
+        if self.starts_below(number, self.tail()) {
+            return Err(NoRecord::Overtaken);
+        }
+        record.ok_or(NoRecord::Unsigned)
+    }
+
+    /// Whether chunk number `chunk` can be read. Of a window filled in order: whether it is
+    /// published to its end. It may have left by the time it is asked for.
+    #[must_use]
+    pub fn has_chunk(&self, chunk: u64) -> bool {
+        let start = chunk.checked_mul(CHUNK as u64);
+        let Some(start) = start.filter(|start| *start >= self.tail()) else { return false };
+        match &self.presence {
+            Some(presence) => presence.has(chunk),
+            None => start.checked_add(CHUNK as u64).is_some_and(|end| end <= self.head()),
+        }
+    }
+
+    /// Whether subtree `number` begins below the stream offset `at`.
+    pub(super) fn starts_below(&self, number: u64, at: u64) -> bool {
+        let size = self.records.as_ref().map_or(SUBTREE as u64, |records| records.size().bytes());
+        number.checked_mul(size).is_some_and(|start| start < at)
+    }
+
+    /// Writer: adds a record of a subtree that ends at or below `limit`, which must be no more
+    /// than a quarter of the quota ahead of the newest slab.
+    pub(super) fn sign(&self, number: u64, record: &Record, limit: u64) -> Result<(), Unsigned> {
+        let records = self.records.as_ref().ok_or(Unsigned::NoRecords)?;
+        let end = number.checked_add(1).and_then(|next| next.checked_mul(records.size().bytes()));
+        if end.is_none_or(|end| end > limit) {
+            return Err(Unsigned::Early);
+        }
+        if self.starts_below(number, self.tail()) || !records.put(number, record) {
+            return Err(Unsigned::Late);
+        }
+        Ok(())
+    }
+
+    /// Writer: `chunk` was written.
+    pub(super) fn set_chunk(&self, chunk: u64) {
+        if let Some(presence) = &self.presence {
+            presence.set(chunk);
+        }
     }
 
     /// Bytes promised by the arena.

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::limits::{SUBTREE, TS_PACKET};
+use crate::base::limits::{CHUNK, SUBTREE, TS_PACKET};
 use crate::base::time::Mono;
 use crate::ring::directory::Held;
 use crate::ring::marks::Mark;
 use crate::ring::pool::Class;
+use crate::ring::records::{Record, Unsigned};
 use crate::ring::window::{QUOTA_MIN, Window};
 
 /// A small slab that was full in less is followed by a large one (above 1 Mbit/s).
@@ -22,7 +23,7 @@ const SLOW: Duration = Duration::from_secs(12);
 const KEEP: usize = 2;
 
 /// One subtree of null packets.
-static PADDING: [u8; SUBTREE] = padding();
+pub(super) static PADDING: [u8; SUBTREE] = padding();
 
 /// A slab of the window and when its bytes came in.
 struct Filled {
@@ -100,6 +101,18 @@ impl Writer {
         self.window.add_mark(mark);
     }
 
+    /// Adds the record of subtree `number`, whose bytes must be published. In order; what is left
+    /// out stays unsigned. Ask the bells afterwards.
+    ///
+    /// # Errors
+    /// [`Unsigned`] says why it was not added.
+    pub fn sign(&mut self, number: u64, record: &Record) -> Result<(), Unsigned> {
+        if self.window.signed_head().is_some_and(|head| self.window.starts_below(number, head)) {
+            return Err(Unsigned::Late);
+        }
+        self.window.sign(number, record, self.window.head())
+    }
+
     /// Completes the open subtree with null packets and publishes. Returns the bytes added,
     /// fewer if starved.
     pub fn pad(&mut self, now: Mono) -> u64 {
@@ -108,6 +121,39 @@ impl Writer {
         let added = self.append(now, &PADDING[..missing]);
         self.publish(now);
         added as u64
+    }
+
+    /// Copies `bytes`, which cross no multiple of the chunk size, to `at`, which is at or beyond
+    /// the first missing byte, taking slabs as needed; false if there is none.
+    pub(super) fn write_at(&mut self, now: Mono, at: u64, bytes: &[u8; CHUNK]) -> bool {
+        debug_assert!(at >= self.next && at.is_multiple_of(CHUNK as u64));
+        while self.end() <= at {
+            if !self.turn(now) {
+                return false;
+            }
+        }
+        // What is received is mostly near the newest slab.
+        let Some(filled) = self.slabs.iter_mut().rev().find(|f| f.held.start <= at) else {
+            return false;
+        };
+        let offset = (at - filled.held.start) as usize;
+        // SAFETY: the slab is in `slabs`, so this window claimed it and has not retired it; the
+        // window has one writer, which is borrowed mutably; the range begins at or beyond every
+        // head ever published, and its chunk was never shown by presence (`ChunkWriter` asks
+        // before, and shows it after).
+        unsafe { self.window.arena().write(filled.held.slab, offset, bytes) };
+        filled.last = now;
+        true
+    }
+
+    /// Counts `bytes` bytes from the first missing one on as there: they were written.
+    pub(super) fn skip(&mut self, bytes: u64) {
+        self.next += bytes;
+    }
+
+    /// Stream offset behind the newest slab.
+    fn end(&self) -> u64 {
+        self.slabs.back().map_or(self.next, |filled| filled.held.end())
     }
 
     /// Copies what fits the slab being filled.
@@ -140,7 +186,7 @@ impl Writer {
             Class::Small => None,
         });
         let Some(slab) = claimed else { return false };
-        let held = Held { start: self.next, slab };
+        let held = Held { start: self.end(), slab };
         self.window.add(held);
         self.slabs.push_back(Filled { held, first: now, last: now });
         self.bytes += slab.class.bytes() as u64;

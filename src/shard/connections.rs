@@ -1,10 +1,13 @@
 //! The shard's table of connections: what each one is being used for.
 
+use std::rc::Rc;
+
 use crate::base::ids::{ConnId, StreamName};
 use crate::base::time::Mono;
-use crate::face::http::connection::{Connection, PlayRequest};
+use crate::face::http::connection::{Connection, HlsRequest, PlayRequest};
 use crate::registry::admission::Permit;
 use crate::registry::keys::KeyId;
+use crate::shard::library::Book;
 use crate::shard::publish::Publisher;
 
 /// What a connection is used for.
@@ -13,6 +16,8 @@ pub(super) enum Role {
     Http(Box<Talk>),
     /// It brings a stream.
     Publisher(Box<Publisher>),
+    /// It brings a stream and nothing else: the index of the configured ingest.
+    Feed(u16),
     /// It plays a stream: the viewer's place.
     Viewer(u32),
     /// It is being closed; nothing is expected of it any more.
@@ -24,11 +29,14 @@ pub(super) enum Role {
 pub(super) struct Talk {
     pub(super) connection: Connection,
     pub(super) waits: Option<Waits>,
+    pub(super) hls: Option<HlsWaits>,
+    /// Where the segment that it is sending is read.
+    pub(super) book: Option<Rc<Book>>,
 }
 
 impl Talk {
     pub(super) fn new(connection: Connection) -> Talk {
-        Talk { connection, waits: None }
+        Talk { connection, waits: None, hls: None, book: None }
     }
 }
 
@@ -38,6 +46,15 @@ pub(super) struct Waits {
     pub(super) request: PlayRequest,
     pub(super) until: Mono,
     /// The stream is live and only its first access point is missing.
+    pub(super) soon: bool,
+}
+
+/// A player that waits for its first playlist.
+#[derive(Debug)]
+pub(super) struct HlsWaits {
+    pub(super) request: HlsRequest,
+    pub(super) until: Mono,
+    /// The stream is live and only its first segment is missing.
     pub(super) soon: bool,
 }
 

@@ -8,6 +8,9 @@ pub mod mail;
 pub mod settings;
 
 mod connections;
+mod feeds;
+mod hls;
+mod library;
 mod locals;
 mod pace;
 mod play;
@@ -29,6 +32,7 @@ use crate::base::time::{Mono, Now};
 use crate::face::http;
 use crate::face::http::connection::{Connection, Event, SocketWish};
 use crate::face::http::progressive::Rules;
+use crate::ingest;
 use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::{DelayRecorder, DelayShelf};
@@ -37,6 +41,8 @@ use crate::registry::admission::{Permit, Refused};
 use crate::registry::stream::Stream;
 use crate::registry::streams::Registry;
 use crate::shard::connections::{Connections, Role, Talk};
+use crate::shard::feeds::Feeds;
+use crate::shard::library::Library;
 use crate::shard::locals::Locals;
 use crate::shard::mail::Mail;
 use crate::shard::pace::Pace;
@@ -67,6 +73,10 @@ pub struct Parts {
     pub settings: Settings,
     /// What the operator chose about HTTP.
     pub http: Arc<http::settings::Settings>,
+    /// Every configured ingest; a shard serves each `shards`th, from its number on. Datagrams
+    /// for the one of index `i` come through the socket `i`, connections through the listener
+    /// `i + 1`.
+    pub ingest: Arc<[ingest::settings::Settings]>,
     /// All streams.
     pub registry: Arc<Registry>,
     /// Its block of metrics.
@@ -90,6 +100,8 @@ pub struct Shard {
     connections: Connections,
     viewers: Viewers,
     locals: Locals,
+    library: Library,
+    feeds: Feeds,
     /// Outputs that no queue of their own stands for. A connection has at most one send and
     /// three socket wishes in here, a stream one note per shard: bounded by both limits.
     out: VecDeque<Output<Mail>>,
@@ -125,7 +137,8 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(parts: Parts) -> Shard {
-        let Parts { id, settings, http, registry, cells, shelf } = parts;
+        let Parts { id, settings, http, ingest, registry, cells, shelf } = parts;
+        let feeds = Feeds::new(&ingest, usize::from(id.0), registry.shards());
         Shard {
             id,
             rules: Rules { max_lag: settings.max_lag, max_jumps: settings.max_jumps },
@@ -140,6 +153,8 @@ impl Shard {
             connections: Connections::default(),
             viewers: Viewers::default(),
             locals: Locals::default(),
+            library: Library::default(),
+            feeds,
             out: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
@@ -156,7 +171,6 @@ impl Shard {
     }
 
     fn accepted(&mut self, now: Now, conn: ConnId, peer: SocketAddr) {
-        self.cells.add(Cell::HttpConnections, 1);
         let permit = if self.draining { None } else { self.admit() };
         let Some(mut permit) = permit else {
             self.connections.insert(conn, None, Role::Closing);
@@ -192,6 +206,10 @@ impl Shard {
                 self.receive_body(now, conn, data);
                 self.drive(now, conn);
             }
+            Some(Role::Feed(index)) => {
+                let index = *index;
+                self.feed_received(now, conn, index, data);
+            }
             // A viewer has nothing more to say; a closing connection is not listened to.
             Some(Role::Viewer(_) | Role::Closing) | None => {}
         }
@@ -200,7 +218,12 @@ impl Shard {
     fn sent(&mut self, now: Now, conn: ConnId, n: usize) {
         match self.connections.role(conn) {
             Some(Role::Http(talk)) => {
-                talk.connection.handle_sent(now.mono, n);
+                let read = talk.connection.handle_sent(now.mono, n) as u64;
+                if let Some(book) = talk.book.as_ref().filter(|_| read > 0) {
+                    let share = book.stream.share(self.id);
+                    share.egress_bytes.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+                    self.cells.add(Cell::EgressHlsBytes, read);
+                }
                 self.drive(now, conn);
             }
             Some(Role::Publisher(publisher)) => {
@@ -211,7 +234,7 @@ impl Shard {
                 let viewer = *viewer;
                 self.viewer_sent(now, viewer, n);
             }
-            Some(Role::Closing) | None => {}
+            Some(Role::Feed(_) | Role::Closing) | None => {}
         }
     }
 
@@ -224,7 +247,7 @@ impl Shard {
                 let viewer = *viewer;
                 self.viewers.blocked(viewer, now.mono);
             }
-            Some(Role::Closing) | None => {}
+            Some(Role::Feed(_) | Role::Closing) | None => {}
         }
     }
 
@@ -243,7 +266,7 @@ impl Shard {
                 self.viewers.writable(viewer);
                 self.viewers.enqueue(viewer, &mut self.ready);
             }
-            Some(Role::Closing) | None => {}
+            Some(Role::Feed(_) | Role::Closing) | None => {}
         }
     }
 
@@ -258,6 +281,7 @@ impl Shard {
                 };
                 self.viewer_gone(viewer, cell);
             }
+            Some(Role::Feed(index)) => self.feed_closed(now, conn, index),
             Some(Role::Http(_) | Role::Closing) | None => {}
         }
     }
@@ -268,7 +292,7 @@ impl Shard {
         let role = match role {
             Role::Http(talk) => self.drive_http(now, conn, talk),
             Role::Publisher(publisher) => self.drive_publisher(now, conn, publisher),
-            Role::Viewer(_) | Role::Closing => role,
+            Role::Feed(_) | Role::Viewer(_) | Role::Closing => role,
         };
         self.connections.put(conn, role);
     }
@@ -279,6 +303,10 @@ impl Shard {
                 Event::None | Event::PublishEnded | Event::PublishBroken => break,
                 Event::Play(request) => self.play(now, conn, &mut talk, request),
                 Event::Publish(request) => self.publish(now, conn, &mut talk, &request),
+                Event::Hls(request) => {
+                    self.hls(now, conn, &mut talk, request);
+                    None
+                }
             };
             match role {
                 Some(Role::Publisher(publisher)) => {
@@ -288,12 +316,19 @@ impl Shard {
                 None => {}
             }
         }
+        if self.lend(conn, &mut talk).is_err() {
+            self.cells.add(Cell::SegmentsGone, 1);
+            self.close(conn);
+            return Role::Closing;
+        }
         if self.settle(now, conn, &mut talk.connection) { Role::Closing } else { Role::Http(talk) }
     }
 
     /// Puts a connection's wishes into the queue. Returns whether it is to be closed.
     fn settle(&mut self, now: Now, conn: ConnId, connection: &mut Connection) -> bool {
-        if let Some(parts) = connection.next_send() {
+        if !connection.is_downloading()
+            && let Some(parts) = connection.next_send()
+        {
             self.out.push_back(Output::Send { conn, parts });
         }
         while let Some(wish) = connection.poll_socket(now.mono) {
@@ -336,10 +371,11 @@ impl Shard {
             match self.connections.replace(conn, Role::Closing) {
                 Some(Role::Publisher(publisher)) => self.publisher_gone(now, *publisher, "drain"),
                 Some(Role::Viewer(viewer)) => self.viewer_gone(viewer, Cell::ClosedDrain),
-                Some(Role::Http(_) | Role::Closing) | None => {}
+                Some(Role::Http(_) | Role::Feed(_) | Role::Closing) | None => {}
             }
             self.close(conn);
         }
+        self.drain_feeds(now);
     }
 }
 
@@ -348,7 +384,16 @@ impl Machine for Shard {
 
     fn handle(&mut self, now: Now, input: Input<'_, Mail>) {
         match input {
-            Input::Accepted { conn, peer, .. } => self.accepted(now, conn, peer),
+            Input::Accepted { conn, listener, peer } => {
+                self.cells.add(Cell::HttpConnections, 1);
+                match listener.0.checked_sub(1) {
+                    None => self.accepted(now, conn, peer),
+                    Some(index) => self.feed_accepted(now, conn, index, peer),
+                }
+            }
+            Input::Datagrams { socket, from, segment, data, .. } => {
+                self.datagrams(now, socket.0, from, segment, data);
+            }
             Input::Received { conn, data } => self.received(now, conn, data),
             Input::Sent { conn, n } => self.sent(now, conn, n),
             Input::Blocked { conn } => self.blocked(now, conn),
@@ -362,6 +407,7 @@ impl Machine for Shard {
 
     fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
         self.sweep(now);
+        self.feed_timers(now);
         // The driver's own account of its time is what the load is measured by.
         let worked = Duration::from_nanos(self.cells.get(Cell::BusyNanos));
         if self.pace.observe(now.mono, worked).is_some() {
@@ -385,10 +431,12 @@ impl Machine for Shard {
         if now.mono.since(self.released) >= RELEASE {
             self.released = now.mono;
             self.locals.release();
+            self.library.release();
         }
     }
 
     fn next_deadline(&self) -> Option<Mono> {
-        [self.locals.next_flush(), self.sweep_deadline()].into_iter().flatten().min()
+        let deadlines = [self.locals.next_flush(), self.sweep_deadline(), self.feeds.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 }

@@ -1,5 +1,6 @@
 //! Somebody wants to watch: now, soon, or not at all.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ impl Shard {
         talk: &mut Talk,
         request: PlayRequest,
     ) -> Option<Role> {
-        if let Some(refusal) = self.admit_client(conn, &request) {
+        if let Some(refusal) = self.admit_client(conn, request.client) {
             talk.connection.refuse(now.mono, &refusal);
             return None;
         }
@@ -84,7 +85,10 @@ impl Shard {
                 Some(Role::Http(mut talk)) => {
                     let role = match talk.waits.take() {
                         Some(waits) => self.play_again(now, conn, &mut talk, waits, who),
-                        None => None,
+                        None => {
+                            self.hls_again(now, conn, &mut talk, who);
+                            None
+                        }
                     };
                     self.connections.put(conn, role.unwrap_or(Role::Http(talk)));
                     self.drive(now, conn);
@@ -159,9 +163,9 @@ impl Shard {
     }
 
     /// Behind a trusted proxy the client's address is known only now.
-    fn admit_client(&mut self, conn: ConnId, request: &PlayRequest) -> Option<Refusal> {
+    pub(super) fn admit_client(&mut self, conn: ConnId, client: IpAddr) -> Option<Refusal> {
         let permit = self.connections.permit(conn)?;
-        match permit.client(request.client) {
+        match permit.client(client) {
             Ok(()) => None,
             Err(Refused::Address | Refused::Viewers | Refused::Connections) => {
                 self.cells.add(Cell::RejectedAddress, 1);

@@ -13,9 +13,10 @@ use crate::base::time::{Mono, Now};
 use crate::face::http::connection::{Connection, Event, PublishRequest, Refusal};
 use crate::ingest::intake::{Intake, Taken};
 use crate::io::machine::Output;
+use crate::media::segmenter::Segmenter;
 use crate::metrics::table::Cell;
 use crate::registry::keys::KeyRefusal;
-use crate::registry::stream::{Stream, TAKEOVER_SILENCE};
+use crate::registry::stream::{Proto, Stream, TAKEOVER_SILENCE};
 use crate::registry::streams::{Claim, Lease};
 use crate::shard::connections::{Claimant, Role, Talk};
 use crate::shard::mail::Mail;
@@ -121,7 +122,7 @@ impl Shard {
         let mut publisher = Publisher { connection, seat };
         let Publisher { connection, seat } = &mut publisher;
         let mut taken = Taken::default();
-        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, body)));
+        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, Proto::Http, body)));
         self.note(now, &publisher.seat, taken);
         Some(Role::Publisher(Box::new(publisher)))
     }
@@ -132,7 +133,7 @@ impl Shard {
         let Publisher { connection, seat } = &mut *publisher;
         let mut taken = Taken::default();
         connection.handle_received(now.mono, data, &mut |body| {
-            add(&mut taken, seat.push(now, body));
+            add(&mut taken, seat.push(now, Proto::Http, body));
         });
         if let Seat::Writing(writing) = seat {
             writing.stream.hear(now.mono);
@@ -142,10 +143,11 @@ impl Shard {
     }
 
     /// Counts what was taken in, and rings for every shard that waits for it.
-    fn note(&mut self, now: Now, seat: &Seat, taken: Taken) {
+    pub(super) fn note(&mut self, now: Now, seat: &Seat, taken: Taken) {
         let Seat::Writing(writing) = seat else { return };
         self.cells.add(Cell::RingDroppedBytes, taken.dropped);
         self.cells.add(Cell::RingStarved, u64::from(taken.starved));
+        self.cells.add(Cell::SegmentsCut, taken.segments);
         if taken.discontinuity {
             writing.stream.discontinuities.fetch_add(1, Relaxed);
         }
@@ -185,7 +187,7 @@ impl Shard {
                         self.leave(now, &mut publisher.seat, "ended");
                     }
                     // Nothing else is asked while a body is open.
-                    Event::None | Event::Play(_) | Event::Publish(_) => {}
+                    Event::None | Event::Play(_) | Event::Hls(_) | Event::Publish(_) => {}
                 }
             }
         }
@@ -210,7 +212,9 @@ impl Shard {
         let Writing { stream, ticket, intake, .. } = *writing;
         info!(stream = %stream.name, why, "publisher gone, stream is held");
         self.cells.sub(Cell::Publishers, 1);
+        let cut = stream.segments.counts().next;
         stream.park(intake.finish(now), now.mono);
+        self.cells.add(Cell::SegmentsCut, stream.segments.counts().next - cut);
         self.ring(now, &stream);
         let until = now.mono + self.registry.linger();
         // An older ticket ends nothing any more.
@@ -256,7 +260,7 @@ impl Shard {
                 let seat = self.sit_down(now, lease);
                 let before = std::mem::replace(&mut publisher.seat, seat);
                 if let Seat::Asking(before) = before {
-                    let taken = publisher.seat.push(now, &before.held);
+                    let taken = publisher.seat.push(now, Proto::Http, &before.held);
                     self.note(now, &publisher.seat, taken);
                 }
             }
@@ -293,18 +297,20 @@ impl Shard {
         self.out.push_back(Output::Mail { shard, mail: Mail::GiveUp { stream, ticket } });
     }
 
-    fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
+    pub(super) fn sit_down(&mut self, now: Now, lease: Lease) -> Seat {
         let Lease { stream, writer, ticket, resumed } = lease;
         self.cells.add(Cell::Publishers, 1);
         if resumed {
             stream.discontinuities.fetch_add(1, Relaxed);
         }
         self.tell_all(|| Mail::Live);
-        let intake = Intake::new(writer, resumed, now);
+        let segments = Arc::clone(&stream.segments);
+        let segmenter = Segmenter::new(self.settings.segment, segments, resumed);
+        let intake = Intake::new(writer, segmenter, resumed, now);
         Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
     }
 
-    fn claim_refusal(&self, claim: &Claim) -> Refusal {
+    pub(super) fn claim_refusal(&self, claim: &Claim) -> Refusal {
         match claim {
             Claim::TooMany => {
                 self.cells.add(Cell::RejectedMemory, 1);
@@ -325,11 +331,11 @@ impl Shard {
 }
 
 impl Seat {
-    fn push(&mut self, now: Now, body: &[u8]) -> Taken {
+    pub(super) fn push(&mut self, now: Now, proto: Proto, body: &[u8]) -> Taken {
         match self {
             Seat::Writing(writing) => {
                 let taken = writing.intake.push(now, body);
-                writing.stream.ingest_bytes.fetch_add(body.len() as u64, Relaxed);
+                writing.stream.take_in(proto, body.len() as u64);
                 let resyncs = writing.intake.resyncs();
                 writing.stream.resyncs.fetch_add(resyncs - writing.resyncs, Relaxed);
                 writing.resyncs = resyncs;
@@ -345,13 +351,31 @@ impl Seat {
             Seat::Left => Taken::default(),
         }
     }
+
+    /// Notes that the publisher sent something.
+    pub(super) fn hear(&self, now: Mono) {
+        if let Seat::Writing(writing) = self {
+            writing.stream.hear(now);
+        }
+    }
+
+    /// What comes now continues nothing that was there before.
+    pub(super) fn restart(&mut self, now: Now) {
+        if let Seat::Writing(writing) = std::mem::replace(self, Seat::Left) {
+            let Writing { stream, ticket, intake, .. } = *writing;
+            stream.discontinuities.fetch_add(1, Relaxed);
+            let intake = intake.restart(now);
+            *self = Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }));
+        }
+    }
 }
 
-fn add(sum: &mut Taken, more: Taken) {
+pub(super) fn add(sum: &mut Taken, more: Taken) {
     sum.written += more.written;
     sum.dropped += more.dropped;
     sum.starved |= more.starved;
     sum.discontinuity |= more.discontinuity;
+    sum.segments += more.segments;
 }
 
 fn busy() -> Refusal {

@@ -15,4 +15,8 @@ pub struct Settings {
     pub busy_target: f64,
     /// The longest that it gathers.
     pub max_batch_delay: Duration,
+    /// How long HLS segments shall be.
+    pub segment: Duration,
+    /// How many segments an HLS playlist lists.
+    pub playlist: usize,
 }

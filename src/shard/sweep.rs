@@ -11,7 +11,7 @@ use crate::shard::Shard;
 use crate::shard::connections::Role;
 use crate::shard::mail::Mail;
 use crate::shard::play::Retry;
-use crate::shard::publish::Seat;
+use crate::shard::publish::{Seat, Writing};
 
 /// How often request timeouts and silent publishers are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -24,7 +24,9 @@ const FIGURES: Duration = Duration::from_millis(250);
 
 impl Shard {
     pub(super) fn sweep_deadline(&self) -> Option<Mono> {
-        let busy = self.connections.any_talking() || !self.lingering.is_empty();
+        let busy = self.connections.any_talking()
+            || !self.lingering.is_empty()
+            || self.feeds.writing().next().is_some();
         let sweep = (busy || !self.waiting.is_empty()).then_some(self.next_sweep);
         let second = (busy || self.viewers.any()).then_some(self.next_figures);
         [sweep, second].into_iter().flatten().min()
@@ -33,6 +35,7 @@ impl Shard {
     pub(super) fn sweep(&mut self, now: Now) {
         if now.mono >= self.next_sweep {
             self.sweep_connections(now);
+            self.sweep_feeds(now);
             self.end_lingering(now);
             self.retry_waiting(now, Retry::Hasty);
             self.next_sweep = now.mono + SWEEP;
@@ -70,7 +73,7 @@ impl Shard {
                         self.drop_publisher(now, conn, "vanished");
                     }
                 }
-                Some(Role::Http(_) | Role::Viewer(_) | Role::Closing) | None => {}
+                Some(Role::Http(_) | Role::Feed(_) | Role::Viewer(_) | Role::Closing) | None => {}
             }
         }
         self.swept = talking;
@@ -95,13 +98,18 @@ impl Shard {
         for conn in talking.drain(..) {
             let Some(Role::Publisher(publisher)) = self.connections.role(conn) else { continue };
             let Seat::Writing(writing) = &publisher.seat else { continue };
-            let health = writing.intake.health(now);
-            let known = writing.stream.health();
-            for warning in health.warnings.iter().filter(|w| !known.warnings.contains(w)) {
-                warn!(stream = %writing.stream.name, "{warning}");
-            }
-            writing.stream.set_health(health);
+            publish_health(now, writing);
         }
         self.swept = talking;
+        self.feeds.writing().for_each(|writing| publish_health(now, writing));
     }
+}
+
+fn publish_health(now: Now, writing: &Writing) {
+    let health = writing.intake.health(now);
+    let known = writing.stream.health();
+    for warning in health.warnings.iter().filter(|w| !known.warnings.contains(w)) {
+        warn!(stream = %writing.stream.name, "{warning}");
+    }
+    writing.stream.set_health(health);
 }

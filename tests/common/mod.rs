@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod crowd;
+pub mod hls;
 pub mod http;
 pub mod judge;
 pub mod relay;

@@ -28,6 +28,7 @@ pub struct Setup {
     config: toml::Table,
     environment: Vec<(String, String)>,
     watchdog: Option<Duration>,
+    state: Option<PathBuf>,
     nofile: Option<u32>,
 }
 
@@ -73,6 +74,7 @@ impl Setup {
             config: toml::Table::new(),
             environment: Vec::new(),
             watchdog: None,
+            state: None,
             nofile: None,
         }
         .set("streams.memory", "8MiB")
@@ -105,6 +107,14 @@ impl Setup {
         self
     }
 
+    /// An `[[ingest]]`: its table as TOML.
+    pub fn ingest(mut self, table: &str) -> Self {
+        let entry: toml::Table = table.parse().expect("TOML");
+        let list = self.config.entry("ingest").or_insert_with(|| toml::Value::Array(Vec::new()));
+        list.as_array_mut().expect("an array").push(entry.into());
+        self
+    }
+
     /// A variable of the environment.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -114,6 +124,12 @@ impl Setup {
     /// Asks for keep-alive pings as systemd's `WatchdogSec=` does.
     pub fn watchdog(mut self, interval: Duration) -> Self {
         self.watchdog = Some(interval);
+        self
+    }
+
+    /// A state directory that outlives the relay.
+    pub fn state(mut self, dir: &std::path::Path) -> Self {
+        self.state = Some(dir.to_owned());
         self
     }
 
@@ -188,7 +204,7 @@ impl Setup {
             .args(["--io-driver", &self.io_driver])
             .args(["--memory", &self.memory])
             .arg("--state")
-            .arg(dir.path().join("state"))
+            .arg(self.state.clone().unwrap_or_else(|| dir.path().join("state")))
             .arg("--ready-file")
             .arg(dir.path().join("ready"))
             .current_dir(dir.path())
@@ -232,6 +248,15 @@ fn receive(notify: &UnixDatagram, limit: Duration) -> Option<String> {
 }
 
 impl Relay {
+    /// Where the configured ingest of that stream is.
+    #[track_caller]
+    pub fn ingest(&self, stream: &str) -> SocketAddr {
+        let all = self.ready["ingest"].as_array().expect("configured ingests");
+        let one = all.iter().find(|one| one["stream"] == stream).expect("the stream's ingest");
+        let address = one["udp"].as_str().or(one["tcp"].as_str()).expect("its address");
+        address.parse().expect("an address")
+    }
+
     /// The next message of the notify protocol within `limit`.
     pub fn notification(&self, limit: Duration) -> Option<String> {
         receive(&self.notify, limit)

@@ -6,7 +6,8 @@
 //!    `publish`, which answer an [`Event`].
 //! 2. Call [`Connection::poll`] until it returns [`Event::None`], and answer its events: at once
 //!    or later, whenever the registry has decided.
-//! 3. Carry out [`Connection::next_send`] and [`Connection::poll_socket`], each until `None`.
+//! 3. Carry out [`Connection::next_send`] ([`Connection::next_read`] while
+//!    [`Connection::is_downloading`]) and [`Connection::poll_socket`], each until `None`.
 //! 4. Call [`Connection::handle_timer`] when [`Connection::deadline`] has passed.
 //!
 //! One request is dealt with at a time: the next one is read when the response before it has
@@ -20,17 +21,21 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::payload::Payload;
+use crate::base::segment::Segment;
 use crate::base::time::Mono;
+use crate::face::http::download::{self, Download};
 pub use crate::face::http::exchange::{
-    Event, PlayRequest, PlayStart, PublishRequest, Refusal, Site, SocketWish,
+    Event, HlsRequest, PlayRequest, PlayStart, PublishRequest, Refusal, Site, SocketWish,
 };
 use crate::face::http::input::{Input, PENDING_BODY};
 use crate::face::http::output::Output;
+use crate::face::http::pages;
 use crate::face::http::request::{Method, Request, refuse_head};
-use crate::face::http::respond::{Frame, Response};
+use crate::face::http::respond::{Frame, Response, SegmentPart};
 use crate::face::http::route::{Decision, decide};
 use crate::face::http::settings::Settings;
 use crate::metrics::table::Cell;
+use crate::ring::reader::{Overtaken, Reader};
 use crate::wire::http::body::Body;
 use crate::wire::http::head::{Head, HeadLimits, lines};
 use crate::wire::http::response::CONTINUE;
@@ -56,6 +61,8 @@ pub struct Connection {
     input: Input,
     /// The response being sent.
     output: Output,
+    /// What follows it from a window.
+    download: Option<Download>,
     /// What the present response must honour.
     exchange: Exchange,
     /// The rest of a body that nobody asked for.
@@ -121,6 +128,7 @@ impl Connection {
             state: State::Reading,
             input: Input::default(),
             output: Output::default(),
+            download: None,
             exchange: Exchange::default(),
             skip: None,
             since: now,
@@ -167,15 +175,17 @@ impl Connection {
         }
     }
 
-    /// The kernel took `n` bytes of the last send.
-    pub fn handle_sent(&mut self, now: Mono, n: usize) {
-        self.output.on_sent(n);
+    /// The kernel took `n` bytes of the last send. Returns how many of them came from a window.
+    pub fn handle_sent(&mut self, now: Mono, n: usize) -> usize {
+        let read = self.output.on_sent(n);
+        self.download = self.download.and_then(|download| download.sent(read as u64));
         if let State::Responding = self.state {
             self.since = now;
-            if self.output.is_empty() {
+            if self.output.is_empty() && self.download.is_none() {
                 self.finish(now);
             }
         }
+        read
     }
 
     /// The kernel took nothing of the last send.
@@ -218,6 +228,22 @@ impl Connection {
     /// The next write; None while one is unanswered, the socket is full or nothing is queued.
     pub fn next_send(&mut self) -> Option<[Payload; 2]> {
         self.output.next_send()
+    }
+
+    /// Whether the response being sent comes from a window.
+    #[must_use]
+    pub fn is_downloading(&self) -> bool {
+        self.download.is_some()
+    }
+
+    /// The next write while [`Connection::is_downloading`].
+    ///
+    /// # Errors
+    /// [`Overtaken`] if the rest has left the window: close the connection, for the length that
+    /// was announced cannot be kept.
+    pub fn next_read(&mut self, reader: &mut Reader) -> Result<Option<[Payload; 2]>, Overtaken> {
+        let Some(download) = self.download else { return Ok(self.output.next_send()) };
+        self.output.next_with(|room| download.read(reader, room))
     }
 
     /// What the connection wants of its socket, told once.
@@ -272,6 +298,39 @@ impl Connection {
             let head = self.frame().stream();
             self.respond(now, Response { status: 200, head, body: Bytes::new() });
         }
+    }
+
+    /// Answers an [`Event::Hls`] with a playlist.
+    pub fn playlist(&mut self, now: Mono, request: &HlsRequest, body: Bytes, max_age: u32) {
+        if let State::Deciding { body: None } = self.state {
+            let tag = pages::tag(&body);
+            let fresh = request.conditions.has(&tag);
+            let response = self.frame().playlist(body, &tag, max_age, fresh);
+            self.respond(now, response);
+        }
+    }
+
+    /// Answers an [`Event::Hls`] with a segment. Its tables are sent by the connection; for the
+    /// rest it asks for a reader if [`Connection::is_downloading`].
+    pub fn segment(&mut self, now: Mono, request: &HlsRequest, segment: &Segment, tag: &str) {
+        let State::Deciding { body: None } = self.state else { return };
+        let length = segment.bytes();
+        let part = download::part(&request.conditions, length, tag);
+        let mut response = self.frame().segment(&part, length, tag);
+        let range = match part {
+            SegmentPart::Whole => 0..length,
+            SegmentPart::Part(range) => range,
+            SegmentPart::Known | SegmentPart::Unsatisfiable => 0..0,
+        };
+        if !self.exchange.head_only && !range.is_empty() {
+            let tables = segment.tables.len() as u64;
+            // Both fit: they are at most the length of the tables.
+            let (first, end) = (range.start.min(tables) as usize, range.end.min(tables) as usize);
+            let head = [&response.head[..], &segment.tables[first..end]].concat();
+            response.head = head.into();
+            self.download = Download::of(segment, range.start, range.end);
+        }
+        self.respond(now, response);
     }
 
     /// Admits a publisher: asks for the body if the client waits to be asked, and opens it.
@@ -411,6 +470,10 @@ impl Connection {
                 self.state = State::Deciding { body: None };
                 return Event::Play(request);
             }
+            Decision::Hls(request) => {
+                self.state = State::Deciding { body: None };
+                return Event::Hls(request);
+            }
             // Taken above; nothing here opens a body.
             Decision::Publish(_) => return Event::None,
             Decision::Asset { asset, tag, fresh } => frame.asset(asset, tag, fresh),
@@ -514,6 +577,7 @@ impl Connection {
 
     fn close(&mut self) {
         self.state = State::Closed;
+        self.download = None;
         self.wish = Some(SocketWish::Close);
         self.skip = None;
         self.input.clear();

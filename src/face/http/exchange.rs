@@ -17,6 +17,8 @@ pub enum Event {
     None,
     /// Somebody wants to watch: answer with `play`, `head_ok` or `refuse`.
     Play(PlayRequest),
+    /// A player wants a file of HLS: answer with `playlist`, `segment` or `refuse`.
+    Hls(HlsRequest),
     /// Somebody wants to publish: answer with `publish` or `refuse`.
     Publish(PublishRequest),
     /// The body of a publisher is complete. The connection has answered and lives on if it can.
@@ -40,6 +42,65 @@ pub struct PlayRequest {
     pub head_only: bool,
     /// The client's address; see [`PublishRequest::client`].
     pub client: IpAddr,
+}
+
+/// `GET` below `/live/NAME/`: a playlist or a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HlsRequest {
+    /// The stream.
+    pub name: StreamName,
+    /// What of it.
+    pub file: HlsFile,
+    /// `?wait=10`: how long to wait for a playlist, at most a minute.
+    pub wait: Duration,
+    /// The client's address; see [`PublishRequest::client`].
+    pub client: IpAddr,
+    /// On what conditions.
+    pub conditions: Conditions,
+}
+
+/// A file of HLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HlsFile {
+    /// `index.m3u8`
+    Playlist,
+    /// `master.m3u8`
+    Master,
+    /// `seg/EPOCH-SEQUENCE.ts`
+    Segment {
+        /// The life of the stream in which it was cut.
+        epoch: u64,
+        /// Its media sequence number.
+        sequence: u64,
+    },
+}
+
+/// The header lines that decide how much of a file is sent, as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// `If-None-Match`
+    pub known: Option<Box<str>>,
+    /// `Range`, of a GET.
+    pub range: Option<Box<str>>,
+    /// `If-Range`
+    pub if_range: Option<Box<str>>,
+}
+
+impl Conditions {
+    /// Whether the client has the file with this strong tag already: "the recipient MUST use the
+    /// weak comparison function" (RFC 9110 section 13.1.2).
+    #[must_use]
+    pub fn has(&self, tag: &str) -> bool {
+        let mut known = self.known.iter().flat_map(|list| list.split(',')).map(str::trim);
+        known.any(|t| t == "*" || t.strip_prefix("W/").unwrap_or(t) == tag)
+    }
+
+    /// The range that counts: "If-Range" with another tag, or with a date, makes it void.
+    #[must_use]
+    pub fn range_of(&self, tag: &str) -> Option<&str> {
+        let fits = self.if_range.as_deref().is_none_or(|known| known == tag);
+        self.range.as_deref().filter(|_| fits)
+    }
 }
 
 /// `PUT /live/NAME` or `POST /live/NAME`.

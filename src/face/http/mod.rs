@@ -5,6 +5,7 @@
 //! requests that need a stream leave it as an [`exchange::Event`].
 
 pub mod connection;
+mod download;
 pub mod exchange;
 mod input;
 mod output;

@@ -38,8 +38,29 @@ impl Output {
         Some([self.parts[0].slice(..first).into(), self.parts[1].slice(..second).into()])
     }
 
-    /// The kernel took `n` bytes.
-    pub fn on_sent(&mut self, n: usize) {
+    /// The next write, with more behind it that is not queued here: `more` gives it, of at most
+    /// so many bytes.
+    ///
+    /// # Errors
+    /// What `more` says.
+    pub fn next_with<E>(
+        &mut self,
+        more: impl FnOnce(usize) -> Result<[Payload; 2], E>,
+    ) -> Result<Option<[Payload; 2]>, E> {
+        if self.outstanding || self.blocked {
+            return Ok(None);
+        }
+        if !self.parts[1].is_empty() || self.parts[0].len() > SEND_MAX {
+            return Ok(self.next_send());
+        }
+        let head = self.parts[0].clone();
+        let [first, second] = more(SEND_MAX - head.len())?;
+        self.outstanding = true;
+        Ok(Some(if head.is_empty() { [first, second] } else { [head.into(), first] }))
+    }
+
+    /// The kernel took `n` bytes. Returns how many of them were not queued here.
+    pub fn on_sent(&mut self, n: usize) -> usize {
         self.outstanding = false;
         let first = n.min(self.parts[0].len());
         self.parts[0].advance(first);
@@ -48,6 +69,7 @@ impl Output {
         if self.is_empty() {
             self.parts = [Bytes::new(), Bytes::new()];
         }
+        n - first - second
     }
 
     /// The kernel took nothing.

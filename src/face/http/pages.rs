@@ -34,6 +34,7 @@ assets! {
     "/assets/style.css" "style.css" CSS;
     "/assets/app.js" "app.js" SCRIPT;
     "/assets/player.js" "player.js" SCRIPT;
+    "/assets/native.js" "native.js" SCRIPT;
     "/assets/ts.js" "ts.js" SCRIPT;
     "/assets/mp4.js" "mp4.js" SCRIPT;
     "/assets/codecs.js" "codecs.js" SCRIPT;
@@ -66,7 +67,7 @@ impl Asset {
 
 /// FNV-1a and the length: the tag must tell builds of this program apart, and nobody gains by
 /// finding two files with one tag.
-fn tag(bytes: &[u8]) -> String {
+pub fn tag(bytes: &[u8]) -> String {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -47,7 +47,7 @@ impl Start {
             MarkKind::AccessPoint { tables, .. } => {
                 Some(Start { at: mark.at, tables: tables.clone() })
             }
-            MarkKind::Discontinuity | MarkKind::Tables => None,
+            MarkKind::Discontinuity | MarkKind::Tables | MarkKind::Segment(_) => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The bytes of our answers.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::face::http::exchange::Refusal;
@@ -29,6 +31,22 @@ pub struct Response {
     pub head: Bytes,
     /// The body, left out by the connection if the request was HEAD.
     pub body: Bytes,
+}
+
+/// An address of a segment means the same bytes for ever; an hour is more than anybody needs.
+const SEGMENT_CACHE: &str = "public, max-age=3600, immutable";
+
+/// How much of a segment is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SegmentPart {
+    /// All of it.
+    Whole,
+    /// These bytes of it.
+    Part(Range<u64>),
+    /// Nothing: the client has it.
+    Known,
+    /// Nothing: the client wants bytes beyond its end.
+    Unsatisfiable,
 }
 
 impl Frame<'_> {
@@ -67,6 +85,53 @@ impl Frame<'_> {
             return Response { status, head: head.finish(), body: Bytes::new() };
         }
         Frame::whole(status, head, asset.content_type, Bytes::from_static(asset.bytes))
+    }
+
+    /// A playlist of this moment, which a cache may keep for half a segment, or word that the
+    /// client has it already.
+    #[must_use]
+    pub fn playlist(&self, body: Bytes, tag: &str, max_age: u32, fresh: bool) -> Response {
+        let status = if fresh { 304 } else { 200 };
+        let policy = format!("public, max-age={max_age}");
+        let head = self.head(status).with("ETag", tag).with("Cache-Control", policy);
+        if fresh {
+            return Response { status, head: head.finish(), body: Bytes::new() };
+        }
+        Frame::whole(status, head, "application/vnd.apple.mpegurl", body)
+    }
+
+    /// The head of a segment of `length` bytes, or of a part of it, or word that the client has
+    /// it, or that the part it wants is not there.
+    #[must_use]
+    pub fn segment(&self, part: &SegmentPart, length: u64, tag: &str) -> Response {
+        let status = match part {
+            SegmentPart::Whole => 200,
+            SegmentPart::Part(_) => 206,
+            SegmentPart::Known => 304,
+            SegmentPart::Unsatisfiable => 416,
+        };
+        let head = self.head(status);
+        let head = match part {
+            SegmentPart::Unsatisfiable => {
+                let text = Bytes::from_static(b"that range is not in this segment\n");
+                let head = head.with("Content-Range", format_args!("bytes */{length}"));
+                let head = head.with("Cache-Control", "no-store");
+                return Frame::whole(status, head, "text/plain; charset=utf-8", text);
+            }
+            SegmentPart::Known => head,
+            SegmentPart::Whole => head.with("Content-Length", length),
+            SegmentPart::Part(range) => {
+                let (first, last) = (range.start, range.end - 1);
+                head.with("Content-Range", format_args!("bytes {first}-{last}/{length}"))
+                    .with("Content-Length", range.end - range.start)
+            }
+        };
+        let head = head
+            .with("Content-Type", "video/mp2t")
+            .with("Accept-Ranges", "bytes")
+            .with("ETag", tag)
+            .with("Cache-Control", SEGMENT_CACHE);
+        Response { status, head: head.finish(), body: Bytes::new() }
     }
 
     /// A JSON document of this moment.

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::ids::StreamName;
-use crate::face::http::exchange::{PlayRequest, PublishRequest, Refusal};
+use crate::face::http::exchange::{
+    Conditions, HlsFile, HlsRequest, PlayRequest, PublishRequest, Refusal,
+};
 use crate::face::http::pages::{self, Asset};
 use crate::face::http::request::{Method, Request, client, is_direct};
 use crate::registry::settings::Network;
@@ -41,6 +43,8 @@ pub enum Decision {
     Status(StreamName),
     /// Say what may be asked from where.
     Preflight,
+    /// Ask the shard.
+    Hls(HlsRequest),
     /// Ask the shard.
     Play(PlayRequest),
     /// Ask the shard.
@@ -83,7 +87,7 @@ pub fn decide(request: &Request<'_>, peer: SocketAddr, trusted: &[Network]) -> D
                 Ok(name) => read(request, || Decision::Status(name)),
                 Err(why) => Refusal::new(400, why.to_string()).into(),
             },
-            Some(_) => nothing_here(),
+            Some((name, file)) => decide_hls(request, name, file, peer, trusted),
             None => decide_live(request, rest, peer, trusted),
         };
     }
@@ -131,6 +135,49 @@ fn decide_live(
     decision.unwrap_or_else(Decision::Refuse)
 }
 
+/// Decides about what lies below `/live/NAME/`. A name has no slash: nothing here can be the
+/// address of another stream.
+fn decide_hls(
+    request: &Request<'_>,
+    name: &str,
+    file: &str,
+    peer: SocketAddr,
+    trusted: &[Network],
+) -> Decision {
+    let segment = || {
+        let number = |text: &str| -> Option<u64> {
+            text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+        };
+        let (epoch, sequence) = file.strip_prefix("seg/")?.strip_suffix(".ts")?.split_once('-')?;
+        Some(HlsFile::Segment { epoch: number(epoch)?, sequence: number(sequence)? })
+    };
+    let file = match file {
+        "index.m3u8" => Some(HlsFile::Playlist),
+        "master.m3u8" => Some(HlsFile::Master),
+        _ => segment(),
+    };
+    let Some(file) = file else { return nothing_here() };
+    let name = match name.parse() {
+        Ok(name) => name,
+        Err(why) => return Refusal::new(400, format!("{why}")).into(),
+    };
+    let wait = match read_parameter(request, "wait", read_wait) {
+        Ok(wait) => wait.unwrap_or_default(),
+        Err(refusal) => return refusal.into(),
+    };
+    let line = |name| request.head.one(name).ok().flatten().map(Box::from);
+    let known: Vec<&str> = request.head.list("If-None-Match").collect();
+    let conditions = Conditions {
+        known: (!known.is_empty()).then(|| known.join(",").into()),
+        // "A server MUST ignore a Range header field received with a request method that is
+        // unrecognized or for which range handling is not defined" (RFC 9110 section 14.2).
+        range: line("Range").filter(|_| request.method == Method::Get),
+        if_range: line("If-Range"),
+    };
+    let client = client(request.head, peer, trusted);
+    read(request, || Decision::Hls(HlsRequest { name, file, wait, client, conditions }))
+}
+
 /// `decision`, if the request only reads.
 fn read(request: &Request<'_>, decision: impl FnOnce() -> Decision) -> Decision {
     if request.method.reads() {
@@ -157,8 +204,8 @@ fn nothing_here() -> Decision {
 }
 
 fn play(request: &Request<'_>, name: StreamName, client: IpAddr) -> Result<PlayRequest, Refusal> {
-    let start = parameter(request, "start")?.map(|value| read_start(&value)).transpose()?;
-    let wait = parameter(request, "wait")?.map(|value| read_wait(&value)).transpose()?;
+    let start = read_parameter(request, "start", read_start)?;
+    let wait = read_parameter(request, "wait", read_wait)?;
     let head_only = request.method == Method::Head;
     Ok(PlayRequest { name, start, wait: wait.unwrap_or_default(), head_only, client })
 }
@@ -208,6 +255,14 @@ fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a str>, Refusal> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim()))
+}
+
+fn read_parameter<T>(
+    request: &Request<'_>,
+    name: &str,
+    read: impl FnOnce(&str) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    parameter(request, name)?.map(|value| read(&value)).transpose()
 }
 
 fn parameter<'a>(request: &Request<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {

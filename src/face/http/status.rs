@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::base::time::Now;
 use crate::media::health::Health;
 use crate::registry::pulse::Pulse;
-use crate::registry::stream::{State, Stream};
+use crate::registry::stream::{Proto, State, Stream};
 use crate::registry::streams::Registry;
 
 /// All streams: `/streams.json` and, with more detail, the API of the control listener.
@@ -26,6 +26,8 @@ pub struct Status {
     pub name: String,
     /// `live`, or `held` while the publisher is away.
     pub state: &'static str,
+    /// How it comes in: `http`, `tcp`, `udp` or `rtp`.
+    pub proto: &'static str,
     /// When it went live, Unix milliseconds.
     pub since: u64,
     /// Viewers now.
@@ -74,6 +76,7 @@ pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
             State::Live => "live",
             State::Held => "held",
         },
+        proto: stream.proto().as_str(),
         since: stream.since.as_unix_millis(),
         viewers: stream.viewers(),
         health: Health::clone(&stream.health()),
@@ -83,7 +86,7 @@ pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
         head: window.head(),
         delay_p50_ms: pulse.delay_p50_ms,
         delay_p99_ms: pulse.delay_p99_ms,
-        ingest_bytes: stream.ingest_bytes.load(Relaxed),
+        ingest_bytes: Proto::ALL.iter().map(|proto| stream.ingest_bytes(*proto)).sum(),
         egress_bytes: stream.egress_bytes(),
     }
 }

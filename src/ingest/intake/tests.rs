@@ -26,6 +26,10 @@ struct Stage {
     sent: Vec<u8>,
 }
 
+fn segmenter(resumed: bool) -> Segmenter {
+    Segmenter::new(Duration::from_secs(2), Arc::default(), resumed)
+}
+
 impl Stage {
     fn new(first: u64) -> Stage {
         let arena = Arena::create(2 * SLAB_LARGE as u64).unwrap();
@@ -39,7 +43,7 @@ impl Stage {
             unmarked: false,
             sent: Vec::new(),
         };
-        stage.intake = Some(Intake::new(writer, false, stage.now()));
+        stage.intake = Some(Intake::new(writer, segmenter(false), false, stage.now()));
         stage
     }
 
@@ -189,7 +193,7 @@ fn a_run_ends_on_a_subtree_and_the_next_one_begins_with_a_mark() {
     let padding = stage.read(&mut reader, first + sent as u64, (end - first) as usize - sent);
     assert!(padding.chunks(TS_PACKET).all(|p| p[..3] == [0x47, 0x1f, 0xff]), "null packets only");
     assert_eq!(stage.discontinuities(), [0; 0], "a first run continues nothing");
-    stage.intake = Some(Intake::new(writer, true, now));
+    stage.intake = Some(Intake::new(writer, segmenter(true), true, now));
     assert_eq!(stage.discontinuities(), [end]);
     stage.sent.clear();
     stage.step(1000);

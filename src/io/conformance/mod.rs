@@ -1,6 +1,7 @@
 //! One test suite of the loop, run for every driver: the contract of [`crate::io::machine`],
 //! against real loopback sockets driven from another thread.
 
+mod datagrams;
 mod rig;
 
 use std::io::{Read, Write};

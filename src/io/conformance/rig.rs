@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use socket2::SockRef;
 
-use crate::base::ids::{ConnId, ListenerId, ShardId, StreamSlot};
+use crate::base::ids::{ConnId, ListenerId, ShardId, SocketId, StreamSlot};
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 use crate::io::clock::Clock;
 use crate::io::driver::Setup;
 use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::io::mailbox::Post;
-use crate::io::{epoll, socket, uring};
+use crate::io::{epoll, socket, udp, uring};
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 
@@ -42,6 +42,12 @@ pub(super) enum Event {
         peer: SocketAddr,
     },
     Received(ConnId, Vec<u8>),
+    Datagrams {
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        segment: usize,
+        data: Vec<u8>,
+    },
     Sent(ConnId, usize),
     Blocked(ConnId),
     Writable(ConnId),
@@ -165,6 +171,12 @@ impl Machine for Scripted {
                     false => self.report(Event::Received(conn, data.to_vec())),
                 }
             }
+            Input::Datagrams { socket, from, to, segment, data } => {
+                assert_eq!(socket, SocketId(9));
+                assert!((1..=data.len()).contains(&segment), "{segment} of {}", data.len());
+                let data = data.to_vec();
+                self.report(Event::Datagrams { from, to, segment, data });
+            }
             Input::Sent { conn, n } => {
                 let state = self.answered(conn);
                 assert!(n > 0 && n <= state.unsent.len());
@@ -218,6 +230,8 @@ pub(super) struct Options {
     pub max_connections: usize,
     pub mailbox: usize,
     pub echo: bool,
+    /// Where each shard receives datagrams.
+    pub udp: Option<&'static str>,
     /// Connections that may have a descriptor, where the driver can do without.
     pub descriptors: usize,
     /// SO_RCVBUF of the driver's connections.
@@ -233,6 +247,7 @@ impl Default for Options {
             max_connections: 1000,
             mailbox: 64,
             echo: false,
+            udp: None,
             descriptors: 0,
             receive_buffer: None,
         }
@@ -243,6 +258,8 @@ impl Default for Options {
 pub(super) struct Rig {
     /// The address of each shard's own listener.
     pub addrs: Vec<SocketAddr>,
+    /// The address of each shard's own socket for datagrams, if it has one.
+    pub udp: Vec<SocketAddr>,
     pub post: Post<Mail>,
     pub cells: Vec<Arc<Cells>>,
     events: Receiver<(ShardId, Event)>,
@@ -256,6 +273,7 @@ impl Rig {
         let (tell, events) = channel();
         let (ready, all_ready) = channel();
         let (mut addrs, mut cells, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sockets = Vec::new();
         for number in 0..options.shards {
             let shard = ShardId(number.try_into().unwrap());
             let listener = socket::listen(options.listen.parse().unwrap(), 1).unwrap().remove(0);
@@ -263,11 +281,16 @@ impl Rig {
                 SockRef::from(&listener).set_recv_buffer_size(bytes).unwrap();
             }
             addrs.push(listener.local_addr().unwrap());
+            let socket = options.udp.map(|address| {
+                udp::bind(address.parse().unwrap(), Ipv4Addr::LOCALHOST, 0).unwrap().0
+            });
+            sockets.extend(socket.as_ref().map(|socket| socket.local_addr().unwrap()));
             cells.push(Arc::new(Cells::default()));
             let ready = ready.clone();
             let setup = Setup {
                 shard,
                 listeners: vec![(ListenerId(7), listener)],
+                sockets: socket.into_iter().map(|socket| (SocketId(9), socket)).collect(),
                 post: post.clone(),
                 clock: Clock::start(),
                 cells: Arc::clone(&cells[number]),
@@ -301,7 +324,7 @@ impl Rig {
         for _ in 0..options.shards {
             all_ready.recv_timeout(PATIENCE).expect("a driver did not start");
         }
-        Rig { addrs, post, cells, events, threads }
+        Rig { addrs, udp: sockets, post, cells, events, threads }
     }
 
     /// The next event of any shard.

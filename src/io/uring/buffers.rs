@@ -10,23 +10,26 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::io::uring::ring::Ring;
 
-/// Buffers of one shard; a power of two. They are used in the order in which they came back.
-/// Measured: 4,000 connections that all ask within half a second never find them used up, for
-/// since Linux 6.13 one call receives for 20 connections at most; kernels before that take the
-/// rest in a second round (`headwater_uring_enobufs_total`).
-const COUNT: u16 = 128;
+/// How many buffers there are, and how large they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// The name of the group towards the kernel.
+    pub group: u16,
+    /// Buffers of one shard; a power of two, at most 256. They are used in the order in which
+    /// they came back.
+    pub count: u16,
+    /// Bytes of one buffer.
+    pub size: usize,
+}
 
-/// Bytes of one buffer: a publisher's data of some tens of milliseconds. All of them together
-/// are 2 MiB per shard.
-const SIZE: usize = 16 * 1024;
+/// The buffers of connections. One holds a publisher's data of some tens of milliseconds; all
+/// of them together are 2 MiB per shard. Measured: 4,000 connections that all ask within half
+/// a second never find them used up, for since Linux 6.13 one call receives for 20 connections
+/// at most; kernels before that take the rest in a second round (`UringEnobufs`).
+pub(super) const CONNECTIONS: Shape = Shape { group: 0, count: 128, size: 16 * 1024 };
 
 /// Bytes in front of the buffers for the ring of their descriptions: 16 each, page-aligned.
 const HEAD: usize = 4096;
-
-/// The only group of buffers.
-pub(super) const GROUP: u16 = 0;
-
-const _: () = assert!(COUNT.is_power_of_two() && COUNT as usize * 16 <= HEAD);
 
 /// A mapping with the ring of descriptions and behind it the buffers.
 ///
@@ -35,6 +38,7 @@ const _: () = assert!(COUNT.is_power_of_two() && COUNT as usize * 16 <= HEAD);
 /// that a completion named, until it is offered again.
 pub(super) struct Buffers {
     base: NonNull<u8>,
+    shape: Shape,
     /// Descriptions written, modulo 2^16; the kernel sees it when it is published.
     tail: u16,
 }
@@ -44,8 +48,10 @@ impl Buffers {
     ///
     /// # Errors
     /// Of mmap(2) and of registering: `EINVAL` before Linux 5.19, `ENOMEM`.
-    pub fn new(ring: &Ring) -> io::Result<Buffers> {
-        let len = HEAD + usize::from(COUNT) * SIZE;
+    pub fn new(ring: &Ring, shape: Shape) -> io::Result<Buffers> {
+        let Shape { group, count, size } = shape;
+        assert!(count.is_power_of_two() && usize::from(count) * 16 <= HEAD, "{shape:?}");
+        let len = HEAD + usize::from(count) * size;
         // SAFETY: a new private mapping at an address that the kernel chooses; it overlaps
         // nothing.
         let base = unsafe {
@@ -55,15 +61,15 @@ impl Buffers {
         let Some(base) = NonNull::new(base.cast()) else {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
-        let mut buffers = Buffers { base, tail: 0 };
-        // SAFETY: `base` is page-aligned and has COUNT descriptions, all zero. It stays mapped
+        let mut buffers = Buffers { base, shape, tail: 0 };
+        // SAFETY: `base` is page-aligned and has `count` descriptions, all zero. It stays mapped
         // until `Drop`, which `Uring` allows only after every operation has completed; if that
         // fails, it is never unmapped.
         unsafe {
             let ring_base = base.as_ptr() as u64;
-            ring.submitter().register_buf_ring_with_flags(ring_base, COUNT, GROUP, 0)?;
+            ring.submitter().register_buf_ring_with_flags(ring_base, count, group, 0)?;
         }
-        for id in 0..COUNT {
+        for id in 0..count {
             buffers.give_back(id);
         }
         buffers.publish();
@@ -71,10 +77,11 @@ impl Buffers {
     }
 
     fn at(&self, id: u16) -> *mut u8 {
-        debug_assert!(id < COUNT);
-        // SAFETY: `id` is below COUNT (the kernel names only what was offered), so the offset
+        let Shape { count, size, .. } = self.shape;
+        debug_assert!(id < count);
+        // SAFETY: `id` is below `count` (the kernel names only what was offered), so the offset
         // lies inside the mapping.
-        unsafe { self.base.as_ptr().add(HEAD + usize::from(id % COUNT) * SIZE) }
+        unsafe { self.base.as_ptr().add(HEAD + usize::from(id % count) * size) }
     }
 
     /// The first `len` bytes of the buffer `id`.
@@ -86,21 +93,21 @@ impl Buffers {
         // SAFETY: the bytes are inside the mapping, initialised (mappings begin as zeroes), and
         // the kernel does not write to a buffer between naming it and being offered it again,
         // which the caller rules out.
-        unsafe { std::slice::from_raw_parts(self.at(id), len.min(SIZE)) }
+        unsafe { std::slice::from_raw_parts(self.at(id), len.min(self.shape.size)) }
     }
 
     /// Offers a buffer again; seen by the kernel after [`Buffers::publish`].
     pub fn give_back(&mut self, id: u16) {
-        let place = usize::from(self.tail % COUNT);
+        let place = usize::from(self.tail % self.shape.count);
         let address = self.at(id) as u64;
-        // SAFETY: `place` is one of the COUNT descriptions at the front of the mapping. The
+        // SAFETY: `place` is one of the `count` descriptions at the front of the mapping. The
         // kernel reads descriptions between its own head and the published tail only; at most
-        // COUNT are offered at a time, so this one is not among them. The fields are written
+        // `count` are offered at a time, so this one is not among them. The fields are written
         // one by one: the third of description 0 is the tail, which stays as it is.
         unsafe {
             let entry = &mut *self.base.as_ptr().cast::<BufRingEntry>().add(place);
             entry.set_addr(address);
-            entry.set_len(SIZE as u32);
+            entry.set_len(self.shape.size as u32);
             entry.set_bid(id);
         }
         self.tail = self.tail.wrapping_add(1);
@@ -120,7 +127,7 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        let len = HEAD + usize::from(COUNT) * SIZE;
+        let len = HEAD + usize::from(self.shape.count) * self.shape.size;
         // SAFETY: this is the mapping of `new`, unmapped once. No operation can write into it
         // any more (see `Drop` of `Uring`), and no slice of it lives: they borrow `self`.
         let result = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), len) };
@@ -161,18 +168,19 @@ mod tests {
             return;
         }
         let mut ring = Ring::new().unwrap();
-        let mut buffers = Buffers::new(&ring).unwrap();
+        let mut buffers = Buffers::new(&ring, CONNECTIONS).unwrap();
         let (mut client, server) = UnixStream::pair().unwrap();
         let cells = Cells::default();
         let arm = |ring: &mut Ring| {
-            let entry = opcode::RecvMulti::new(types::Fd(server.as_raw_fd()), GROUP).build();
+            let entry =
+                opcode::RecvMulti::new(types::Fd(server.as_raw_fd()), CONNECTIONS.group).build();
             // SAFETY: the entry points to nothing; `buffers` and `server` live to the end.
             unsafe { ring.push(&cells, Op::Recv, 0, entry) };
         };
         arm(&mut ring);
         for round in 0..5u8 {
             let mut held = Vec::new();
-            for n in 0..COUNT {
+            for n in 0..CONNECTIONS.count {
                 let byte = round ^ n as u8;
                 client.write_all(&[byte; 1000]).unwrap();
                 let got = next(&mut ring);

@@ -28,6 +28,8 @@ pub(super) enum Op {
     Shutdown,
     /// Waiting for the bell.
     Bell,
+    /// Receiving datagrams; the index is the socket's.
+    Datagrams,
     /// Cancelling another one.
     Cancel,
 }
@@ -60,6 +62,7 @@ impl Completion {
             4 => Op::Option,
             5 => Op::Shutdown,
             6 => Op::Bell,
+            7 => Op::Datagrams,
             _ => Op::Cancel,
         };
         let result = entry.result();
@@ -129,6 +132,7 @@ impl Uring {
                     self.arm_bell(&hub.cells);
                 }
             }
+            Op::Datagrams => self.datagrams(hub, completion),
             Op::Cancel => {}
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! Accepting, receiving and the bell are armed once and go on by themselves (multishot). The
 //! sends of a batch are submitted by one system call and are answered when it returns. Beyond
-//! its share of descriptors a connection lives in the ring's own table (`files`). The
-//! memory that the kernel reads or writes belongs to `buffers` and `send`, and outlives
+//! its share of descriptors a connection lives in the ring's own table (`files`). The memory
+//! that the kernel reads or writes belongs to `buffers`, `send` and `datagrams`, and outlives
 //! every operation: `Uring` lets go of it only after the last one was taken back.
 
 mod buffers;
 mod completion;
+mod datagrams;
 mod files;
 mod ring;
 mod send;
@@ -28,6 +29,7 @@ use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 use buffers::Buffers;
 use completion::Op;
+use datagrams::Datagrams;
 use files::{Files, Target};
 use ring::Ring;
 use send::Sends;
@@ -57,6 +59,7 @@ struct Uring {
     /// Dropped by `Drop`, if the kernel holds no operation any more.
     buffers: ManuallyDrop<Buffers>,
     sends: ManuallyDrop<Sends>,
+    datagrams: ManuallyDrop<Option<Datagrams>>,
     files: Files,
     /// A socket went into the table since descriptors last ran out.
     moved: bool,
@@ -75,6 +78,7 @@ impl Drop for Uring {
             unsafe {
                 ManuallyDrop::drop(&mut self.sends);
                 ManuallyDrop::drop(&mut self.buffers);
+                ManuallyDrop::drop(&mut self.datagrams);
             }
             self.files.close_all(&self.ring);
         }
@@ -85,14 +89,22 @@ impl Drop for Uring {
 impl Backend for Uring {
     fn new<X: Machine>(hub: &Hub<'_, X>) -> io::Result<Uring> {
         let ring = Ring::new()?;
-        let buffers = ManuallyDrop::new(Buffers::new(&ring)?);
+        let buffers = ManuallyDrop::new(Buffers::new(&ring, buffers::CONNECTIONS)?);
         for (_, listener) in &hub.listeners {
             // On a socket that does not block, io_uring reports EAGAIN instead of waiting.
             listener.set_nonblocking(false)?;
         }
+        let datagrams = match hub.sockets.len() {
+            0 => None,
+            sockets => Some(Datagrams::new(&ring, sockets)?),
+        };
+        for socket in &hub.sockets {
+            socket.udp.set_nonblocking(false)?;
+        }
         let places = hub.max_connections.saturating_sub(hub.descriptors);
         let files = Files::new(&ring, places)?;
         let mut uring = Uring {
+            datagrams: ManuallyDrop::new(datagrams),
             ring,
             files,
             moved: false,
@@ -103,6 +115,7 @@ impl Backend for Uring {
             bell: hub.post.bell(hub.shard).as_raw_fd(),
         };
         uring.arm_bell(&hub.cells);
+        uring.arm_datagrams(hub);
         Ok(uring)
     }
 
@@ -203,6 +216,7 @@ impl Backend for Uring {
             self.complete(hub, completion);
         }
         self.buffers.publish();
+        self.arm_datagrams(hub);
         while let Some(index) = self.rearm.pop() {
             if hub.table.is_open(index) && !hub.table.slot(index).receiving {
                 hub.cells.add(Cell::UringRearms, 1);
@@ -230,7 +244,8 @@ impl Uring {
 
     fn arm_recv<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
         let target = Target::of(&hub.table, index);
-        let entry = target.mark(opcode::RecvMulti::new(target.fd(), buffers::GROUP).build());
+        let entry = opcode::RecvMulti::new(target.fd(), buffers::CONNECTIONS.group).build();
+        let entry = target.mark(entry);
         let slot = hub.table.slot(index);
         slot.receiving = true;
         slot.inflight += 1;
@@ -329,6 +344,7 @@ mod tests {
             return;
         }
         let setup = Setup {
+            sockets: Vec::new(),
             shard: ShardId(0),
             listeners: Vec::new(),
             post: Post::new(1, 1, 1).unwrap(),

@@ -219,7 +219,8 @@ fn a_drain_parks_publishers_and_closes_everybody_with_its_reason() {
     assert_eq!(world.registry.admission.connections(), 0);
 }
 
-/// What is declared at the start is computed from it. Vectors may be twice as large as what they hold.
+/// What is declared at the start is computed from it. Vectors may be twice as large as what
+/// they hold.
 #[test]
 fn a_connection_fits_what_is_declared() {
     let tables = 2 * (Connections::ENTRY_BYTES + Viewers::ENTRY_BYTES) + 8 * size_of::<ConnId>();

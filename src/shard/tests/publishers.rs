@@ -116,7 +116,7 @@ fn a_body_that_ends_before_the_seat_is_free_is_published_or_refused() {
             panic!("gone")
         };
         assert_eq!(stream.state(), State::Held);
-        let taken = stream.ingest_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let taken = stream.ingest_bytes(crate::registry::stream::Proto::Http);
         assert_eq!(taken, source.sent.len() as u64, "both runs");
     }
 }

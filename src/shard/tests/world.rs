@@ -250,8 +250,11 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         stall_timeout: Duration::from_secs(30),
         busy_target: 0.35,
         max_batch_delay: Duration::from_millis(200),
+        segment: Duration::from_secs(2),
+        playlist: 6,
     };
     Parts {
+        ingest: [].into(),
         id: ShardId(id),
         settings,
         http: Arc::new(http),

@@ -6,5 +6,6 @@
 pub mod body;
 pub mod chunked;
 pub mod head;
+pub mod range;
 pub mod response;
 pub mod text;

@@ -1,7 +1,9 @@
 // The pages `/` and `/watch/live/NAME`: numbers, commands, and a player.
 // Names, warnings and errors come from strangers: all text goes through textContent.
 
+import { HlsPlayer, canPlayHls } from "./native.js";
 import { Player, codecName } from "./player.js";
+import { available } from "./sink.js";
 
 const POLL_MS = 2000;
 const POLL_MS_MAX = 15000;
@@ -180,6 +182,7 @@ function playCommands(name) {
     ["ffplay", `ffplay -fflags nobuffer ${url}`],
     ["mpv", `mpv --profile=low-latency ${url}`],
     ["VLC", `vlc ${url}`],
+    ["HLS, for phones, Safari and televisions", `${location.origin}/live/${name}/index.m3u8`],
     ["Any other player: the address", url],
   ];
 }
@@ -211,7 +214,7 @@ function mountPlayer(box, name) {
   });
   video.addEventListener("volumechange", showMute);
 
-  const player = new Player(video, `/live/${name}.ts`, (status) => {
+  const show = (status) => {
     dot.className = `dot ${status.state}`;
     write(words, status.state === "unplayable" ? "Not playable here" : status.text);
     write(note, status.note);
@@ -227,7 +230,10 @@ function mountPlayer(box, name) {
     text.replaceChildren(...(over ? [make("p", {}, over)] : []));
     text.hidden = !over;
     video.controls = status.state !== "unplayable";
-  });
+  };
+  const player = !available && canPlayHls(video)
+    ? new HlsPlayer(video, `/live/${name}/index.m3u8`, show)
+    : new Player(video, `/live/${name}.ts`, show);
   player.start();
   return () => {
     player.stop();

@@ -42,7 +42,7 @@ fn routes() -> Vec<Row> {
         (simple("GET /live/c%61m/status.json"), 200, true, "Cache-Control: no-store\r\n"),
         (simple("GET /live/dog/status.json"), 404, true, "no such stream"),
         (simple("GET /live/a%20b/status.json"), 400, true, "may hold only A-Z"),
-        (simple("GET /live/cam/index.m3u8"), 404, true, "nothing here"),
+        (simple("GET /live/cam/index.m3u"), 404, true, "nothing here"),
         (simple("GET /live/cam.m3u8"), 400, true, "must not end in .ts or .m3u8\n"),
         (simple("GET /live/a%2Fb.ts"), 400, true, "percent-escape"),
         (simple("GET /live/cam.ts?start=10s"), 400, true, "start must be like -10s"),

@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod chaos;
 mod lifetimes;
+mod segments;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +131,13 @@ impl Probe {
                         let start = self.conn.play();
                         self.wire.extend_from_slice(&start.head);
                     }
+                }
+                self.events.push(format!("{request:?}"));
+            }
+            Event::Hls(request) => {
+                match self.shard {
+                    Shard::Thinks => {}
+                    _ => self.conn.refuse(self.now, &refusal),
                 }
                 self.events.push(format!("{request:?}"));
             }

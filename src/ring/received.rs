@@ -1,0 +1,404 @@
+//! Windows that are received: chunks, presence and records in any order, against an oracle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE, TS_PACKET};
+use crate::base::payload::Payload;
+use crate::base::time::Mono;
+use crate::ring::arena::Arena;
+use crate::ring::chunks::{ChunkWriter, Refused};
+use crate::ring::pool::Class;
+use crate::ring::reader::{Overtaken, Reader};
+use crate::ring::records::tests::record;
+use crate::ring::records::{NoRecord, SubtreeSize, Unsigned};
+use crate::ring::tests::{cases, joined, noise};
+use crate::ring::window::{QUOTA_MIN, Settings, Window, open, open_received};
+
+const LARGE: u64 = SLAB_LARGE as u64;
+
+/// What a test does next. Chunks and subtrees count from the first missing one, less the bias.
+#[derive(Clone, Debug)]
+enum Step {
+    Run { window: usize, chunks: u64 },
+    Chunk { window: usize, chunk: u64 },
+    Sign { window: usize, subtree: u64 },
+    GiveUp { window: usize, chunk: u64 },
+    Publish { window: usize, millis: u64 },
+    Read { window: usize, place: u64, hold: bool },
+    Record { window: usize, place: u64 },
+    Release { window: usize },
+    Reopen { window: usize },
+}
+
+const BIAS: u64 = 20;
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let window = 0..3_usize;
+    let chunk = prop_oneof![4 => 0..100_u64, 1 => 0..1_000_u64, 1 => Just(u64::MAX / 2)];
+    let step = prop_oneof![
+        4 => (window.clone(), 0..700_u64).prop_map(|(window, chunks)| Step::Run { window, chunks }),
+        8 => (window.clone(), chunk.clone())
+            .prop_map(|(window, chunk)| Step::Chunk { window, chunk }),
+        4 => (window.clone(), chunk.clone())
+            .prop_map(|(window, subtree)| Step::Sign { window, subtree }),
+        1 => (window.clone(), chunk).prop_map(|(window, chunk)| Step::GiveUp { window, chunk }),
+        4 => (window.clone(), 0..400_u64)
+            .prop_map(|(window, millis)| Step::Publish { window, millis }),
+        6 => (window.clone(), any::<u64>(), any::<bool>())
+            .prop_map(|(window, place, hold)| Step::Read { window, place, hold }),
+        4 => (window.clone(), any::<u64>())
+            .prop_map(|(window, place)| Step::Record { window, place }),
+        2 => window.clone().prop_map(|window| Step::Release { window }),
+        1 => window.prop_map(|window| Step::Reopen { window }),
+    ];
+    prop::collection::vec(step, 1..150)
+}
+
+fn bytes(seed: u64, chunk: u64) -> [u8; CHUNK] {
+    noise(seed, chunk % (1 << 40) * CHUNK as u64, CHUNK).try_into().unwrap()
+}
+
+/// A window and all that is known of it.
+struct Stream {
+    seed: u64,
+    size: SubtreeSize,
+    writer: ChunkWriter,
+    reader: Reader,
+    /// Chunks from the first one on: written (true) or given up.
+    chunks: BTreeMap<u64, bool>,
+    next: u64,
+    signed: BTreeSet<u64>,
+}
+
+impl Stream {
+    fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
+        let quota = Settings { bytes: QUOTA_MIN, span: Duration::from_secs(5) };
+        let size = SubtreeSize::new(2 << (seed % 4)).unwrap();
+        let first = seed % 5 * SUBTREE as u64;
+        let (writer, window) = open_received(arena, &quota, size, first, 1).unwrap();
+        let (next, reader) = (first / CHUNK as u64, Reader::new(window));
+        let (chunks, signed) = (BTreeMap::new(), BTreeSet::new());
+        Stream { seed, size, writer, reader, chunks, next, signed }
+    }
+
+    fn window(&self) -> &Arc<Window> {
+        self.writer.window()
+    }
+
+    fn limit(&self) -> u64 {
+        self.window().head() + QUOTA_MIN / 4
+    }
+
+    fn write(&mut self, now: Mono, chunk: u64, pinned: u64) {
+        let end = chunk.checked_mul(CHUNK as u64).and_then(|at| at.checked_add(CHUNK as u64));
+        let want = if chunk < self.next {
+            Err(Refused::Late)
+        } else if self.chunks.contains_key(&chunk) {
+            Err(Refused::Known)
+        } else if end.is_none_or(|end| end > self.limit()) {
+            Err(Refused::Ahead)
+        } else {
+            Ok(())
+        };
+        let got = self.writer.write_chunk(now, chunk, &bytes(self.seed, chunk));
+        if got == Err(Refused::Starved) {
+            assert!(want.is_ok() && pinned > 0, "starved with nothing pinned");
+            return;
+        }
+        assert_eq!(got, want, "chunk {chunk}");
+        if got.is_ok() {
+            self.chunks.insert(chunk, true);
+            self.advance();
+        }
+    }
+
+    fn give_up(&mut self, now: Mono, until: u64, pinned: u64) {
+        let missing = (self.next..until.min(self.limit() / CHUNK as u64))
+            .filter(|chunk| !self.chunks.contains_key(chunk));
+        let missing: Vec<u64> = missing.collect();
+        let lost = self.writer.give_up(now, until) as usize;
+        assert!(lost == missing.len() || lost < missing.len() && pinned > 0);
+        self.chunks.extend(missing[..lost].iter().map(|chunk| (*chunk, false)));
+        self.advance();
+    }
+
+    fn sign(&mut self, number: u64) {
+        let end = number.checked_add(1).and_then(|next| next.checked_mul(self.size.bytes()));
+        let want = if end.is_none_or(|end| end > self.limit()) {
+            Err(Unsigned::Early)
+        } else if number * self.size.bytes() < self.window().tail() || self.signed.contains(&number)
+        {
+            Err(Unsigned::Late)
+        } else {
+            Ok(())
+        };
+        assert_eq!(self.writer.sign(number, &record(self.size, number)), want, "{number}");
+        if want.is_ok() {
+            self.signed.insert(number);
+            let newest = self.signed.last().unwrap();
+            let end = (newest + 1) * self.size.bytes();
+            assert_eq!(self.window().signed_head(), Some(end));
+        }
+    }
+
+    fn advance(&mut self) {
+        while self.chunks.contains_key(&self.next) {
+            self.next += 1;
+        }
+        assert_eq!(self.writer.next(), self.next);
+    }
+
+    /// What a reader of bytes is to see of a chunk.
+    fn shown(&self, chunk: u64) -> Vec<u8> {
+        let null = [&[0x47, 0x1f, 0xff, 0x10][..], &[0xff; TS_PACKET - 4]].concat();
+        if self.chunks[&chunk] { bytes(self.seed, chunk).to_vec() } else { null.repeat(7) }
+    }
+
+    fn read(&mut self, place: u64) -> Option<(Payload, Vec<u8>)> {
+        let (tail, head) = (self.window().tail(), self.window().head());
+        let low = (tail / CHUNK as u64).saturating_sub(30);
+        let chunk = low + place % (self.next + 500 - low);
+        let at = chunk * CHUNK as u64;
+        let there = self.chunks.get(&chunk) == Some(&true);
+        let got = self.reader.read_chunk(chunk);
+        if at < tail {
+            assert_eq!(got.err(), Some(Overtaken));
+            return None;
+        }
+        let got = got.expect("inside the window");
+        assert_eq!((got.is_some(), self.window().has_chunk(chunk)), (there, there), "{chunk}");
+        if at < head {
+            let parts = self.reader.read(at, CHUNK).unwrap();
+            assert_eq!(joined(&parts), self.shown(chunk));
+        }
+        let payload = got?;
+        assert_eq!(payload.as_slice(), bytes(self.seed, chunk));
+        Some((payload, bytes(self.seed, chunk).to_vec()))
+    }
+
+    fn look_up(&self, place: u64) {
+        let low = (self.window().tail() / self.size.bytes()).saturating_sub(10);
+        let number = low + place % (self.limit() / self.size.bytes() + 10 - low);
+        let want = if number * self.size.bytes() < self.window().tail() {
+            Err(NoRecord::Overtaken)
+        } else if self.signed.contains(&number) {
+            Ok(record(self.size, number))
+        } else {
+            Err(NoRecord::Unsigned)
+        };
+        assert_eq!(self.window().record(number), want, "{number}");
+    }
+}
+
+/// The whole test bed.
+struct World {
+    arena: Arc<Arena>,
+    now: Mono,
+    seeds: u64,
+    streams: Vec<Stream>,
+    held: Vec<(Payload, Vec<u8>)>,
+}
+
+impl World {
+    fn step(&mut self, step: &Step) {
+        let windows: u64 = self.streams.iter().map(|s| s.writer.held_bytes()).sum();
+        let pinned = self.arena.in_use() - windows;
+        let now = self.now;
+        let from = |stream: &Stream, offset: u64| (stream.next + offset).saturating_sub(BIAS);
+        match *step {
+            Step::Run { window, chunks } => {
+                let stream = &mut self.streams[window];
+                (stream.next..stream.next + chunks).for_each(|chunk| {
+                    let windows = stream.writer.held_bytes();
+                    stream.write(now, chunk, pinned + windows);
+                });
+            }
+            Step::Chunk { window, chunk } => {
+                let stream = &mut self.streams[window];
+                stream.write(now, from(stream, chunk), pinned);
+            }
+            Step::Sign { window, subtree } => {
+                let stream = &mut self.streams[window];
+                stream.sign(
+                    (stream.next / stream.size.chunks() as u64 + subtree) - BIAS.min(subtree),
+                );
+            }
+            Step::GiveUp { window, chunk } => {
+                let stream = &mut self.streams[window];
+                stream.give_up(now, from(stream, chunk), pinned);
+            }
+            Step::Publish { window, millis } => {
+                self.now = now + Duration::from_millis(millis);
+                let stream = &mut self.streams[window];
+                stream.writer.publish(self.now);
+                assert_eq!(stream.window().head(), stream.next * CHUNK as u64);
+            }
+            Step::Read { window, place, hold } => {
+                let read = self.streams[window].read(place);
+                self.held.extend(read.filter(|_| hold));
+                if self.held.len() > 12 {
+                    self.held.remove(0);
+                }
+            }
+            Step::Record { window, place } => self.streams[window].look_up(place),
+            Step::Release { window } => self.streams[window].reader.release(),
+            Step::Reopen { window } => {
+                self.streams.remove(window);
+                self.streams.insert(window, Stream::open(&self.arena, self.seeds));
+                self.seeds += 1;
+            }
+        }
+        for (payload, bytes) in &self.held {
+            assert_eq!(payload.as_slice(), bytes, "a held payload changed");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Three windows in one arena with one large slab to spare.
+    #[test]
+    fn chunks_and_records_agree_with_an_oracle(steps in steps()) {
+        let arena = Arena::create(13 * LARGE).unwrap();
+        let streams = (0..3).map(|seed| Stream::open(&arena, seed)).collect();
+        let mut world = World { arena, now: Mono::ZERO, seeds: 3, streams, held: Vec::new() };
+        steps.iter().for_each(|step| world.step(step));
+        let World { arena, streams, held, .. } = world;
+        drop((streams, held));
+        prop_assert_eq!((arena.reserved(), arena.in_use()), (0, 0));
+        let larges = std::iter::from_fn(|| arena.claim(Class::Large)).count();
+        prop_assert_eq!(larges, 13, "a frame was lost or stayed split");
+    }
+}
+
+#[test]
+fn windows_that_do_not_ask_have_no_records() {
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(5) };
+    let (mut writer, window) = open(&arena, &quota, 0, 1).unwrap();
+    writer.append(Mono::ZERO, &[0x47; SUBTREE]);
+    writer.publish(Mono::ZERO);
+    assert_eq!((window.signed_head(), window.record(0)), (None, Err(NoRecord::Unsigned)));
+    let size = SubtreeSize::new(16).unwrap();
+    assert_eq!(writer.sign(0, &record(size, 0)), Err(Unsigned::NoRecords));
+    assert!(window.has_chunk(15) && !window.has_chunk(16), "chunks are there all the same");
+    let mut reader = Reader::new(window);
+    assert_eq!(reader.read_chunk(15).unwrap().unwrap().as_slice(), [0x47; CHUNK]);
+    assert!(reader.read_chunk(16).unwrap().is_none());
+    assert!(reader.read_chunk(u64::MAX).unwrap().is_none());
+}
+
+#[test]
+#[should_panic(expected = "not published")]
+fn a_pin_refuses_the_chunk_beside_the_one_that_is_there() {
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(5) };
+    let size = SubtreeSize::new(16).unwrap();
+    let (mut writer, window) = open_received(&arena, &quota, size, 0, 1).unwrap();
+    writer.write_chunk(Mono::ZERO, 2, &[7; CHUNK]).unwrap();
+    let Some(Payload::Slab { slab, at, .. }) = Reader::new(window).read_chunk(2).unwrap() else {
+        panic!("a payload on a slab");
+    };
+    assert_eq!(slab.published(at, CHUNK as u32), [7; CHUNK]);
+    slab.published(at, CHUNK as u32 + 1);
+}
+
+/// Follows chunks and records by number until `last`; returns how many it got of each.
+fn follow(window: &Arc<Window>, size: SubtreeSize, newest: &AtomicU64, last: u64) -> [u64; 2] {
+    let mut reader = Reader::new(Arc::clone(window));
+    let mut random = fastrand::Rng::with_seed(last);
+    let mut got = [0; 2];
+    while newest.load(Ordering::Relaxed) < last {
+        let around = newest.load(Ordering::Relaxed) + 40;
+        let chunk = around.saturating_sub(random.u64(0..1_700));
+        if let Ok(Some(payload)) = reader.read_chunk(chunk) {
+            assert_eq!(payload.as_slice(), bytes(7, chunk), "chunk {chunk}");
+            got[0] += 1;
+        }
+        let number = chunk / size.chunks() as u64;
+        match window.record(number) {
+            Ok(found) => {
+                assert!(found == record(size, number), "record {number}");
+                got[1] += 1;
+            }
+            Err(NoRecord::Overtaken) => assert!(number * size.bytes() < window.tail()),
+            Err(NoRecord::Unsigned) => {}
+        }
+        reader.release();
+    }
+    got
+}
+
+/// One writer in steps out of order, two readers: what is there is right, whoever asks.
+#[test]
+fn threads_agree_on_chunks_and_records() {
+    const CHUNKS: u64 = 12_000;
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(60) };
+    let size = SubtreeSize::new(8).unwrap();
+    let (mut writer, window) = open_received(&arena, &quota, size, 0, 1).unwrap();
+    let (newest, begin) = (AtomicU64::new(0), Barrier::new(3));
+    std::thread::scope(|scope| {
+        let readers = [0, 1].map(|_| {
+            scope.spawn(|| {
+                begin.wait();
+                follow(&window, size, &newest, CHUNKS)
+            })
+        });
+        begin.wait();
+        let mut now = Mono::ZERO;
+        for first in (0..CHUNKS).step_by(8) {
+            writer.sign(first / 8, &record(size, first / 8)).unwrap();
+            for chunk in [3, 0, 7, 1, 6, 2, 5, 4].map(|n| first + n) {
+                while writer.write_chunk(now, chunk, &bytes(7, chunk)) == Err(Refused::Starved) {
+                    std::thread::yield_now();
+                }
+            }
+            now = now + Duration::from_millis(1);
+            writer.publish(now);
+            newest.store(first + 8, Ordering::Relaxed);
+        }
+        for reader in readers {
+            let got = reader.join().unwrap();
+            assert!(got[0] > 0 && got[1] > 0, "{got:?}");
+        }
+    });
+    assert_eq!(window.head(), CHUNKS * CHUNK as u64);
+}
+
+/// Sends in flight on other shards keep the mapping when everything else has gone.
+#[test]
+fn teardown_waits_for_what_is_in_flight() {
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(60) };
+    let (mut writer, window) = open(&arena, &quota, 0, 1).unwrap();
+    let all = noise(3, 0, SLAB_SMALL / TS_PACKET * TS_PACKET);
+    assert_eq!(writer.append(Mono::ZERO, &all), all.len());
+    writer.publish(Mono::ZERO);
+    let alive = Arc::downgrade(&arena);
+    let (pinned, gone) = (Barrier::new(4), Barrier::new(4));
+    std::thread::scope(|scope| {
+        for shard in 0..3 {
+            let window = Arc::clone(&window);
+            let (pinned, gone, all) = (&pinned, &gone, &all);
+            scope.spawn(move || {
+                let at = shard * TS_PACKET;
+                let in_flight = Reader::new(window).read(at as u64, all.len()).unwrap();
+                pinned.wait();
+                gone.wait();
+                assert_eq!(joined(&in_flight), all[at..], "shard {shard}");
+            });
+        }
+        pinned.wait();
+        drop((writer, window, arena));
+        assert_eq!(alive.upgrade().unwrap().in_use(), SLAB_SMALL as u64);
+        gone.wait();
+    });
+    assert!(alive.upgrade().is_none(), "nobody unmaps it");
+}

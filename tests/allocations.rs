@@ -1,0 +1,105 @@
+//! Nothing is allocated per packet, per publication or per read: counted, at ring and viewer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![allow(unsafe_code, reason = "a global allocator is an unsafe trait; it only counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater::base::limits::{SLAB_LARGE, TS_PACKET};
+use headwater::base::payload::Payload;
+use headwater::base::time::Mono;
+use headwater::face::http::progressive::{Next, Rules, Start, Viewer};
+use headwater::ring::arena::Arena;
+use headwater::ring::reader::Reader;
+use headwater::ring::window::{Settings, open};
+
+/// The system's allocator, and how often this thread asked it for memory.
+struct Counting;
+
+thread_local! {
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; the counter is a `Cell` that is
+// initialised at compile time and has no destructor, so that touching it allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ASKED.with(|asked| asked.set(asked.get() + 1));
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as in `alloc`; the memory came from there.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+/// Packets of one append: what a socket gives at a time.
+const BURST: usize = 7 * 8;
+
+const VIEWERS: usize = 200;
+const READERS: usize = 2;
+
+/// One round of all viewers of a reader, each in the middle of what it may send.
+fn serve(now: Mono, reader: &mut Reader, viewers: &mut [Viewer], rules: &Rules) -> u64 {
+    let mut sent = 0;
+    for viewer in viewers {
+        while let Next::Send(parts) = viewer.poll(now, reader, rules) {
+            let bytes: usize = parts.iter().map(Payload::len).sum();
+            sent += bytes as u64;
+            viewer.handle_sent(bytes, reader);
+        }
+    }
+    reader.release();
+    sent
+}
+
+#[test]
+fn a_round_allocates_nothing_but_a_handle_per_slab_and_reader() {
+    let arena = Arena::create(8 * SLAB_LARGE as u64).unwrap();
+    let settings = Settings { bytes: 8 * SLAB_LARGE as u64, span: Duration::from_secs(20) };
+    let (mut writer, window) = open(&arena, &settings, 0, READERS).unwrap();
+    let rules = Rules { max_lag: Duration::from_secs(2), max_jumps: 3 };
+    let start = Start { at: 0, tables: Bytes::new() };
+    let mut shards: Vec<_> = (0..READERS)
+        .map(|_| {
+            let new = || Viewer::new(Mono::ZERO, &start, b"", Duration::ZERO, 256 << 10, &rules);
+            let viewers: Vec<_> = (0..VIEWERS / READERS).map(|_| new()).collect();
+            (Reader::new(Arc::clone(&window)), viewers)
+        })
+        .collect();
+    let packets = [0x47; BURST * TS_PACKET];
+    let mut now = Mono::from_millis(1);
+    let mut rounds = |count: u64| {
+        let mut sent = 0;
+        for _ in 0..count {
+            now = now + Duration::from_millis(1);
+            assert_eq!(writer.append(now, &packets), packets.len(), "starved");
+            writer.publish(now);
+            for (reader, viewers) in &mut shards {
+                sent += serve(now, reader, viewers, &rules);
+            }
+        }
+        sent
+    };
+    // To large slabs, and until the oldest have left.
+    rounds(1_000);
+    const ROUNDS: u64 = 10_000;
+    let before = ASKED.get();
+    let sent = rounds(ROUNDS);
+    let allocations = ASKED.get() - before;
+    let bytes = ROUNDS * packets.len() as u64;
+    assert_eq!(sent, bytes * VIEWERS as u64, "every viewer got every byte");
+    // A slab that begins or ends in the measured time counts as well.
+    let slabs = bytes / SLAB_LARGE as u64 + 2;
+    let most = slabs * READERS as u64;
+    assert!(allocations <= most, "{allocations} allocations, {most} handles");
+    assert!(allocations > 0, "the allocator does not count");
+}
