@@ -159,7 +159,7 @@ fn one_pin_serves_all_reads_of_a_slab_until_it_is_not_used() {
     reader.release();
     assert_eq!(std::rc::Rc::strong_count(&first), 3, "the newest slab stays pinned");
     run(&mut writer, &mut Mono::from_millis(2_000), Duration::from_secs(1), SMALL);
-    let newer = slab(&mut reader, SMALL as u64);
+    let newer = slab(&mut reader, SMALL);
     reader.release();
     assert_eq!(std::rc::Rc::strong_count(&first), 2, "only the two of this test");
     drop((first, again, newer, reader, writer));
