@@ -62,7 +62,7 @@ pub const PUBLISHER_BYTES: u64 = 1 << 20;
 /// with the growth of a vector.
 pub const CLAIMANTS_BYTES: u64 = (publish::CLAIMANTS_MAX * 2 * publish::HELD_MAX) as u64;
 
-/// The longest that pins are kept without being looked at, while there is always work.
+/// How often pins are looked at while there is work; an idle shard looks with its figures.
 const RELEASE: Duration = Duration::from_millis(10);
 
 /// What a shard is made of.
@@ -426,8 +426,9 @@ impl Machine for Shard {
                 break;
             }
         }
-        // A shard that is never idle must give pins back as well, or the writer runs dry.
-        if out.is_empty() || now.mono.since(self.released) >= RELEASE {
+        // A shard that is never idle must give pins back as well, or the writer runs dry. Not
+        // after every batch: pins that the next round needs would be made anew each time.
+        if now.mono.since(self.released) >= RELEASE {
             self.released = now.mono;
             self.locals.release();
             self.library.release();
