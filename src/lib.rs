@@ -8,7 +8,7 @@
 //! 5 the household  node (assembles)   control   bench   config
 //! 4 one core       shard
 //! 3 faces          face · ingest                        sans-I/O
-//! 2 knowledge      registry · swarm · media             sans-I/O
+//! 2 knowledge      registry · media · swarm             sans-I/O
 //! 1 materials      wire · ring · io                     unsafe in ring and io only
 //! 0 ground         base · metrics
 //! ```
