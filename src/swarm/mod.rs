@@ -11,3 +11,4 @@
 
 pub mod crimes;
 pub mod integrity;
+pub mod settings;
