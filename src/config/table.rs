@@ -315,8 +315,8 @@ pub static KEYS: &[Key] = &[
         path: "swarm.listen",
         default: r#""auto""#,
         doc: &[
-            "Address and UDP port for peers. \"auto\": those of listen.http. \"off\": no swarm, and",
-            "nothing is signed.",
+            "Address and UDP port for peers. \"auto\": those of listen.http. \"off\": no swarm,",
+            "and nothing is signed.",
         ],
         allowed: "\"auto\", \"off\" or ADDRESS:PORT; port 0: the system chooses",
         flag: "--swarm",
@@ -391,8 +391,8 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Mixed,
         default: r#""auto""#,
         doc: &[
-            "The most that is sent to peers; beyond it newcomers are refused. \"auto\": nine tenths",
-            "of the network's speed where that is known, else no limit.",
+            "The most that is sent to peers; beyond it newcomers are refused. \"auto\": nine",
+            "tenths of the network's speed where that is known, else no limit.",
         ],
         allowed: "\"auto\" or a rate: kbit, Mbit, Gbit, such as \"800Mbit\"",
         synonyms: &["budget", "bandwidth", "rate", "upload"],
