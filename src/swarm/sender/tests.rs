@@ -434,9 +434,9 @@ fn hashes_go_first_until_a_chunk_was_shown_and_again_when_asked_again() {
     let ask = |world: &mut World, first: u64, last: u64| {
         world.sent.clear();
         world.reach_sender(&Letter::Request([first, last]));
-        world.now = world.now + Duration::from_millis(200);
+        world.now = world.now + Duration::from_millis(50);
         world.look();
-        world.now = world.now + Duration::from_millis(200);
+        world.now = world.now + Duration::from_millis(120);
         world.sent.iter().map(|(_, parcel)| parcel.hash).collect::<Vec<_>>()
     };
     let first = 150 * SIZE;
