@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
-use crate::base::limits::SHARDS_MAX;
+use crate::base::limits::{SHARDS_MAX, WINDOW_MIN};
 use crate::config::error::{Place, Problem};
 use crate::config::ingest;
 use crate::config::parse::{self, Bad};
@@ -20,7 +20,6 @@ use crate::config::sources::{Layers, Source, allowed};
 use crate::config::{swarm, table};
 use crate::face::http::settings::Settings as Http;
 use crate::registry::settings::{KeySetting, Limits, Network, Settings as Registry};
-use crate::ring::window::QUOTA_MIN;
 use crate::shard::settings::Settings as Shard;
 
 /// The smallest arena in bytes: below, not even one stream of a few Mbit/s has its window.
@@ -292,10 +291,10 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
     let (max, each) = (config.registry.max_streams as u64, config.registry.window_bytes);
     let paths = ["streams.memory", "streams.max", "memory.arena"];
     let arena = config.arena;
-    if each < QUOTA_MIN {
+    if each < WINDOW_MIN as u64 {
         let message = format!(
             "[streams] memory is {each} bytes for each of max = {max} streams; \
-             a window needs {QUOTA_MIN} at least"
+             a window needs {WINDOW_MIN} at least"
         );
         together(r, paths, message, "lower [streams] max or raise [memory] arena");
     } else if each.saturating_mul(max) > arena {

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE};
+use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE, WINDOW_MIN};
 use crate::base::time::Mono;
 use crate::ring::arena::Arena;
 use crate::ring::bell::Bell;
@@ -29,21 +29,11 @@ use crate::ring::writer::Writer;
 /// delay) is not overtaken up to 80 Mbit/s. A stream above that needs a larger quota.
 pub const QUOTA_LARGE: u64 = 4 * SLAB_LARGE as u64;
 
-/// The least quota of a window: the same of small slabs.
-pub const QUOTA_MIN: u64 = 4 * SLAB_SMALL as u64;
-
-/// What a window reserves if it may have `bytes`: whole small slabs.
-#[must_use]
-pub const fn quota(bytes: u64) -> u64 {
-    let least = if bytes < QUOTA_MIN { QUOTA_MIN } else { bytes };
-    least / SLAB_SMALL as u64 * SLAB_SMALL as u64
-}
-
 /// How much of a stream is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The most memory of the window in bytes; [`quota`] of it is reserved when it is opened.
-    /// One slab of it is kept free for the turn from one slab to the next.
+    /// The most memory of the window in bytes: reserved when it is opened. Raised to
+    /// [`WINDOW_MIN`], cut to whole small slabs. One slab of it is kept free for the turn from one slab to the next.
     pub bytes: u64,
     /// How long bytes are kept, if `bytes` allows. The newest two slabs stay whatever their age.
     pub span: Duration,
@@ -136,12 +126,13 @@ fn build(
 ) -> Result<(Writer, Arc<Window>), OutOfMemory> {
     debug_assert!(first.is_multiple_of(SUBTREE as u64));
     let first = first.next_multiple_of(SUBTREE as u64);
-    let quota = quota(settings.bytes);
+    let small = SLAB_SMALL as u64;
+    let quota = settings.bytes.max(WINDOW_MIN as u64) / small * small;
     if !arena.reserve(quota) {
         return Err(OutOfMemory);
     }
     // No more slabs than the arena has: fits usize.
-    let slabs = (quota / SLAB_SMALL as u64) as usize;
+    let slabs = (quota / small) as usize;
     let window = Arc::new(Window {
         arena: Arc::clone(arena),
         quota,
