@@ -33,7 +33,8 @@ pub const QUOTA_LARGE: u64 = 4 * SLAB_LARGE as u64;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The most memory of the window in bytes: reserved when it is opened. Raised to
-    /// [`WINDOW_MIN`], cut to whole small slabs. One slab of it is kept free for the turn from one slab to the next.
+    /// [`WINDOW_MIN`], cut to whole small slabs. One slab of it is kept free for the turn from
+    /// one slab to the next.
     pub bytes: u64,
     /// How long bytes are kept, if `bytes` allows. The newest two slabs stay whatever their age.
     pub span: Duration,
