@@ -136,18 +136,27 @@ impl Stream {
         segments: Counts,
         now: Now,
     ) -> Stream {
+        let window = Arc::clone(writer.window());
+        let desk = Desk { owner: None, writer: Some(writer), ticket: 0, parked_at: now.mono };
+        Stream::with(name, slot, window, shards, segments, desk, now)
+    }
+
+    fn with(
+        name: StreamName,
+        slot: StreamSlot,
+        window: Arc<Window>,
+        shards: usize,
+        segments: Counts,
+        desk: Desk,
+        now: Now,
+    ) -> Stream {
         Stream {
             name,
             slot,
-            window: Arc::clone(writer.window()),
+            window,
             since: now.utc,
             segments: Arc::new(Numbers::new(segments)),
-            desk: Mutex::new(Desk {
-                owner: None,
-                writer: Some(writer),
-                ticket: 0,
-                parked_at: now.mono,
-            }),
+            desk: Mutex::new(desk),
             held: AtomicBool::new(true),
             ended: AtomicBool::new(false),
             heard: AtomicU64::new(now.mono.as_nanos()),
@@ -158,6 +167,31 @@ impl Stream {
             resyncs: AtomicU64::new(0),
             shares: (0..shards).map(|_| CachePadded::default()).collect(),
         }
+    }
+
+    /// A stream that is received from others: its writer is elsewhere, and nobody can publish it.
+    #[must_use]
+    pub(super) fn received(
+        name: StreamName,
+        slot: StreamSlot,
+        window: Arc<Window>,
+        shards: usize,
+        segments: Counts,
+        now: Now,
+    ) -> Stream {
+        let owner = Some(Owner { key: KeyId::received(), shard: ShardId::default() });
+        let desk = Desk { owner, writer: None, ticket: 0, parked_at: now.mono };
+        Stream::with(name, slot, window, shards, segments, desk, now)
+    }
+
+    /// Whether bytes of a received stream come in. Called by its writer.
+    pub fn set_live(&self, live: bool) {
+        self.held.store(!live, Relaxed);
+    }
+
+    /// Ends a received stream.
+    pub(super) fn end_received(&self) {
+        self.ended.store(true, Relaxed);
     }
 
     /// Live or held.

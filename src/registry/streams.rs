@@ -17,6 +17,8 @@ use crate::registry::pulse::Pulse;
 use crate::registry::settings::Settings;
 use crate::registry::stream::{Seat, Stream};
 use crate::ring::arena::Arena;
+use crate::ring::chunks::ChunkWriter;
+use crate::ring::records::SubtreeSize;
 use crate::ring::window;
 use crate::ring::writer::Writer;
 
@@ -78,6 +80,17 @@ pub struct Lease {
     pub ticket: u64,
     /// Whether the stream has had another publisher since it went live.
     pub resumed: bool,
+}
+
+/// Why a stream cannot be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReceived {
+    /// There is a stream of this name.
+    Taken,
+    /// There are as many streams as allowed.
+    TooMany,
+    /// No memory for another window.
+    NoMemory,
 }
 
 /// Where the numbers of a name go on.
@@ -217,6 +230,50 @@ impl Registry {
         remember(&mut table, name, resume);
         self.replace(&directory, slot, Some(&stream), name);
         Claim::Granted(Lease { stream, writer, ticket, resumed: false })
+    }
+
+    /// Opens a stream that is received from others, with records of `size`; it is held until its
+    /// writer says that it is live. Its numbers begin anew: they are its own, not the source's.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn receive(
+        &self,
+        name: &StreamName,
+        size: SubtreeSize,
+        now: Now,
+    ) -> Result<(Arc<Stream>, ChunkWriter), NotReceived> {
+        let mut table = self.table();
+        let directory = self.directory.load_full();
+        if directory.get(name).is_some() {
+            return Err(NotReceived::Taken);
+        }
+        let free = directory.by_slot.iter().position(Option::is_none);
+        let slot = StreamSlot(free.and_then(|n| n.try_into().ok()).ok_or(NotReceived::TooMany)?);
+        let known = table.known.get(name).map(|known| known.resume);
+        let Resume { next, segments } = known.unwrap_or_default();
+        let memory =
+            window::Settings { bytes: self.settings.window_bytes, span: self.settings.window };
+        let (writer, window) = window::open_received(&self.arena, &memory, size, next, self.shards)
+            .map_err(|_| NotReceived::NoMemory)?;
+        let breaks = segments.breaks + u64::from(known.is_some());
+        let segments = Counts { breaks, ..segments };
+        let stream = Stream::received(name.clone(), slot, window, self.shards, segments, now);
+        let stream = Arc::new(stream);
+        remember(&mut table, name, Resume { next, segments });
+        self.replace(&directory, slot, Some(&stream), name);
+        Ok((stream, writer))
+    }
+
+    /// Ends a received stream, whose writer is given up here. Its viewers are to be closed.
+    pub fn end_received(&self, stream: &Arc<Stream>, writer: ChunkWriter) {
+        let mut table = self.table();
+        let next = writer.window().head();
+        drop(writer);
+        stream.end_received();
+        remember(&mut table, &stream.name, Resume { next, segments: stream.segments.counts() });
+        let directory = self.directory.load_full();
+        self.replace(&directory, stream.slot, None, &stream.name);
     }
 
     /// Ends a stream that was parked with `ticket` and has been without a publisher for the
