@@ -76,9 +76,7 @@ impl Silent {
             let _ = socket.connect(&address.into());
             socket
         });
-        let queue = queue.collect();
-        std::thread::sleep(Duration::from_millis(50));
-        Silent { _listener: listener, _queue: queue, address }
+        Silent { _queue: queue.collect(), _listener: listener, address }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -103,6 +103,24 @@ pub(super) struct Scripted {
 }
 
 impl Scripted {
+    fn new(shard: ShardId, events: Sender<(ShardId, Event)>, echo: bool) -> Scripted {
+        Scripted {
+            now: Now::default(),
+            todo: VecDeque::new(),
+            deadline: None,
+            echo,
+            sink: None,
+            rally: None,
+            longest: Duration::ZERO,
+            shard,
+            events,
+            conns: HashMap::new(),
+            tokens: HashSet::new(),
+            full: false,
+            parcels: VecDeque::new(),
+        }
+    }
+
     fn report(&self, event: Event) {
         let _ = self.events.send((self.shard, event));
     }
@@ -314,6 +332,21 @@ pub(super) struct Rig {
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
+/// The sockets of the swarm, one per shard, if the test wants any.
+fn swarm(options: &Options) -> VecDeque<UdpSocket> {
+    let Some(address) = options.swarm else { return VecDeque::new() };
+    let sockets = udp::bind_swarm(address.parse().unwrap(), options.shards).unwrap();
+    for socket in &sockets {
+        if let Some(bytes) = options.send_buffer {
+            SockRef::from(socket).set_send_buffer_size(bytes).unwrap();
+        }
+        if options.uncut {
+            udp::set_option(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        }
+    }
+    sockets.into()
+}
+
 impl Rig {
     /// Returns when every shard accepts.
     pub fn start(driver: Driver, options: &Options) -> Rig {
@@ -322,10 +355,8 @@ impl Rig {
         let (ready, all_ready) = channel();
         let (mut addrs, mut cells, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         let mut sockets = Vec::new();
-        let mut swarm = options.swarm.map_or(Vec::new(), |address| {
-            udp::bind_swarm(address.parse().unwrap(), options.shards).unwrap()
-        });
-        let swarm_address = swarm.first().map(|socket| socket.local_addr().unwrap());
+        let mut swarm = swarm(options);
+        let swarm_address = swarm.front().map(|socket| socket.local_addr().unwrap());
         for number in 0..options.shards {
             let shard = ShardId(number.try_into().unwrap());
             let listener = socket::listen(options.listen.parse().unwrap(), 1).unwrap().remove(0);
@@ -338,16 +369,7 @@ impl Rig {
             });
             sockets.extend(socket.as_ref().map(|socket| socket.local_addr().unwrap()));
             let mut own: Vec<_> = socket.into_iter().map(|socket| (SocketId(9), socket)).collect();
-            if !swarm.is_empty() {
-                let socket = swarm.remove(0);
-                if let Some(bytes) = options.send_buffer {
-                    SockRef::from(&socket).set_send_buffer_size(bytes).unwrap();
-                }
-                if options.uncut {
-                    udp::set_option(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
-                }
-                own.push((SocketId::SWARM, socket));
-            }
+            own.extend(swarm.pop_front().map(|socket| (SocketId::SWARM, socket)));
             cells.push(Arc::new(Cells::default()));
             let ready = ready.clone();
             let setup = Setup {
@@ -366,21 +388,7 @@ impl Rig {
             };
             let (events, echo) = (tell.clone(), options.echo);
             threads.push(std::thread::spawn(move || {
-                let mut machine = Scripted {
-                    now: Now::default(),
-                    todo: VecDeque::new(),
-                    deadline: None,
-                    echo,
-                    sink: None,
-                    rally: None,
-                    longest: Duration::ZERO,
-                    shard,
-                    events,
-                    conns: HashMap::new(),
-                    tokens: HashSet::new(),
-                    full: false,
-                    parcels: VecDeque::new(),
-                };
+                let mut machine = Scripted::new(shard, events, echo);
                 match driver {
                     Driver::Epoll => epoll::run(setup, &mut machine),
                     Driver::Uring | Driver::UringTable => uring::run(setup, &mut machine),

@@ -334,7 +334,7 @@ fn a_full_socket_is_told_and_nothing_is_lost(driver: Driver) {
         assert_eq!((lost, rig.count(Cell::UdpSentDatagrams)), ((0, 0), TRAINS * 17));
         // Nothing keeps the driver awake.
         let rounds = rig.count(Cell::LoopRounds);
-        std::thread::sleep(Duration::from_millis(300));
+        assert!(rig.silent_for(Duration::from_millis(300)));
         assert!(rig.count(Cell::LoopRounds) - rounds < 10);
     };
     in_a_network_of_its_own(&[slow], || {

@@ -3,8 +3,8 @@
 //! Accepting, receiving and the bell are armed once and go on by themselves (multishot). The
 //! sends of a batch are submitted by one system call and are answered when it returns. Beyond
 //! its share of descriptors a connection lives in the ring's own table (`files`). The memory
-//! that the kernel reads or writes belongs to `buffers`, `send`, `datagrams` and `parcels`, and outlives
-//! every operation: `Uring` lets go of it only after the last one was taken back.
+//! that the kernel reads or writes belongs to `buffers`, `send`, `datagrams` and `parcels`, and
+//! outlives every operation: `Uring` lets go of it only after the last one was taken back.
 
 mod buffers;
 mod completion;
