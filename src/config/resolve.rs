@@ -17,7 +17,7 @@ use crate::config::parse::{self, Bad};
 use crate::config::raw::{List, Mixed, PublishKey, Raw};
 use crate::config::resolved::{Choice, Config, Cores, IoDriver, Listen, Log, LogFormat};
 use crate::config::sources::{Layers, Source, allowed};
-use crate::config::table;
+use crate::config::{swarm, table};
 use crate::face::http::settings::Settings as Http;
 use crate::registry::settings::{KeySetting, Limits, Network, Settings as Registry};
 use crate::shard::settings::Settings as Shard;
@@ -33,7 +33,7 @@ const ARENA_MAX: u64 = 1 << 42;
 const WINDOW_BYTES_MIN: u64 = 4 * SLAB_SMALL as u64;
 
 /// The most connections or viewers that may be asked for.
-const COUNT_MAX: i64 = 10_000_000;
+pub(super) const COUNT_MAX: i64 = 10_000_000;
 
 /// Checks all values.
 ///
@@ -59,7 +59,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The value of a key as `parse` understands it; `None` after a problem.
-    fn get<T, V>(
+    pub(super) fn get<T, V>(
         &mut self,
         path: &str,
         typed: &Option<Spanned<T>>,
@@ -73,7 +73,7 @@ impl Reader<'_> {
     }
 
     /// The value of one part of a key.
-    fn part<T, V>(
+    pub(super) fn part<T, V>(
         &mut self,
         path: &str,
         typed: &Spanned<T>,
@@ -88,10 +88,10 @@ impl Reader<'_> {
         }
     }
 
-    fn report(&mut self, path: &str, span: Option<Range<usize>>, bad: Bad) {
+    pub(super) fn report(&mut self, path: &str, span: Option<Range<usize>>, bad: Bad) {
         let (section, name) = path.split_once('.').unwrap_or(("", path));
         let mut place = self.layers.place(path, span);
-        if path == "publish.keys" {
+        if matches!(path, "publish.keys" | "swarm.tokens") {
             // Somebody may have written the key where its hash belongs.
             place = place.masked();
         }
@@ -104,7 +104,11 @@ impl Reader<'_> {
     }
 
     /// Networks of a list, each with its own place.
-    fn networks(&mut self, path: &str, typed: &Option<Spanned<List>>) -> Option<Vec<Network>> {
+    pub(super) fn networks(
+        &mut self,
+        path: &str,
+        typed: &Option<Spanned<List>>,
+    ) -> Option<Vec<Network>> {
         let list = self.get(path, typed, |list| Ok(list.clone()))?;
         let all = list.iter().map(|item| self.part(path, item, |t| parse::network(t)));
         // Every item is looked at, also after a bad one.
@@ -126,6 +130,7 @@ fn config(r: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
     let state_dir = r.get("state.dir", &raw.state.dir, |t| Ok(path(t)));
     let log = log(r, raw);
     let ready_file = r.get("ready.file", &raw.ready.file, |t| Ok(path(t)));
+    let swarm = swarm::read(r, raw, listen.as_ref());
     let ingest = ingest::read(r, raw.ingest.as_deref().unwrap_or_default());
     Some(Config {
         listen: listen?,
@@ -134,6 +139,7 @@ fn config(r: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         connections: connections?,
         http: http?,
         shard: shard?,
+        swarm: swarm?,
         ingest: ingest?,
         state_dir: state_dir?,
         log: log?,
@@ -285,6 +291,7 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
         together(r, ["listen.control", "listen.http"], message, "give control another port");
     }
     ingest::check_together(r, config);
+    swarm::check_together(r, config);
     let (max, each) = (config.registry.max_streams as u64, config.registry.window_bytes);
     let paths = ["streams.memory", "streams.max", "memory.arena"];
     let arena = config.arena;
@@ -342,7 +349,7 @@ fn between(range: RangeInclusive<u64>, value: u64, rule: &str) -> Result<u64, Ba
     }
 }
 
-fn number(range: RangeInclusive<i64>, value: i64) -> Result<usize, Bad> {
+pub(super) fn number(range: RangeInclusive<i64>, value: i64) -> Result<usize, Bad> {
     let bad = || Bad::new(format!("{value} is out of range"));
     if range.contains(&value) { usize::try_from(value).map_err(|_| bad()) } else { Err(bad()) }
 }
@@ -383,7 +390,7 @@ fn time(shortest: &str, longest: &str, text: &str) -> Result<Duration, Bad> {
     }
 }
 
-fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Bad> {
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Bad> {
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let message = format!("{text:?} is none of the choices");

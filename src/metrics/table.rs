@@ -80,6 +80,7 @@ table! {
     RejectedMemory: Counter "headwater_admission_rejected" { reason = "memory" } "Sessions refused, by reason.";
     RejectedKey: Counter "headwater_admission_rejected" { reason = "key" } "Sessions refused, by reason.";
     RejectedBusy: Counter "headwater_admission_rejected" { reason = "publisher" } "Sessions refused, by reason.";
+    RejectedState: Counter "headwater_admission_rejected" { reason = "state" } "Sessions refused, by reason.";
     SegmentsCut: Counter "headwater_hls_segments" {} "Segments cut from the streams of publishers of this process.";
     HlsPlaylists: Counter "headwater_hls_responses" { kind = "playlist" } "HLS responses begun with content, by kind.";
     HlsSegments: Counter "headwater_hls_responses" { kind = "segment" } "HLS responses begun with content, by kind.";
@@ -103,6 +104,8 @@ table! {
     IngestRefusedNoSeat: Counter "headwater_ingest_connections_refused" { reason = "no_seat" } "Connections to configured ingests that were closed, by reason.";
     RingStarved: Counter "headwater_ring_starved" {} "Times that incoming data was dropped because no slab was free.";
     RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
+    SubtreesSigned: Counter "headwater_subtrees_signed" {} "Subtrees of chunks that were signed for the swarm.";
+    PaddingBytes: Counter "headwater_padding_bytes" {} "Null packets added so that a subtree could be signed in time.";
     Overtaken: Counter "headwater_viewers_overtaken" {} "Times that a viewer's place had left the window.";
     FlushRounds: Counter "headwater_flush_rounds" {} @shard "Rounds in which a shard sent a stream's new bytes to its viewers.";
     FlushInterval: GaugeSeconds "headwater_flush_interval_seconds" {} @shard "How long a shard gathers bytes before it sends them; follows its load.";

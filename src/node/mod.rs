@@ -66,6 +66,8 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// Metrics and the API.
     pub control: SocketAddr,
+    /// Peers. `None`: there is no swarm.
+    pub swarm: Option<SocketAddr>,
     /// Streams that come in otherwise than over HTTP, in the order of the configuration.
     pub ingest: Vec<(StreamName, Way)>,
 }
@@ -113,6 +115,7 @@ impl Relay {
         let control = listen(config.listen.control, 1)?.remove(0);
         let doors = Doors::open(&config.ingest)?;
         let addresses = Addresses {
+            swarm: None,
             ingest: doors.ways(&config.ingest),
             http: listeners[0].local_addr().map_err(|why| why.to_string())?,
             control: control.local_addr().map_err(|why| why.to_string())?,
@@ -261,7 +264,7 @@ impl Relay {
 
     fn announce(&self) -> Result<(), String> {
         self.house.ready.store(true, Relaxed);
-        let Addresses { http, control, ref ingest } = self.addresses;
+        let Addresses { http, control, ref ingest, .. } = self.addresses;
         let shards = self.house.cells.len();
         info!(%http, %control, io_driver = self.house.io_driver, shards, "ready");
         for (stream, way) in ingest {

@@ -1,7 +1,7 @@
 //! One stream's window: what its writer and all readers share.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -64,8 +64,8 @@ pub struct Window {
     marks: ArcSwap<Marks>,
     /// `Marks::count` of the newest snapshot: lets a shard see cheaply that nothing is new.
     mark_count: AtomicU64,
-    /// Only of a window that is signed.
-    records: Option<Records>,
+    /// Only of a window that is signed, from when that began.
+    records: OnceLock<Records>,
     /// Only of a window that is filled out of order.
     presence: Option<Presence>,
     /// One cache line per shard: arming one does not slow the others.
@@ -88,7 +88,8 @@ pub fn open(
     build(arena, settings, None, false, first, shards)
 }
 
-/// As [`open`], with a record per subtree of `size`, which the writer signs.
+/// As [`open`], with a record per subtree of `size`, which the writer signs. For a window whose
+/// size is not known yet see [`Writer::begin_records`].
 ///
 /// # Errors
 /// As [`open`].
@@ -141,7 +142,7 @@ fn build(
         timeline: Timeline::new(),
         marks: ArcSwap::default(),
         mark_count: AtomicU64::new(0),
-        records: size.map(|size| Records::new(size, quota, first)),
+        records: size.map_or_else(OnceLock::new, |size| Records::new(size, quota, first).into()),
         presence: received.then(|| Presence::new(quota)),
         bells: (0..shards).map(|_| CachePadded::default()).collect(),
     });
@@ -206,7 +207,13 @@ impl Window {
     /// if the window has no records. Acquire: the newest record may be read.
     #[must_use]
     pub fn signed_head(&self) -> Option<u64> {
-        self.records.as_ref().map(Records::head)
+        self.records.get().map(Records::head)
+    }
+
+    /// How many chunks are under one signature; `None` if the window has no records (yet).
+    #[must_use]
+    pub fn subtree_size(&self) -> Option<SubtreeSize> {
+        self.records.get().map(Records::size)
     }
 
     /// A copy of the record of subtree `number`.
@@ -214,7 +221,7 @@ impl Window {
     /// # Errors
     /// [`NoRecord`] says whether it is not there yet or no longer.
     pub fn record(&self, number: u64) -> Result<Record, NoRecord> {
-        let record = self.records.as_ref().and_then(|records| records.get(number));
+        let record = self.records.get().and_then(|records| records.get(number));
         // Behind the look at the record: who finds it overwritten sees the tail that moved.
         if self.starts_below(number, self.tail()) {
             return Err(NoRecord::Overtaken);
@@ -234,16 +241,22 @@ impl Window {
         }
     }
 
+    /// Writer: has records from now on, of subtrees at or behind `first`; false if it had them
+    /// before.
+    pub(super) fn begin_records(&self, size: SubtreeSize, first: u64) -> bool {
+        self.records.set(Records::new(size, self.quota, first)).is_ok()
+    }
+
     /// Whether subtree `number` begins below the stream offset `at`.
     pub(super) fn starts_below(&self, number: u64, at: u64) -> bool {
-        let size = self.records.as_ref().map_or(SUBTREE as u64, |records| records.size().bytes());
+        let size = self.records.get().map_or(SUBTREE as u64, |records| records.size().bytes());
         number.checked_mul(size).is_some_and(|start| start < at)
     }
 
     /// Writer: adds a record of a subtree that ends at or below `limit`, which must be no more
     /// than a quarter of the quota ahead of the newest slab.
     pub(super) fn sign(&self, number: u64, record: &Record, limit: u64) -> Result<(), Unsigned> {
-        let records = self.records.as_ref().ok_or(Unsigned::NoRecords)?;
+        let records = self.records.get().ok_or(Unsigned::NoRecords)?;
         let end = number.checked_add(1).and_then(|next| next.checked_mul(records.size().bytes()));
         if end.is_none_or(|end| end > limit) {
             return Err(Unsigned::Early);
