@@ -29,7 +29,7 @@ use crate::base::time::{Mono, Now};
 use crate::peer::client::tls::{Clear, Session};
 use crate::wire::http::answer::Answer;
 use crate::wire::http::body::Body;
-use crate::wire::http::head::{HeadLimits, HeadScanner, lines};
+use crate::wire::http::head::{HeadError, HeadLimits, HeadScanner, lines};
 
 /// What an answer's head may be.
 const HEAD: HeadLimits = HeadLimits { bytes: 16 * 1024, lines: 100 };
@@ -281,7 +281,7 @@ impl Reader {
         if answer.is_interim() {
             let interim = *interim + 1;
             if interim > INTERIM_MAX {
-                return Err(Failure::Head(crate::wire::http::head::HeadError::TooLarge));
+                return Err(Failure::Head(HeadError::TooLarge));
             }
             let scanner = HeadScanner::default();
             self.state = State::Head { bytes: Vec::new(), scanner, interim };

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::time::Utc;
+use crate::wire::http::body::BadFraming;
 
 pub const LIMITS: Limits = Limits {
     body: 1000,
@@ -107,7 +108,8 @@ fn cases() -> Vec<Case> {
         ("HTTP/1.0 404 No\r\n\r\n", Some(404), "", Ok(())),
         ("HTTP/1.1 204 No\r\n\r\n", Some(204), "", Ok(())),
         (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n2\r\n !\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n2\r\n !\r\n\
+             0\r\n\r\n",
             ok,
             "hello !",
             Ok(()),
@@ -147,9 +149,6 @@ fn cases() -> Vec<Case> {
         ),
     ]
 }
-
-use crate::wire::http::body::BadFraming;
-use crate::wire::http::head::HeadError;
 
 #[test]
 fn answers_end_as_they_say_however_they_are_cut() {
