@@ -8,7 +8,7 @@
 //! 5 the household  node (assembles)   control   bench   config
 //! 4 one core       shard
 //! 3 faces          face · ingest                        sans-I/O
-//! 2 knowledge      registry · media                     sans-I/O
+//! 2 knowledge      registry · media · swarm             sans-I/O
 //! 1 materials      wire · ring · io                     unsafe in ring and io only
 //! 0 ground         base · metrics
 //! ```
@@ -34,4 +34,5 @@ pub mod registry;
 #[allow(unsafe_code, reason = "the only shared memory of the process")]
 pub mod ring;
 pub mod shard;
+pub mod swarm;
 pub mod wire;

@@ -51,7 +51,7 @@ const READERS: usize = 2;
 fn serve(now: Mono, reader: &mut Reader, viewers: &mut [Viewer], rules: &Rules) -> u64 {
     let mut sent = 0;
     for viewer in viewers {
-        while let Next::Send(parts) = viewer.poll(now, reader, rules) {
+        while let Next::Send(parts) = viewer.poll(now, reader, u64::MAX, rules) {
             let bytes: usize = parts.iter().map(Payload::len).sum();
             sent += bytes as u64;
             viewer.handle_sent(bytes, reader);

@@ -16,12 +16,24 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ring", &["base", "metrics"]),
     ("io", &["base", "metrics"]),
     ("media", &["base", "wire"]),
-    ("registry", &["base", "metrics", "ring", "media"]),
-    ("face", &["base", "metrics", "wire", "ring", "registry", "media"]),
-    ("ingest", &["base", "metrics", "wire", "ring", "registry", "media"]),
+    ("swarm", &["base", "metrics", "wire", "ring"]),
+    ("registry", &["base", "metrics", "ring", "media", "swarm"]),
+    ("face", &["base", "metrics", "wire", "ring", "registry", "media", "swarm"]),
+    ("ingest", &["base", "metrics", "wire", "ring", "registry", "media", "swarm"]),
     (
         "shard",
-        &["base", "metrics", "wire", "ring", "registry", "media", "face", "ingest", "io::machine"],
+        &[
+            "base",
+            "metrics",
+            "wire",
+            "ring",
+            "registry",
+            "media",
+            "swarm",
+            "face",
+            "ingest",
+            "io::machine",
+        ],
     ),
     (
         "config",
@@ -31,6 +43,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "io::**::settings",
             "registry::**::settings",
             "media::**::settings",
+            "swarm::**::settings",
             "face::**::settings",
             "ingest::**::settings",
             "shard::**::settings",
@@ -39,29 +52,29 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "base", "metrics", "wire", "ring", "io", "registry", "media", "face", "ingest",
-            "shard", "config",
+            "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
+            "ingest", "shard", "config",
         ],
     ),
     (
         "bench",
         &[
-            "base", "metrics", "wire", "ring", "io", "registry", "media", "face", "ingest",
-            "shard", "config",
+            "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
+            "ingest", "shard", "config",
         ],
     ),
     (
         "node",
         &[
-            "base", "metrics", "wire", "ring", "io", "registry", "media", "face", "ingest",
-            "shard", "config", "control",
+            "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
+            "ingest", "shard", "config", "control",
         ],
     ),
     (
         "cli",
         &[
-            "base", "metrics", "wire", "ring", "io", "registry", "media", "face", "ingest",
-            "shard", "config", "control", "bench", "node",
+            "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
+            "ingest", "shard", "config", "control", "bench", "node",
         ],
     ),
 ];

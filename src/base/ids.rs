@@ -93,6 +93,11 @@ pub struct ListenerId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SocketId(pub u16);
 
+impl SocketId {
+    /// The socket of the swarm; every shard has one, and all of them share a port.
+    pub const SWARM: SocketId = SocketId(u16::MAX);
+}
+
 /// A connection of one driver. The generation makes a late event for a closed connection
 /// recognisable: it never matches the connection that took its place in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::io::clock::Clock;
 use crate::io::hub::{self, Hub};
-use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::io::machine::{Closed, ConnectError, Input, Machine, Outbox, Output};
 use crate::io::mailbox::{Phase, Post};
 use crate::io::outgoing::Outgoing;
 use crate::io::socket;
@@ -262,6 +262,13 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
                         self.backend.settle(hub, index);
                         hub::close(hub, &mut self.backend, index, Closed::Local);
                     }
+                }
+                Output::Datagram { socket, to, from: _, data } => {
+                    hub.send_datagram(socket, to, data.as_slice());
+                }
+                Output::Train(train) => hub.send_train(&train),
+                Output::Connect { token, .. } => {
+                    hub.tell(Input::ConnectFailed { token, why: ConnectError::Other });
                 }
                 Output::Mail { shard, mail } => {
                     self.outgoing.send(&hub.post, hub.shard, shard, mail, &hub.cells);

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::base::ids::{ListenerId, ShardId, SocketId};
 use crate::base::time::{Mono, Now};
 use crate::io::driver::{Backend, Setup};
-use crate::io::machine::{Closed, Input, Machine};
+use crate::io::machine::{Closed, Input, Machine, Train};
 use crate::io::mailbox::Post;
 use crate::io::socket::{self, AcceptError};
 use crate::io::table::Table;
@@ -123,6 +123,40 @@ impl<'m, X: Machine> Hub<'m, X> {
         if !data.is_empty() {
             let segment = control.segment.unwrap_or(data.len()).min(data.len());
             self.tell(Input::Datagrams { socket, from, to: control.to, segment, data });
+        }
+    }
+
+    /// Sends one datagram, at once or not at all.
+    pub fn send_datagram(&mut self, socket: SocketId, to: SocketAddr, data: &[u8]) {
+        let Some(socket) = self.sockets.iter().find(|s| s.id == socket) else { return };
+        let ours = socket.udp.local_addr();
+        let to = match to {
+            SocketAddr::V4(v4) if ours.is_ok_and(|ours| ours.is_ipv6()) => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            to => to,
+        };
+        let _ = rustix::net::sendto(&socket.udp, data, rustix::net::SendFlags::DONTWAIT, &to);
+    }
+
+    /// Sends each datagram of a train.
+    pub fn send_train(&mut self, train: &Train) {
+        let (header, chunk) = (usize::from(train.header).max(1), usize::from(train.chunk).max(1));
+        let stamp = self.now.mono.as_nanos() / 1000;
+        let mut datagram = [0; 2048];
+        let head = std::iter::once((train.head.as_slice(), [].as_slice()));
+        let pairs =
+            train.headers.as_slice().chunks(header).zip(train.body.as_slice().chunks(chunk));
+        for (front, back) in head.chain(pairs).filter(|(front, _)| front.len() >= 4) {
+            let len = front.len() + back.len();
+            let Some(datagram) = datagram.get_mut(..len) else { return };
+            datagram[..front.len()].copy_from_slice(front);
+            datagram[front.len()..].copy_from_slice(back);
+            datagram[..4].copy_from_slice(&train.channel.to_be_bytes());
+            if !back.is_empty() {
+                datagram[front.len() - 8..front.len()].copy_from_slice(&stamp.to_be_bytes());
+            }
+            self.send_datagram(train.socket, train.to, datagram);
         }
     }
 

@@ -16,10 +16,19 @@
 //! `Writable`, then exactly one `Closed`, also after the machine's own `Close`. After `Closed`
 //! the [`ConnId`] never comes back. Outputs for a connection that is already closed are ignored
 //! by the driver: the machine may not have been told yet.
+//!
+//! A connection that the machine itself opens begins otherwise: every `Connect` is answered by
+//! exactly one `Connected`, from which on it is a connection as any other, or `ConnectFailed`.
+//!
+//! Datagrams are not answered one by one. What the kernel takes is sent, what the network loses
+//! is lost. When the kernel takes no more, the driver keeps what it was given, in order, and says
+//! `SocketFull` once; the machine gives nothing for that socket from then on, but what stands in
+//! the same outbox already is kept as well. `SocketReady` follows when all of it was sent.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::ids::{ConnId, ListenerId, ShardId, SocketId, StreamSlot};
+use crate::base::limits::SUBTREE_CHUNKS_MAX;
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 
@@ -94,6 +103,31 @@ pub enum Input<'a, M> {
         /// Why.
         why: Closed,
     },
+    /// The kernel takes no more through this socket for now. What it was given is kept by the
+    /// driver and is sent first; more than one outbox is not kept.
+    SocketFull {
+        /// The socket.
+        socket: SocketId,
+    },
+    /// A socket that was full has sent everything and takes more.
+    SocketReady {
+        /// The socket.
+        socket: SocketId,
+    },
+    /// A connection that the machine asked for is there. From now on it is one as any other.
+    Connected {
+        /// As the machine named it in its `Connect`.
+        token: u64,
+        /// Its id from now on.
+        conn: ConnId,
+    },
+    /// A connection that the machine asked for did not come about.
+    ConnectFailed {
+        /// As the machine named it in its `Connect`.
+        token: u64,
+        /// Why.
+        why: ConnectError,
+    },
     /// Mail from another machine, or from itself.
     Mail(M),
     /// A stream that this machine serves has grown (see [`Output::Head`]).
@@ -120,6 +154,58 @@ pub enum Closed {
     /// Any other error of the socket.
     Error,
 }
+
+/// Why a connection that the machine asked for did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    Refused,
+    /// No way leads there.
+    Unreachable,
+    /// No answer within five seconds.
+    TimedOut,
+    /// The table of connections is full, or descriptors or memory have run out.
+    NoRoom,
+    /// Anything else; the process ends, for one.
+    Other,
+}
+
+/// Several datagrams to one peer, handed to the kernel by one call: at most one subtree with the
+/// datagram that proves it.
+///
+/// What differs between peers is written by the driver when it submits the train; everything
+/// else is sent from where it lies.
+#[derive(Clone, Debug)]
+pub struct Train {
+    /// The socket to send through.
+    pub socket: SocketId,
+    /// The peer.
+    pub to: SocketAddr,
+    /// The address to send from: the one that the peer wrote to. `None`: the kernel chooses.
+    pub from: Option<IpAddr>,
+    /// The peer's channel id: written over the first four bytes of every datagram, big-endian.
+    pub channel: u32,
+    /// The first datagram as a whole, or nothing. If others follow, it must have their length,
+    /// `header` + `chunk`.
+    pub head: Payload,
+    /// One header of `header` bytes for each of the other datagrams. The last eight bytes of each
+    /// are overwritten by the time of submission: microseconds of the monotonic clock (the one of
+    /// [`Now`]), big-endian.
+    pub headers: Payload,
+    /// Bytes of one header: at least 12, at most [`HEADER_MAX`].
+    pub header: u16,
+    /// The chunks of the other datagrams, one behind the other, [`Train::chunk`] bytes each; at
+    /// most [`TRAIN_MAX`].
+    pub body: Payload,
+    /// Bytes of one chunk.
+    pub chunk: u16,
+}
+
+/// The most datagrams of a [`Train`] behind its head: one largest subtree.
+pub const TRAIN_MAX: usize = SUBTREE_CHUNKS_MAX;
+
+/// The most bytes of one header in a [`Train`]: channel, type, two 64-bit chunk ids, time stamp.
+pub const HEADER_MAX: usize = 29;
 
 /// Something to be done by the driver.
 #[derive(Debug)]
@@ -148,6 +234,28 @@ pub enum Output<M> {
     Close {
         /// The connection.
         conn: ConnId,
+    },
+    /// Send one datagram, as it is.
+    Datagram {
+        /// The socket to send through.
+        socket: SocketId,
+        /// To whom.
+        to: SocketAddr,
+        /// The address to send from: the one that the other end wrote to. `None`: the kernel
+        /// chooses.
+        from: Option<IpAddr>,
+        /// Its bytes.
+        data: Payload,
+    },
+    /// Send several datagrams to one peer.
+    Train(Train),
+    /// Open a TCP connection. `Connected` or `ConnectFailed` follows, after five seconds at the
+    /// latest.
+    Connect {
+        /// The machine's own name for it.
+        token: u64,
+        /// Where to.
+        to: SocketAddr,
     },
     /// Mail to another machine of the process (or to itself), in order, never lost.
     Mail {

@@ -29,7 +29,7 @@ pub(super) struct Local {
     due: Option<Mono>,
     /// When its viewers were last sent to, and the head that they were sent up to.
     flushed: Mono,
-    seen: u64,
+    pub(super) seen: u64,
     /// How long it takes to gather one full write at the rate of the last round.
     full_write: Duration,
 }

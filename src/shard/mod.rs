@@ -407,6 +407,11 @@ impl Machine for Shard {
             Input::Blocked { conn } => self.blocked(now, conn),
             Input::Writable { conn } => self.writable(now, conn),
             Input::Closed { conn, why } => self.closed(now, conn, why),
+            // Answers to what a shard does not do.
+            Input::SocketFull { .. }
+            | Input::SocketReady { .. }
+            | Input::Connected { .. }
+            | Input::ConnectFailed { .. } => {}
             Input::Mail(mail) => self.mail(now, mail),
             Input::Head { stream } => self.locals.grown(stream, now.mono),
             Input::Drain => self.drain(now),

@@ -106,7 +106,7 @@ impl Shard {
         entry.queued = false;
         let Some(local) = self.locals.get(entry.local) else { return };
         let (jumps, cursor) = (entry.viewer.jumps(), entry.viewer.cursor());
-        let next = entry.viewer.poll(now.mono, &mut local.reader, &self.rules);
+        let next = entry.viewer.poll(now.mono, &mut local.reader, local.seen, &self.rules);
         let conn = entry.conn;
         let jumped = entry.viewer.jumps() - jumps;
         self.cells.add(Cell::HttpSkips, u64::from(jumped));

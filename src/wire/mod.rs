@@ -3,4 +3,5 @@
 
 pub mod http;
 pub mod mpegts;
+pub mod ppspp;
 pub mod rtp;

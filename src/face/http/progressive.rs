@@ -166,8 +166,9 @@ impl Viewer {
         }
     }
 
-    /// What to do now.
-    pub fn poll(&mut self, now: Mono, reader: &mut Reader, rules: &Rules) -> Next {
+    /// What to do now. Nothing at or beyond the stream offset `limit` is sent: what came in since
+    /// the shard last looked at the stream is for the next round, gathered.
+    pub fn poll(&mut self, now: Mono, reader: &mut Reader, limit: u64, rules: &Rules) -> Next {
         if self.socket != Socket::Free {
             return Next::Wait;
         }
@@ -175,10 +176,10 @@ impl Viewer {
         if self.prefix.is_empty() && self.lags(now, reader) {
             self.jump(now, reader, rules);
         }
-        let mut read = self.read(reader);
+        let mut read = self.read(reader, limit);
         if read.is_err() && self.prefix.is_empty() && self.jump(now, reader, rules) {
             // The window moved on between the two looks.
-            read = self.read(reader);
+            read = self.read(reader, limit);
         }
         if self.recent_jumps > rules.max_jumps {
             return Next::TooSlow;
@@ -230,9 +231,10 @@ impl Viewer {
         }
     }
 
-    fn read(&self, reader: &mut Reader) -> Result<[Payload; 2], Overtaken> {
+    fn read(&self, reader: &mut Reader, limit: u64) -> Result<[Payload; 2], Overtaken> {
         let room = (self.write_max as usize).saturating_sub(self.prefix.len());
-        reader.read(self.cursor, room)
+        let due = limit.saturating_sub(self.cursor);
+        reader.read(self.cursor, usize::try_from(due).map_or(room, |due| due.min(room)))
     }
 
     fn lags(&self, now: Mono, reader: &Reader) -> bool {

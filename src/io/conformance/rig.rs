@@ -198,6 +198,10 @@ impl Machine for Scripted {
                 assert!(self.conns.remove(&conn).is_some(), "{conn:?} closed twice");
                 self.report(Event::Closed(conn, why));
             }
+            Input::SocketFull { .. }
+            | Input::SocketReady { .. }
+            | Input::Connected { .. }
+            | Input::ConnectFailed { .. } => panic!("not asked for"),
             Input::Mail(Mail::Order(order)) => order(self),
             Input::Mail(Mail::Number(number)) => self.report(Event::Number(number)),
             Input::Head { stream } if self.rally.is_some() => self.hit(stream),

@@ -193,6 +193,9 @@ impl World {
                 self.post[usize::from(to.0)].push_back(Letter::Head(stream));
             }
             Output::Backlog { .. } | Output::Shutdown { .. } => {}
+            Output::Datagram { .. } | Output::Train(_) | Output::Connect { .. } => {
+                panic!("not what a shard does")
+            }
         }
     }
 

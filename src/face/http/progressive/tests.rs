@@ -68,7 +68,7 @@ impl Stage {
     }
 
     fn poll(&mut self, viewer: &mut Viewer) -> Next {
-        viewer.poll(self.now, &mut self.reader, &RULES)
+        viewer.poll(self.now, &mut self.reader, u64::MAX, &RULES)
     }
 
     /// One send of which the kernel takes at most `most` bytes; nothing when there is no send.
@@ -251,4 +251,24 @@ fn the_backlog_is_the_lag_within_bounds() {
     while let Some(write) = stage.send(&mut viewer, usize::MAX) {
         assert!(write.len() <= 10_000, "half of the backlog at most");
     }
+}
+
+/// Else a busy shard sends each viewer what came in while it served the others, in small pieces,
+/// and so is never done: measured with 4,000 viewers, eight sends a round of 7 kB each.
+#[test]
+fn what_came_in_since_the_last_look_waits_for_the_next_round() {
+    let mut stage = Stage::new();
+    stage.group(10);
+    let mut viewer = stage.viewer(0, Duration::ZERO);
+    let limit = 6 * PACKET;
+    let Next::Send(parts) = viewer.poll(stage.now, &mut stage.reader, limit, &RULES) else {
+        panic!("the head and six packets");
+    };
+    let bytes: usize = parts.iter().map(Payload::len).sum();
+    viewer.handle_sent(bytes, &mut stage.reader);
+    assert_eq!(viewer.cursor(), limit);
+    for limit in [limit, limit - PACKET] {
+        assert!(matches!(viewer.poll(stage.now, &mut stage.reader, limit, &RULES), Next::Wait));
+    }
+    assert_eq!(stage.send(&mut viewer, usize::MAX).unwrap(), packets(6..10));
 }

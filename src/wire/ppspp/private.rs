@@ -1,0 +1,222 @@
+//! Our private messages: type, length (2), body. Sent only to a peer that set the bit of the
+//! type in option 8; ids take eight bytes under both addressing methods.
+
+use crate::wire::ppspp::decode::{Cursor, Malformed};
+use crate::wire::ppspp::encode::Writer;
+use crate::wire::ppspp::kind;
+
+/// A private message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Private<'a> {
+    /// What shall be pushed to the sender.
+    Subscribe(Subscribe),
+    /// What the sender can give.
+    State(State),
+    /// The right to join, in the joiner's first datagram to our channel.
+    Token(&'a [u8]),
+    /// A viewer's figures, to the relay.
+    Report(Report),
+    /// Why the sender closes; the close follows.
+    Bye(Bye),
+    /// One that we do not know.
+    Unknown {
+        /// Its type.
+        kind: u8,
+        /// What it says.
+        body: &'a [u8],
+    },
+}
+
+/// SUBSCRIBE: the whole of what is wanted, not a change of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// The first chunk to push, or [`Subscribe::NEXT`].
+    pub start: u64,
+    /// The stripes to push: stripe i is bit i. A bit that was cleared prunes.
+    pub stripes: u8,
+    /// Chunks of push credit; 0 is the pusher's default.
+    pub window: u32,
+}
+
+impl Subscribe {
+    /// As [`Subscribe::start`]: from the next subtree on.
+    pub const NEXT: u64 = u64::MAX;
+    /// As [`Subscribe::stripes`]: all of them.
+    pub const ALL: u8 = 0xff;
+}
+
+/// STATE: what a peer can do for others, and where it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// What it can send in all.
+    pub upload_kbit: u32,
+    /// What of it is free.
+    pub room_kbit: u32,
+    /// The chunk it plays.
+    pub play_chunk: u64,
+    /// What it has ahead of that.
+    pub buffer_ms: u16,
+}
+
+/// REPORT: cumulative for the session and saturating, but for the delays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes from the relay.
+    pub relay_bytes: u64,
+    /// Bytes from other peers.
+    pub peer_bytes: u64,
+    /// Bytes sent to other peers.
+    pub sent_bytes: u64,
+    /// Median delay behind live over the last 10 s.
+    pub delay_p50_ms: u16,
+    /// The 99th percentile of it.
+    pub delay_p99_ms: u16,
+    /// How often it stalled.
+    pub stalls: u16,
+    /// For how long in all.
+    pub stall_ms: u32,
+    /// Chunks fetched from the relay because their deadline was near.
+    pub rescues: u32,
+    /// Chunks that were not what was signed.
+    pub bad: u16,
+}
+
+/// BYE: why a channel is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bye {
+    /// The viewer leaves.
+    Leaving,
+    /// The receiver's downlink does not carry the stream.
+    Downlink,
+    /// The path does not carry the datagrams.
+    Mtu,
+    /// No room.
+    Busy,
+    /// The other side sent what was not signed.
+    BadData,
+    /// No valid token.
+    Token,
+    /// The stream has ended.
+    Ended,
+    /// The node is going down.
+    Draining,
+    /// A reason that we do not know.
+    Other(u8),
+}
+
+impl Bye {
+    /// The reason with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Bye {
+        match code {
+            0 => Bye::Leaving,
+            1 => Bye::Downlink,
+            2 => Bye::Mtu,
+            3 => Bye::Busy,
+            4 => Bye::BadData,
+            5 => Bye::Token,
+            6 => Bye::Ended,
+            7 => Bye::Draining,
+            other => Bye::Other(other),
+        }
+    }
+
+    /// The reason's number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Bye::Leaving => 0,
+            Bye::Downlink => 1,
+            Bye::Mtu => 2,
+            Bye::Busy => 3,
+            Bye::BadData => 4,
+            Bye::Token => 5,
+            Bye::Ended => 6,
+            Bye::Draining => 7,
+            Bye::Other(code) => code,
+        }
+    }
+}
+
+impl<'a> Private<'a> {
+    /// The message's first byte.
+    #[must_use]
+    pub const fn kind(&self) -> u8 {
+        match self {
+            Private::Subscribe(_) => kind::SUBSCRIBE,
+            Private::State(_) => kind::STATE,
+            Private::Token(_) => kind::TOKEN,
+            Private::Report(_) => kind::REPORT,
+            Private::Bye(_) => kind::BYE,
+            Private::Unknown { kind, .. } => *kind,
+        }
+    }
+
+    /// Reads the message `kind` whose body is the whole of `body`.
+    pub(super) fn read(kind: u8, body: &'a [u8]) -> Result<Private<'a>, Malformed> {
+        let mut at = Cursor::new(body);
+        let private = Self::read_body(kind, body, &mut at).ok();
+        // A body of another length than ours is another message under our number.
+        private.filter(|_| at.is_empty()).ok_or(Malformed::PrivateLength(kind))
+    }
+
+    fn read_body(kind: u8, body: &'a [u8], at: &mut Cursor<'a>) -> Result<Private<'a>, Malformed> {
+        Ok(match kind {
+            kind::SUBSCRIBE => Private::Subscribe(Subscribe {
+                start: at.u64()?,
+                stripes: at.u8()?,
+                window: at.u32()?,
+            }),
+            kind::STATE => Private::State(State {
+                upload_kbit: at.u32()?,
+                room_kbit: at.u32()?,
+                play_chunk: at.u64()?,
+                buffer_ms: at.u16()?,
+            }),
+            kind::REPORT => Private::Report(Report {
+                relay_bytes: at.u64()?,
+                peer_bytes: at.u64()?,
+                sent_bytes: at.u64()?,
+                delay_p50_ms: at.u16()?,
+                delay_p99_ms: at.u16()?,
+                stalls: at.u16()?,
+                stall_ms: at.u32()?,
+                rescues: at.u32()?,
+                bad: at.u16()?,
+            }),
+            kind::BYE => Private::Bye(Bye::from_code(at.u8()?)),
+            kind::TOKEN => Private::Token(at.bytes(body.len())?),
+            kind => Private::Unknown { kind, body: at.bytes(body.len())? },
+        })
+    }
+
+    /// Writes the body, without type and length.
+    pub(super) fn write_body(&self, to: &mut Writer<'_>) {
+        match self {
+            Private::Subscribe(subscribe) => {
+                to.u64(subscribe.start);
+                to.u8(subscribe.stripes);
+                to.u32(subscribe.window);
+            }
+            Private::State(state) => {
+                to.u32(state.upload_kbit);
+                to.u32(state.room_kbit);
+                to.u64(state.play_chunk);
+                to.u16(state.buffer_ms);
+            }
+            Private::Report(report) => {
+                to.u64(report.relay_bytes);
+                to.u64(report.peer_bytes);
+                to.u64(report.sent_bytes);
+                to.u16(report.delay_p50_ms);
+                to.u16(report.delay_p99_ms);
+                to.u16(report.stalls);
+                to.u32(report.stall_ms);
+                to.u32(report.rescues);
+                to.u16(report.bad);
+            }
+            Private::Bye(reason) => to.u8(reason.code()),
+            Private::Token(body) | Private::Unknown { body, .. } => to.bytes(body),
+        }
+    }
+}
