@@ -112,7 +112,8 @@ fn measure(plan: &Plan, cores: &Cores, files: u64) -> Outcome<Run> {
     thread::sleep(plan.warm_up);
     let clock = Instant::now();
     let first = relay.counters(clock)?;
-    (small.mark()?, large.mark()?);
+    small.mark()?;
+    large.mark()?;
     thread::sleep(plan.length);
     let last = relay.counters(clock)?;
     Ok(Run {

@@ -158,8 +158,8 @@ struct HlsArgs {
     /// Number of pairs; fewer than 5 are a trial.
     #[arg(long, value_name = "P", default_value_t = 5, value_parser = at_least_one)]
     pairs: usize,
-    /// nginx's program, if it is not in PATH.
-    #[arg(long, value_name = "PATH")]
+    /// nginx's program, if it is not in PATH; none: the relay alone.
+    #[arg(long, value_name = "PATH|none")]
     nginx: Option<PathBuf>,
     #[command(flatten)]
     files: FileArgs,
@@ -412,13 +412,19 @@ fn run_http(args: HttpArgs) -> bench::Outcome<Option<Report>> {
 }
 
 fn run_hls(args: HlsArgs) -> bench::Outcome<Option<Report>> {
+    let nginx = match args.nginx {
+        None => bench::hls::nginx::find(),
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) if path.is_file() => Some(path),
+        Some(path) => return Err(format!("there is no {}", path.display()).into()),
+    };
     let plan = bench::hls::Plan {
         relay: args.relay.setup(args.viewers),
         bitrate: args.rate.bitrate,
         length: args.seconds,
         warm_up: args.warm_up,
         pairs: args.pairs,
-        nginx: args.nginx,
+        nginx,
     };
     save(bench::hls::run(&plan, &progress)?, args.files, None, &Histogram::new(3)?)
 }

@@ -7,7 +7,7 @@
 
 mod list;
 pub mod load;
-mod nginx;
+pub mod nginx;
 mod tape;
 mod viewer;
 
@@ -53,7 +53,7 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Number of pairs.
     pub pairs: usize,
-    /// nginx's program; `None`: the one in PATH.
+    /// nginx's program; `None`: the relay alone.
     pub nginx: Option<PathBuf>,
 }
 
@@ -90,11 +90,10 @@ struct Pair {
 pub fn run(plan: &Plan, progress: Progress<'_>) -> Outcome<Report> {
     let (machine, files) = (machine::describe(), machine::raise_open_files());
     let cores = Cores::of_this_machine(plan.relay.shards)?;
-    let nginx = plan.nginx.clone().or_else(nginx::find);
     let mut pairs = Vec::with_capacity(plan.pairs);
     for number in 1..=plan.pairs {
         let (io_driver, relay, tape, from) = first_half(plan, &cores, files)?;
-        let nginx = nginx.as_deref();
+        let nginx = plan.nginx.as_deref();
         let nginx = nginx.map(|program| second_half(plan, program, &tape, from, &cores, files));
         let pair = Pair { io_driver, relay, nginx: nginx.transpose()? };
         let say = |name: &str, half: &Half| {
@@ -248,7 +247,7 @@ fn report(plan: &Plan, machine: String, pairs: &[Pair]) -> Report {
 fn notes(plan: &Plan, pairs: &[Pair], alone: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if alone {
-        notes.push("nginx was not found: only the relay was measured".to_owned());
+        notes.push("no nginx (it was not found in PATH): only the relay was measured".to_owned());
     }
     if plan.pairs < 5 {
         notes.push("fewer than 5 pairs: a trial, not a result".to_owned());
@@ -313,6 +312,6 @@ mod tests {
     fn without_nginx_the_relay_is_alone() {
         let report = told(None);
         assert!(report.rows.iter().all(|row| row.name.starts_with("relay: ")));
-        assert!(report.notes[0].contains("not found"));
+        assert!(report.notes[0].contains("no nginx"));
     }
 }

@@ -117,15 +117,36 @@ fn configuration(address: SocketAddr, folder: &Path, clients: usize) -> String {
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {folder}/{name};\n"))
         .concat();
-    format!(
-        "daemon off;\nmaster_process off;\nworker_processes 1;\npid {folder}/pid;\n\
-         error_log {folder}/log warn;\n\
-         events {{\n    use epoll;\n    multi_accept on;\n    worker_connections {connections};\n}}\n\
-         http {{\n{paths}    access_log off;\n    sendfile on;\n    tcp_nopush on;\n    \
-         tcp_nodelay on;\n    keepalive_timeout 120s;\n    keepalive_requests 1000000;\n    \
-         types {{\n        application/vnd.apple.mpegurl m3u8;\n        video/mp2t ts;\n    }}\n    \
-         server {{\n        listen {address} backlog=4096;\n        root {folder}/www;\n    }}\n}}\n"
-    )
+    let lines = [
+        "daemon off;".to_owned(),
+        "master_process off;".to_owned(),
+        "worker_processes 1;".to_owned(),
+        format!("pid {folder}/pid;"),
+        format!("error_log {folder}/log warn;"),
+        "events {".to_owned(),
+        "    use epoll;".to_owned(),
+        "    multi_accept on;".to_owned(),
+        format!("    worker_connections {connections};"),
+        "}".to_owned(),
+        "http {".to_owned(),
+        paths.trim_end().to_owned(),
+        "    access_log off;".to_owned(),
+        "    sendfile on;".to_owned(),
+        "    tcp_nopush on;".to_owned(),
+        "    tcp_nodelay on;".to_owned(),
+        "    keepalive_timeout 120s;".to_owned(),
+        "    keepalive_requests 1000000;".to_owned(),
+        "    types {".to_owned(),
+        "        application/vnd.apple.mpegurl m3u8;".to_owned(),
+        "        video/mp2t ts;".to_owned(),
+        "    }".to_owned(),
+        "    server {".to_owned(),
+        format!("        listen {address} backlog=4096;"),
+        format!("        root {folder}/www;"),
+        "    }".to_owned(),
+        "}\n".to_owned(),
+    ];
+    lines.join("\n")
 }
 
 #[cfg(test)]
