@@ -17,7 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("io", &["base", "metrics"]),
     ("media", &["base", "wire"]),
     ("swarm", &["base", "metrics", "wire", "ring"]),
-    ("registry", &["base", "metrics", "ring", "media", "swarm"]),
+    ("registry", &["base", "metrics", "wire", "ring", "media", "swarm"]),
     ("face", &["base", "metrics", "wire", "ring", "registry", "media", "swarm"]),
     ("ingest", &["base", "metrics", "wire", "ring", "registry", "media", "swarm"]),
     (

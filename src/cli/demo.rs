@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn the_printed_addresses_can_be_opened() {
         let [any4, any6, one] = ["0.0.0.0:1", "[::]:2", "192.0.2.1:3"].map(|a| a.parse().unwrap());
-        let text = greeting(&Addresses { http: any4, control: any6, ingest: Vec::new() });
+        let text =
+            greeting(&Addresses { http: any4, control: any6, swarm: None, ingest: Vec::new() });
         assert!(text.contains("http://127.0.0.1:1/live/demo.ts"), "{text}");
         assert!(text.contains("http://[::1]:2/metrics"), "{text}");
         assert_eq!(reachable(one), one);

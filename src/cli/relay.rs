@@ -19,6 +19,9 @@ pub struct Args {
     /// Listen here for metrics, health and the JSON API.
     #[arg(long, value_name = "ADDRESS:PORT")]
     control: Option<String>,
+    /// Listen here for peers, over UDP. [default: the address and port of --http]
+    #[arg(long, value_name = "ADDRESS:PORT|auto|off")]
+    swarm: Option<String>,
     /// Serve with this many threads.
     #[arg(long, value_name = "N|auto")]
     shards: Option<String>,
@@ -48,6 +51,7 @@ impl Args {
         let flags = [
             ("--http", &self.http),
             ("--control", &self.control),
+            ("--swarm", &self.swarm),
             ("--shards", &self.shards),
             ("--io-driver", &self.io_driver),
             ("--memory", &self.memory),

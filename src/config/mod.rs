@@ -15,6 +15,7 @@ mod raw;
 mod resolve;
 pub mod resolved;
 pub mod sources;
+mod swarm;
 pub mod table;
 
 pub use error::Error;

@@ -73,6 +73,40 @@ pub fn size(text: &str) -> Result<u64, Bad> {
     number.checked_mul(factor).ok_or_else(|| Bad::new(format!("{text:?} is too large")))
 }
 
+/// A rate in bits per second: `800kbit`, `20Mbit`, `1 Gbit`.
+pub fn rate(text: &str) -> Result<u64, Bad> {
+    let bad = || Bad::new(format!("{text:?} is not a rate"));
+    let (number, unit) = split(text).ok_or_else(bad)?;
+    let factor: u64 = match unit.strip_suffix("/s").unwrap_or(unit) {
+        "kbit" => 1_000,
+        "Mbit" => 1_000_000,
+        "Gbit" => 1_000_000_000,
+        "" => return Err(Bad::with(bad().message, format!("add a unit: \"{number}Mbit\""))),
+        _ => return Err(bad()),
+    };
+    number.checked_mul(factor).ok_or_else(|| Bad::new(format!("{text:?} is too large")))
+}
+
+/// `HOST:PORT`, of which others are told: a name or an address that is somewhere.
+pub fn host(text: &str) -> Result<String, Bad> {
+    let bad = |why: &str| Bad::new(format!("{text:?} {why}"));
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.ip().is_unspecified() || address.port() == 0 {
+            true => Err(bad("is nowhere: peers need an address and a port to send to")),
+            false => Ok(text.to_owned()),
+        };
+    }
+    let (name, port) = text.rsplit_once(':').ok_or_else(|| bad("has no port"))?;
+    let label = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if name.is_empty() || name.len() > 253 || !name.chars().all(label) {
+        return Err(bad("is no host with a port"));
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(text.to_owned()),
+        _ => Err(bad("has no port")),
+    }
+}
+
 /// A duration: `500ms`, `2s`, `1m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration, Bad> {
     let bad = || Bad::new(format!("{text:?} is not a duration"));
@@ -155,6 +189,38 @@ mod tests {
             assert!(size(bad).is_err(), "{bad}");
         }
         assert_eq!(size("256M").unwrap_err().help, "write MiB or MB");
+    }
+
+    #[test]
+    fn rates() {
+        let good = [("64kbit", 64_000), ("20Mbit", 20_000_000), ("1 Gbit/s", 1_000_000_000)];
+        for (text, rate) in good {
+            assert_eq!(super::rate(text), Ok(rate), "{text}");
+        }
+        for bad in ["", "fast", "5MB", "1.5Mbit", "99999999999Gbit"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(rate("20").unwrap_err().help, "add a unit: \"20Mbit\"");
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["relay.example.org:8080", "192.0.2.1:1", "[2001:db8::1]:8080"] {
+            assert_eq!(host(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "relay",
+            "relay:",
+            "relay:0",
+            ":80",
+            "0.0.0.0:80",
+            "[::]:80",
+            "a b:80",
+            "::1",
+            "x:70000",
+        ] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -140,6 +140,16 @@ sections! {
         max_batch_delay: String,
         stall_timeout: String,
     }
+    swarm: Swarm {
+        listen: String,
+        advertise: List,
+        chunk_addressing: i64,
+        chunks_per_signature: Mixed,
+        join: String,
+        tokens: List,
+        peers: i64,
+        egress: Mixed,
+    }
     publish: Publish { keys: Vec<Spanned<PublishKey>>, silence: String }
     limits: Limits {
         viewers: i64,

@@ -10,14 +10,14 @@ use std::time::Duration;
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
-use crate::base::limits::{SHARDS_MAX, SLAB_SMALL};
+use crate::base::limits::{SHARDS_MAX, WINDOW_MIN};
 use crate::config::error::{Place, Problem};
 use crate::config::ingest;
 use crate::config::parse::{self, Bad};
 use crate::config::raw::{List, Mixed, PublishKey, Raw};
 use crate::config::resolved::{Choice, Config, Cores, IoDriver, Listen, Log, LogFormat};
 use crate::config::sources::{Layers, Source, allowed};
-use crate::config::table;
+use crate::config::{swarm, table};
 use crate::face::http::settings::Settings as Http;
 use crate::registry::settings::{KeySetting, Limits, Network, Settings as Registry};
 use crate::shard::settings::Settings as Shard;
@@ -28,12 +28,8 @@ const ARENA_MIN: u64 = 8 << 20;
 /// The largest arena in bytes: a slip of the unit, not a machine of today.
 const ARENA_MAX: u64 = 1 << 42;
 
-/// The smallest memory of one stream in bytes: four small slabs, so that one can be written,
-/// one read and one reclaimed.
-const WINDOW_BYTES_MIN: u64 = 4 * SLAB_SMALL as u64;
-
 /// The most connections or viewers that may be asked for.
-const COUNT_MAX: i64 = 10_000_000;
+pub(super) const COUNT_MAX: i64 = 10_000_000;
 
 /// Checks all values.
 ///
@@ -59,7 +55,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The value of a key as `parse` understands it; `None` after a problem.
-    fn get<T, V>(
+    pub(super) fn get<T, V>(
         &mut self,
         path: &str,
         typed: &Option<Spanned<T>>,
@@ -73,7 +69,7 @@ impl Reader<'_> {
     }
 
     /// The value of one part of a key.
-    fn part<T, V>(
+    pub(super) fn part<T, V>(
         &mut self,
         path: &str,
         typed: &Spanned<T>,
@@ -88,10 +84,10 @@ impl Reader<'_> {
         }
     }
 
-    fn report(&mut self, path: &str, span: Option<Range<usize>>, bad: Bad) {
+    pub(super) fn report(&mut self, path: &str, span: Option<Range<usize>>, bad: Bad) {
         let (section, name) = path.split_once('.').unwrap_or(("", path));
         let mut place = self.layers.place(path, span);
-        if path == "publish.keys" {
+        if matches!(path, "publish.keys" | "swarm.tokens") {
             // Somebody may have written the key where its hash belongs.
             place = place.masked();
         }
@@ -104,7 +100,11 @@ impl Reader<'_> {
     }
 
     /// Networks of a list, each with its own place.
-    fn networks(&mut self, path: &str, typed: &Option<Spanned<List>>) -> Option<Vec<Network>> {
+    pub(super) fn networks(
+        &mut self,
+        path: &str,
+        typed: &Option<Spanned<List>>,
+    ) -> Option<Vec<Network>> {
         let list = self.get(path, typed, |list| Ok(list.clone()))?;
         let all = list.iter().map(|item| self.part(path, item, |t| parse::network(t)));
         // Every item is looked at, also after a bad one.
@@ -126,6 +126,7 @@ fn config(r: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
     let state_dir = r.get("state.dir", &raw.state.dir, |t| Ok(path(t)));
     let log = log(r, raw);
     let ready_file = r.get("ready.file", &raw.ready.file, |t| Ok(path(t)));
+    let swarm = swarm::read(r, raw, listen.as_ref());
     let ingest = ingest::read(r, raw.ingest.as_deref().unwrap_or_default());
     Some(Config {
         listen: listen?,
@@ -134,6 +135,7 @@ fn config(r: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         connections: connections?,
         http: http?,
         shard: shard?,
+        swarm: swarm?,
         ingest: ingest?,
         state_dir: state_dir?,
         log: log?,
@@ -285,13 +287,14 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
         together(r, ["listen.control", "listen.http"], message, "give control another port");
     }
     ingest::check_together(r, config);
+    swarm::check_together(r, config);
     let (max, each) = (config.registry.max_streams as u64, config.registry.window_bytes);
     let paths = ["streams.memory", "streams.max", "memory.arena"];
     let arena = config.arena;
-    if each < WINDOW_BYTES_MIN {
+    if each < WINDOW_MIN as u64 {
         let message = format!(
             "[streams] memory is {each} bytes for each of max = {max} streams; \
-             a window needs {WINDOW_BYTES_MIN} at least"
+             a window needs {WINDOW_MIN} at least"
         );
         together(r, paths, message, "lower [streams] max or raise [memory] arena");
     } else if each.saturating_mul(max) > arena {
@@ -342,7 +345,7 @@ fn between(range: RangeInclusive<u64>, value: u64, rule: &str) -> Result<u64, Ba
     }
 }
 
-fn number(range: RangeInclusive<i64>, value: i64) -> Result<usize, Bad> {
+pub(super) fn number(range: RangeInclusive<i64>, value: i64) -> Result<usize, Bad> {
     let bad = || Bad::new(format!("{value} is out of range"));
     if range.contains(&value) { usize::try_from(value).map_err(|_| bad()) } else { Err(bad()) }
 }
@@ -383,7 +386,7 @@ fn time(shortest: &str, longest: &str, text: &str) -> Result<Duration, Bad> {
     }
 }
 
-fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Bad> {
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Bad> {
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let message = format!("{text:?} is none of the choices");

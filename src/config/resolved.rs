@@ -9,6 +9,7 @@ use crate::face::http::settings::Settings as Http;
 use crate::ingest::settings::Settings as Ingest;
 use crate::registry::settings::Settings as Registry;
 use crate::shard::settings::Settings as Shard;
+use crate::swarm::settings::Settings as Swarm;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub http: Http,
     /// What a shard is told.
     pub shard: Shard,
+    /// `[swarm]`: what the swarm is told.
+    pub swarm: Swarm,
     /// Every `[[ingest]]`, in the order of the file.
     pub ingest: Vec<Ingest>,
     /// Where what outlives the process is kept.

@@ -66,6 +66,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("streams", "What is kept of each stream."),
     ("hls", "HTTP Live Streaming."),
     ("viewers", "Viewers that cannot keep up."),
+    ("swarm", "Viewers that share: `headwater peer` and other peers of RFC 7574, over UDP."),
     ("publish", "Who may send a stream."),
     ("limits", "Beyond a limit newcomers are refused; nobody inside is degraded."),
     ("proxy", "Reverse proxies in front of the relay."),
@@ -308,6 +309,93 @@ pub static KEYS: &[Key] = &[
         doc: &["How long a connection may take nothing at all before it is closed."],
         allowed: "a duration from \"1s\" to \"1h\"",
         synonyms: &["timeout"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.listen",
+        default: r#""auto""#,
+        doc: &[
+            "Address and UDP port for peers. \"auto\": those of listen.http. \"off\": no swarm,",
+            "and nothing is signed.",
+        ],
+        allowed: "\"auto\", \"off\" or ADDRESS:PORT; port 0: the system chooses",
+        flag: "--swarm",
+        synonyms: &["udp", "port", "bind", "ppspp"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.advertise",
+        kind: Kind::List,
+        default: "[]",
+        doc: &[
+            "Public addresses that peers are told. Empty: the name by which they asked for the",
+            "stream, and the port of swarm.listen.",
+        ],
+        allowed: "an array of HOST:PORT, an IPv6 address in brackets",
+        synonyms: &["public", "external", "announce"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.chunk_addressing",
+        kind: Kind::Integer,
+        default: "4",
+        doc: &[
+            "How chunks are named (RFC 7574, 7.8): 4 for 64-bit numbers, 2 for 32-bit ones, which",
+            "a stream of 2 Mbit/s uses up in 260 days. Chosen when a stream's key is made.",
+        ],
+        allowed: "2 or 4",
+        synonyms: &["addressing", "cam"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.chunks_per_signature",
+        kind: Kind::Mixed,
+        default: r#""auto""#,
+        doc: &[
+            "Chunks of 1316 bytes under one signature. Fewer: less delay at low bitrates, and more",
+            "bytes of hashes. \"auto\": the most that take 150 ms or less, by the bitrate of the",
+            "stream's first two seconds; kept with its key.",
+        ],
+        allowed: "\"auto\", 2, 4, 8 or 16",
+        synonyms: &["signature", "nchunks_per_sig", "subtree"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.join",
+        default: r#""open""#,
+        doc: &["Who may join: anybody, or who shows one of swarm.tokens."],
+        allowed: "\"open\" or \"token\"",
+        synonyms: &["access", "auth"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.tokens",
+        kind: Kind::List,
+        default: "[]",
+        doc: &["Hashes of the tokens that let a peer join; `headwater keys new` makes one."],
+        allowed: "an array of \"sha256:<64 hex digits>\"",
+        synonyms: &["token", "keys", "key", "password"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.peers",
+        kind: Kind::Integer,
+        default: "20000",
+        doc: &["Peers of the whole process."],
+        allowed: "1 to 10000000",
+        synonyms: &["max_peers", "max", "limit"],
+        ..BASE
+    },
+    Key {
+        path: "swarm.egress",
+        kind: Kind::Mixed,
+        default: r#""auto""#,
+        doc: &[
+            "The most that is sent to peers; beyond it newcomers are refused. \"auto\": nine",
+            "tenths of the network's speed where that is known, else no limit.",
+        ],
+        allowed: "\"auto\" or a rate: kbit, Mbit, Gbit, such as \"800Mbit\"",
+        synonyms: &["budget", "bandwidth", "rate", "upload"],
         ..BASE
     },
     Key {

@@ -8,6 +8,7 @@ use super::sources::{Override, Source};
 use super::table::{KEYS, Kind};
 use super::*;
 use crate::ingest::settings::Way;
+use crate::swarm::settings::{Addressing, Join, SubtreeSize};
 
 /// Loads `text` as a file; the file's name is replaced by `F` in messages.
 fn load_all(text: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Outcome {
@@ -60,6 +61,51 @@ fn defaults_are_what_the_manual_says() {
     assert_eq!(config.shard.stall_timeout, Duration::from_secs(30));
     assert_eq!(config.shard.max_batch_delay, Duration::from_millis(200));
     assert!((config.shard.busy_target - 0.35).abs() < 1e-9);
+}
+
+#[test]
+fn the_swarm_is_where_http_is_unless_it_is_told_otherwise() {
+    let swarm = |text: &str| load_all(text, &[], &[]).unwrap().config.swarm;
+    let default = swarm("");
+    assert_eq!(default.listen, Some("[::]:8080".parse().unwrap()));
+    assert!(default.advertise.is_empty() && default.size.is_none() && default.egress.is_none());
+    assert_eq!((default.addressing, default.join), (Addressing::Chunks64, Join::Open));
+    assert_eq!(default.peers, 20_000);
+    let moved = load_all("", &[], &[("--http", "127.0.0.1:0")]).unwrap().config;
+    assert_eq!(moved.swarm.listen, Some("127.0.0.1:0".parse().unwrap()));
+    assert_eq!(swarm("[swarm]\nlisten = \"off\"\n").listen, None);
+    let text = "[swarm]\nlisten = \"[::1]:9000\"\nadvertise = [\"a.example:1\", \"[::1]:2\"]\n\
+                chunk_addressing = 2\nchunks_per_signature = 4\njoin = \"token\"\n\
+                tokens = [\"sha256:TT\"]\npeers = 7\negress = \"1Gbit\"\n";
+    let all = swarm(&text.replace("TT", &"ab".repeat(32)));
+    assert_eq!(all.listen, Some("[::1]:9000".parse().unwrap()));
+    assert_eq!(all.advertise, ["a.example:1", "[::1]:2"]);
+    assert_eq!((all.addressing, all.size), (Addressing::Chunks32, SubtreeSize::new(4)));
+    assert_eq!(all.join, Join::Token(vec![[0xab; 32]]));
+    assert_eq!((all.peers, all.egress), (7, Some(1_000_000_000)));
+}
+
+#[test]
+fn mistakes_about_the_swarm_are_named() {
+    for (text, word) in [
+        ("listen = \"8080\"", "[::]:8080"),
+        ("advertise = [\"0.0.0.0:1\"]", "is nowhere"),
+        ("chunk_addressing = 3", "2 or 4"),
+        ("chunks_per_signature = 5", "5 is no size"),
+        ("chunks_per_signature = \"many\"", "auto"),
+        ("join = \"tokens\"", "did you mean \"token\""),
+        ("join = \"token\"", "nobody could join"),
+        ("egress = 20", "add a unit"),
+        ("peers = 0", "out of range"),
+    ] {
+        let told = message(&format!("[swarm]\n{text}\n"));
+        assert!(told.contains(word), "{text}: {told}");
+    }
+    let secret = message("[swarm]\ntokens = [\"my secret\"]\n");
+    assert!(secret.contains("headwater keys new") && !secret.contains("secret\""), "{secret}");
+    let ingest = "[swarm]\nlisten = \"127.0.0.1:5000\"\n\
+                  [[ingest]]\nstream = \"cam\"\nudp = \"127.0.0.1:5000\"\n";
+    assert!(message(ingest).contains("collide"));
 }
 
 #[test]

@@ -2,15 +2,20 @@
 //!
 //! Every packet that came in is written, byte for byte and in order. Only when the pool of
 //! slabs is empty is incoming data dropped, up to the next access point, because a writer never
-//! waits; that is counted and marked as a discontinuity.
+//! waits; that is counted and marked as a discontinuity. A stream with an identity in the swarm
+//! is sealed as it is published.
+
+use std::sync::Arc;
 
 use crate::base::limits::TS_PACKET;
-use crate::base::segment::Segment;
-use crate::base::time::Now;
+use crate::base::time::{Mono, Now};
+use crate::ingest::scribe::Scribe;
+use crate::ingest::sealer::{Sealed, Sealer};
 use crate::media::aligner::Aligner;
 use crate::media::health::Health;
-use crate::media::reader::{Found, FoundKind, TsReader, Unit};
-use crate::media::segmenter::{Entry, Segmenter};
+use crate::media::reader::{Found, FoundKind};
+use crate::media::segmenter::Segmenter;
+use crate::registry::identity::Identity;
 use crate::ring::marks::{Mark, MarkKind};
 use crate::ring::writer::Writer;
 
@@ -27,6 +32,22 @@ pub struct Taken {
     pub discontinuity: bool,
     /// Segments cut.
     pub segments: u64,
+    /// What was sealed.
+    pub sealed: Sealed,
+}
+
+impl Taken {
+    /// Adds what another call did.
+    pub fn add(&mut self, more: Taken) {
+        self.written += more.written;
+        self.dropped += more.dropped;
+        self.starved |= more.starved;
+        self.discontinuity |= more.discontinuity;
+        self.segments += more.segments;
+        self.sealed.signed += more.sealed.signed;
+        self.sealed.padding += more.sealed.padding;
+        self.sealed.too_slow |= more.sealed.too_slow;
+    }
 }
 
 /// A publisher's way into a window.
@@ -40,15 +61,15 @@ pub struct Intake {
 /// The reader counts every byte that came; a window's offsets count only what was written. The
 /// two differ by what was dropped: `shift`.
 struct Desk {
-    reader: TsReader,
-    segmenter: Segmenter,
+    /// What it found is in offsets of the window.
+    scribe: Scribe,
     writer: Writer,
-    /// What is to be marked at the next publication, in offsets of the window.
-    found: Vec<Found>,
     dropping: bool,
     shift: u64,
     /// Where writing began again after the last drop, in the reader's count.
     floor: u64,
+    /// Only of a stream that has an identity.
+    sealer: Option<Sealer>,
     taken: Taken,
 }
 
@@ -67,13 +88,12 @@ impl Intake {
             writer.mark(mark);
         }
         let desk = Desk {
-            reader: TsReader::new(),
-            segmenter,
+            scribe: Scribe::new(segmenter),
             writer,
-            found: Vec::new(),
             dropping: false,
             shift: 0,
             floor: 0,
+            sealer: None,
             taken: Taken::default(),
         };
         Intake { aligner: Aligner::default(), desk }
@@ -85,13 +105,43 @@ impl Intake {
         desk.taken = Taken::default();
         aligner.push(data, &mut |run| desk.run(now, run));
         desk.publish(now);
+        if let Some(sealer) = &mut desk.sealer {
+            desk.taken.sealed = sealer.seal(now.mono, &mut desk.writer);
+        }
         desk.taken
+    }
+
+    /// Whether the stream is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.desk.sealer.is_some()
+    }
+
+    /// The stream has an identity now: what is published is sealed from here on.
+    pub fn seal(&mut self, identity: &Arc<Identity>) {
+        let Desk { sealer, writer, .. } = &mut self.desk;
+        if sealer.is_none() {
+            *sealer = Some(Sealer::new(Arc::clone(identity), writer));
+        }
+    }
+
+    /// When [`Intake::handle_timer`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        self.desk.sealer.as_ref().and_then(Sealer::deadline)
+    }
+
+    /// Completes and seals what has been open for too long.
+    pub fn handle_timer(&mut self, now: Now) -> Taken {
+        let Desk { sealer, writer, .. } = &mut self.desk;
+        let sealed = sealer.as_mut().map(|sealer| sealer.handle_timer(now.mono, writer));
+        Taken { sealed: sealed.unwrap_or_default(), ..Taken::default() }
     }
 
     /// The publisher's health.
     #[must_use]
     pub fn health(&self, now: Now) -> Health {
-        self.desk.reader.health(now.mono)
+        self.desk.scribe.health(now.mono)
     }
 
     /// Times that packet alignment was lost.
@@ -103,26 +153,30 @@ impl Intake {
     /// Ends this run and begins another one behind a discontinuity: what comes now continues
     /// nothing that was there before, although the publisher is the same.
     #[must_use]
-    pub fn restart(mut self, now: Now) -> Intake {
-        self.desk.end_run(now);
-        let Desk { writer, segmenter, .. } = self.desk;
-        Intake::new(writer, segmenter, true, now)
+    pub fn restart(mut self, now: Now) -> (Intake, Taken) {
+        let taken = self.desk.end_run(now);
+        let Desk { writer, scribe, sealer, .. } = self.desk;
+        let mut next = Intake::new(writer, scribe.into_segmenter(), true, now);
+        if let Some(sealer) = sealer {
+            next.seal(sealer.identity());
+        }
+        (next, taken)
     }
 
     /// Ends this publisher's run and its last segment: the open subtree is completed with null
-    /// packets, so that the next run begins on a subtree of its own.
+    /// packets and sealed, so that the next run begins on a subtree of its own.
     #[must_use]
-    pub fn finish(mut self, now: Now) -> Writer {
-        self.desk.end_run(now);
-        self.desk.writer
+    pub fn finish(mut self, now: Now) -> (Writer, Taken) {
+        let taken = self.desk.end_run(now);
+        (self.desk.writer, taken)
     }
 }
 
 impl Desk {
     fn run(&mut self, now: Now, run: &[u8]) {
         let begin = self.writer.next() + self.shift;
-        let first = self.found.len();
-        self.reader.feed(now.mono, begin, run, &mut self.found);
+        let first = self.scribe.found.len();
+        self.scribe.read(now.mono, begin, run);
         if self.dropping {
             return self.resume(now, begin, first, run);
         }
@@ -136,10 +190,10 @@ impl Desk {
         self.taken.written += written as u64;
         if written < packets.len() {
             let end = self.writer.next();
-            self.found.retain(|found| found.at < end);
+            self.scribe.found.retain(|found| found.at < end);
             self.publish(now);
             self.break_off(now);
-            self.reader.discontinuity();
+            self.scribe.discontinuity();
             self.dropping = true;
             self.taken.starved = true;
             self.drop_bytes(packets.len() - written);
@@ -151,14 +205,14 @@ impl Desk {
     /// well, unmarked: else a stream that comes in small pieces might never go on.
     fn resume(&mut self, now: Now, begin: u64, first: usize, run: &[u8]) {
         let is_start = |found: &&Found| matches!(found.kind, FoundKind::AccessPoint { .. });
-        let starts = || self.found[first..].iter().filter(is_start).map(|found| found.at);
+        let starts = || self.scribe.found[first..].iter().filter(is_start).map(|found| found.at);
         let here = starts().filter(|at| *at >= begin).min();
         let skip = here.or_else(|| starts().next().map(|_| begin)).map(|at| at - begin);
         let skip = skip.and_then(|skip| usize::try_from(skip).ok());
         let packets = skip.and_then(|skip| run.get(skip..)).unwrap_or_default();
         let room = packets.get(..TS_PACKET).map_or(0, |one| self.writer.append(now.mono, one));
         if room == 0 {
-            self.found.truncate(first);
+            self.scribe.found.truncate(first);
             return self.drop_bytes(run.len());
         }
         self.drop_bytes(run.len() - packets.len());
@@ -169,11 +223,11 @@ impl Desk {
         self.taken.discontinuity = true;
         // The break is marked before what was found behind it.
         let at = self.floor - self.shift;
-        let behind = self.found.split_off(first);
+        let behind = self.scribe.found.split_off(first);
         self.publish(now);
         let kind = MarkKind::Discontinuity;
         self.writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
-        self.found = behind;
+        self.scribe.found = behind;
         self.write(now, &packets[room..]);
     }
 
@@ -182,7 +236,7 @@ impl Desk {
     fn renumber(&mut self, first: usize) {
         let (shift, floor) = (self.shift, self.floor);
         let mut index = 0;
-        self.found.retain_mut(|found| {
+        self.scribe.found.retain_mut(|found| {
             index += 1;
             if index <= first {
                 return true;
@@ -206,49 +260,31 @@ impl Desk {
         if self.taken.written > 0 {
             self.writer.publish(now.mono);
         }
-        let Desk { reader, segmenter, writer, found, taken, shift, floor, .. } = self;
-        let newest = reader.newest_unit().filter(|unit| unit.at >= *floor);
-        let mut newest = newest
-            .map(|unit| Unit { at: unit.at.saturating_sub(*shift), ..unit })
-            .filter(|unit| unit.at < writer.next());
-        for Found { at, kind } in found.drain(..) {
-            let (kind, entry) = match kind {
-                FoundKind::AccessPoint { pts, pat, tables } => {
-                    let entry = Entry { at, pts, tables: tables.clone() };
-                    (MarkKind::AccessPoint { pts, pat, tables }, Some(entry))
-                }
-                FoundKind::Tables => (MarkKind::Tables, None),
-            };
-            writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
-            if let Some(entry) = entry {
-                newest = newest.filter(|unit| unit.at > at);
-                segmenter.access_point(now, &entry, &mut |s| mark(writer, taken, now, s));
-            }
-        }
-        if let Some(Unit { at, pts }) = newest {
-            segmenter.unit(now, at, pts, &mut |s| mark(writer, taken, now, s));
-        }
+        let Desk { scribe, writer, taken, shift, floor, .. } = self;
+        let next = writer.next();
+        let place = |at: u64| {
+            let here = at.checked_sub(*shift).filter(|_| at >= *floor);
+            here.filter(|here| *here < next)
+        };
+        taken.segments += scribe.mark(now, place, &mut |mark| writer.mark(mark));
     }
 
     /// What has been published is not continued by what follows.
-    fn end_run(&mut self, now: Now) {
+    fn end_run(&mut self, now: Now) -> Taken {
+        self.taken = Taken::default();
         self.break_off(now);
-        self.writer.pad(now.mono);
+        self.taken.sealed.padding = self.writer.pad(now.mono);
+        if let Some(sealer) = &mut self.sealer {
+            self.taken.sealed.signed = sealer.finish(now.mono, &mut self.writer);
+        }
+        self.taken
     }
 
     fn break_off(&mut self, now: Now) {
-        let Desk { segmenter, writer, taken, .. } = self;
+        let Desk { scribe, writer, taken, .. } = self;
         let end = writer.window().head();
-        segmenter.break_off(end, &mut |segment| mark(writer, taken, now, segment));
+        taken.segments += scribe.break_off(now, end, &mut |mark| writer.mark(mark));
     }
-}
-
-/// Publishes a segment: every byte of it is published already.
-fn mark(writer: &mut Writer, taken: &mut Taken, now: Now, segment: Segment) {
-    taken.segments += 1;
-    let at = segment.end;
-    let kind = MarkKind::Segment(segment);
-    writer.mark(Mark { at, ingest: now.mono, utc: now.utc, kind });
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ struct Ready<'a> {
     pid: u32,
     http: String,
     control: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swarm: Option<String>,
     io_driver: &'a str,
     shards: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -44,6 +46,7 @@ pub(super) fn write(
         pid: std::process::id(),
         http: addresses.http.to_string(),
         control: addresses.control.to_string(),
+        swarm: addresses.swarm.map(|address| address.to_string()),
         io_driver,
         shards,
         ingest: addresses.ingest.iter().map(|(stream, way)| ingest(stream, way)).collect(),

@@ -15,6 +15,9 @@ pub struct KeyId(u32);
 /// The id of publishers that needed no key.
 const LOCAL: KeyId = KeyId(u32::MAX);
 
+/// The id of what is received from others.
+const RECEIVED: KeyId = KeyId(u32::MAX - 1);
+
 /// The first id of the configured ingests: beyond every key, of which there are 2^16 at most.
 const INGEST: u32 = 1 << 16;
 
@@ -23,6 +26,12 @@ impl KeyId {
     #[must_use]
     pub fn ingest(index: u16) -> KeyId {
         KeyId(INGEST + u32::from(index))
+    }
+
+    /// The id of a stream's only writer if it is received from others: no publisher has it.
+    #[must_use]
+    pub fn received() -> KeyId {
+        RECEIVED
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +12,7 @@ use crate::base::ids::{ShardId, StreamName, StreamSlot};
 use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
 use crate::media::segmenter::{Counts, Numbers};
+use crate::registry::identity::Identity;
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
 use crate::ring::writer::Writer;
@@ -70,6 +71,7 @@ pub struct Stream {
     pub since: Utc,
     /// Where the numbers of its segments go on. Shared with the publisher's segmenter.
     pub segments: Arc<Numbers>,
+    identity: OnceLock<Arc<Identity>>,
     desk: Mutex<Desk>,
     held: AtomicBool,
     ended: AtomicBool,
@@ -136,18 +138,28 @@ impl Stream {
         segments: Counts,
         now: Now,
     ) -> Stream {
+        let window = Arc::clone(writer.window());
+        let desk = Desk { owner: None, writer: Some(writer), ticket: 0, parked_at: now.mono };
+        Stream::with(name, slot, window, shards, segments, desk, now)
+    }
+
+    fn with(
+        name: StreamName,
+        slot: StreamSlot,
+        window: Arc<Window>,
+        shards: usize,
+        segments: Counts,
+        desk: Desk,
+        now: Now,
+    ) -> Stream {
         Stream {
             name,
             slot,
-            window: Arc::clone(writer.window()),
+            window,
             since: now.utc,
             segments: Arc::new(Numbers::new(segments)),
-            desk: Mutex::new(Desk {
-                owner: None,
-                writer: Some(writer),
-                ticket: 0,
-                parked_at: now.mono,
-            }),
+            identity: OnceLock::new(),
+            desk: Mutex::new(desk),
             held: AtomicBool::new(true),
             ended: AtomicBool::new(false),
             heard: AtomicU64::new(now.mono.as_nanos()),
@@ -158,6 +170,42 @@ impl Stream {
             resyncs: AtomicU64::new(0),
             shares: (0..shards).map(|_| CachePadded::default()).collect(),
         }
+    }
+
+    /// A stream that is received from others: its writer is elsewhere, and nobody can publish it.
+    #[must_use]
+    pub(super) fn received(
+        name: StreamName,
+        slot: StreamSlot,
+        window: Arc<Window>,
+        shards: usize,
+        segments: Counts,
+        now: Now,
+    ) -> Stream {
+        let owner = Some(Owner { key: KeyId::received(), shard: ShardId::default() });
+        let desk = Desk { owner, writer: None, ticket: 0, parked_at: now.mono };
+        Stream::with(name, slot, window, shards, segments, desk, now)
+    }
+
+    /// Whether bytes of a received stream come in. Called by its writer.
+    pub fn set_live(&self, live: bool) {
+        self.held.store(!live, Relaxed);
+    }
+
+    /// Ends a received stream.
+    pub(super) fn end_received(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// Who it is in the swarm; `None` until that is known, or if there is no swarm.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.get()
+    }
+
+    /// Gives it its identity, once, a moment after it went live.
+    pub fn identify(&self, identity: Arc<Identity>) {
+        let _ = self.identity.set(identity);
     }
 
     /// Live or held.

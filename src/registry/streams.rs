@@ -17,6 +17,8 @@ use crate::registry::pulse::Pulse;
 use crate::registry::settings::Settings;
 use crate::registry::stream::{Seat, Stream};
 use crate::ring::arena::Arena;
+use crate::ring::chunks::ChunkWriter;
+use crate::ring::records::SubtreeSize;
 use crate::ring::window;
 use crate::ring::writer::Writer;
 
@@ -66,6 +68,8 @@ pub enum Claim {
     TooMany,
     /// No memory for another window.
     NoMemory,
+    /// What was kept of this stream cannot be used: why, in one line.
+    Refused(Arc<str>),
 }
 
 /// The right to write a stream.
@@ -80,6 +84,17 @@ pub struct Lease {
     pub resumed: bool,
 }
 
+/// Why a stream cannot be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReceived {
+    /// There is a stream of this name.
+    Taken,
+    /// There are as many streams as allowed.
+    TooMany,
+    /// No memory for another window.
+    NoMemory,
+}
+
 /// Where the numbers of a name go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resume {
@@ -92,6 +107,8 @@ pub struct Resume {
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<StreamName, Known>,
+    /// Names that nobody may publish: what was kept of them is broken.
+    refused: HashMap<StreamName, Arc<str>>,
     clock: u64,
 }
 
@@ -196,6 +213,9 @@ impl Registry {
                 Seat::Taken | Seat::Ended => return Claim::Taken,
             }
         }
+        if let Some(why) = table.refused.get(name) {
+            return Claim::Refused(Arc::clone(why));
+        }
         let Some(slot) = directory.by_slot.iter().position(Option::is_none) else {
             return Claim::TooMany;
         };
@@ -217,6 +237,50 @@ impl Registry {
         remember(&mut table, name, resume);
         self.replace(&directory, slot, Some(&stream), name);
         Claim::Granted(Lease { stream, writer, ticket, resumed: false })
+    }
+
+    /// Opens a stream that is received from others, with records of `size`; it is held until its
+    /// writer says that it is live. Its numbers begin anew: they are its own, not the source's.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn receive(
+        &self,
+        name: &StreamName,
+        size: SubtreeSize,
+        now: Now,
+    ) -> Result<(Arc<Stream>, ChunkWriter), NotReceived> {
+        let mut table = self.table();
+        let directory = self.directory.load_full();
+        if directory.get(name).is_some() {
+            return Err(NotReceived::Taken);
+        }
+        let free = directory.by_slot.iter().position(Option::is_none);
+        let slot = StreamSlot(free.and_then(|n| n.try_into().ok()).ok_or(NotReceived::TooMany)?);
+        let known = table.known.get(name).map(|known| known.resume);
+        let Resume { next, segments } = known.unwrap_or_default();
+        let memory =
+            window::Settings { bytes: self.settings.window_bytes, span: self.settings.window };
+        let (writer, window) = window::open_received(&self.arena, &memory, size, next, self.shards)
+            .map_err(|_| NotReceived::NoMemory)?;
+        let breaks = segments.breaks + u64::from(known.is_some());
+        let segments = Counts { breaks, ..segments };
+        let stream = Stream::received(name.clone(), slot, window, self.shards, segments, now);
+        let stream = Arc::new(stream);
+        remember(&mut table, name, Resume { next, segments });
+        self.replace(&directory, slot, Some(&stream), name);
+        Ok((stream, writer))
+    }
+
+    /// Ends a received stream, whose writer is given up here. Its viewers are to be closed.
+    pub fn end_received(&self, stream: &Arc<Stream>, writer: ChunkWriter) {
+        let mut table = self.table();
+        let next = writer.window().head();
+        drop(writer);
+        stream.end_received();
+        remember(&mut table, &stream.name, Resume { next, segments: stream.segments.counts() });
+        let directory = self.directory.load_full();
+        self.replace(&directory, stream.slot, None, &stream.name);
     }
 
     /// Ends a stream that was parked with `ticket` and has been without a publisher for the
@@ -251,6 +315,12 @@ impl Registry {
         for (name, resume) in numbers {
             remember(&mut table, &name, resume);
         }
+    }
+
+    /// Lets nobody publish `name` until the process starts anew: going on would use its numbers
+    /// twice, or another key. Called at start, for at most as many names as there are files.
+    pub fn refuse(&self, name: StreamName, why: Arc<str>) {
+        self.table().refused.insert(name, why);
     }
 
     fn replace(

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::settings::{Limits, Settings};
-use super::streams::{Claim, Lease, Lookup, Registry, Resume};
+use super::streams::{Claim, Lease, Lookup, NotReceived, Registry, Resume};
 use crate::base::ids::{ShardId, StreamName};
-use crate::base::limits::{SLAB_LARGE, SUBTREE, TS_PACKET};
+use crate::base::limits::{CHUNK, SLAB_LARGE, SUBTREE, TS_PACKET};
 use crate::base::time::{Mono, Now, Utc};
 use crate::registry::keys::KeyId;
 use crate::registry::settings::KeySetting;
 use crate::registry::stream::State;
 use crate::ring::arena::Arena;
+use crate::ring::records::SubtreeSize;
 
 const LINGER: Duration = Duration::from_secs(30);
 const HERE: ShardId = ShardId(0);
@@ -52,6 +53,7 @@ fn granted(claim: Claim) -> Lease {
         Claim::Taken => panic!("taken"),
         Claim::TooMany => panic!("too many"),
         Claim::NoMemory => panic!("no memory"),
+        Claim::Refused(why) => panic!("{why}"),
     }
 }
 
@@ -79,6 +81,18 @@ fn first_come_first_served_and_only_the_same_key_takes_over_silence() {
     let second = granted(claim(blue, THERE, 2_100));
     assert!(second.resumed && second.ticket > lease.ticket);
     assert_eq!(second.writer.next(), next, "the same window");
+}
+
+#[test]
+fn a_refused_name_is_refused_by_itself_alone() {
+    let registry = registry_of(8, 4);
+    let red = key(&registry, "red");
+    registry.refuse(name("broken"), "file: broken".into());
+    match registry.claim(&name("broken"), red, HERE, at(0)) {
+        Claim::Refused(why) => assert_eq!(&*why, "file: broken"),
+        _ => panic!("not refused"),
+    }
+    granted(registry.claim(&name("whole"), red, HERE, at(0)));
 }
 
 fn resume(next: u64) -> Resume {
@@ -156,4 +170,29 @@ fn numbers_are_kept_for_a_bounded_number_of_names() {
     live.stream.park(live.writer, Mono::ZERO);
     assert!(registry.end(&live.stream, live.ticket, Mono::from_millis(30_000)));
     assert!(matches!(registry.lookup(&name("live")), Lookup::Known));
+}
+
+#[test]
+fn a_received_stream_is_found_and_nobody_publishes_it() {
+    let registry = registry_of(9, 1);
+    let size = SubtreeSize::new(8).unwrap();
+    let (stream, mut writer) = registry.receive(&name("a"), size, at(5)).unwrap();
+    assert_eq!(stream.state(), State::Held, "until something comes");
+    stream.set_live(true);
+    assert!(matches!(registry.lookup(&name("a")), Lookup::Present(s) if s.state() == State::Live));
+    let red = key(&registry, "red");
+    let later = at(60_000);
+    assert!(matches!(registry.claim(&name("a"), red, HERE, later), Claim::Taken));
+    assert_eq!(registry.receive(&name("a"), size, later).err(), Some(NotReceived::Taken));
+    assert_eq!(registry.receive(&name("b"), size, later).err(), Some(NotReceived::TooMany));
+    assert!(!registry.end(&stream, 0, at(600_000).mono), "it is not a parked one");
+    for chunk in 0..3 {
+        writer.write_chunk(later.mono, chunk, &[0x47; CHUNK]).unwrap();
+    }
+    writer.publish(later.mono);
+    registry.end_received(&stream, writer);
+    assert!(stream.ended() && matches!(registry.lookup(&name("a")), Lookup::Known));
+    let (again, _) = registry.receive(&name("a"), size, later).unwrap();
+    assert_eq!(again.window.head(), SUBTREE as u64, "numbers go on");
+    assert_eq!(registry.receive(&name("a"), size, later).err(), Some(NotReceived::Taken));
 }

@@ -5,13 +5,14 @@
 //! Know the boundary before trusting a pass. Loom checks `Word`, `Log`, `Directory`, `Bell`,
 //! `Presence` and the slots of `Records` as they ship, with a cell in place of a slab. It does
 //! not check: the copy into the mapping and the slices out of it (loom cells stand for them; the
-//! tests with threads and the sanitizers do), the pool behind its lock, `ArcSwap`, more than
-//! three threads, or more than three generations. Loom knows no load buffering, and takes SeqCst
-//! accesses (of which the ring has none) for AcqRel; SeqCst fences, which the bell stands on, it
-//! models. Nor does it look for an earlier load by another thread when a thread stores what it
-//! has itself just loaded, as the writer does: so the writer is always the first thread and the
-//! reader, whose loads may return anything older, the second. Break a model's code and see it
-//! fail before you trust it.
+//! tests with threads and the sanitizers do), the pool behind its lock, `ArcSwap`, the `OnceLock`
+//! through which a window begins to have records (what it shows is whole: that is its contract),
+//! more than three threads, or more than three generations. Loom knows no load buffering, and
+//! takes SeqCst accesses (of which the ring has none) for AcqRel; SeqCst fences, which the bell
+//! stands on, it models. Nor does it look for an earlier load by another thread when a thread
+//! stores what it has itself just loaded, as the writer does: so the writer is always the first
+//! thread and the reader, whose loads may return anything older, the second. Break a model's
+//! code and see it fail before you trust it.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};

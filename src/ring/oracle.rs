@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SUBTREE, TS_PACKET};
+use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE, TS_PACKET};
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Utc};
 use crate::ring::arena::Arena;
@@ -18,7 +18,7 @@ use crate::ring::reader::{Overtaken, Reader};
 use crate::ring::records::tests::record;
 use crate::ring::records::{NoRecord, SubtreeSize, Unsigned};
 use crate::ring::tests::{cases, joined, noise};
-use crate::ring::window::{QUOTA_MIN, Settings, Window, open_signed};
+use crate::ring::window::{QUOTA_LARGE, Settings, Window, open, open_signed};
 use crate::ring::writer::Writer;
 
 const LARGE: u64 = SLAB_LARGE as u64;
@@ -29,9 +29,11 @@ const SMALL: u64 = SLAB_SMALL as u64;
 enum Step {
     Append { window: usize, packets: usize },
     Publish { window: usize, millis: u64 },
-    Pad { window: usize },
+    Pad { window: usize, small: bool },
     Mark { window: usize },
+    Begin { window: usize, back: u64 },
     Sign { window: usize, subtree: u64 },
+    Chunk { window: usize, place: u64 },
     Record { window: usize, place: u64 },
     Read { window: usize, place: u64, max: usize, hold: bool },
     Release { window: usize },
@@ -46,10 +48,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(window, packets)| Step::Append { window, packets }),
         4 => (window.clone(), 0..400_u64)
             .prop_map(|(window, millis)| Step::Publish { window, millis }),
-        1 => window.clone().prop_map(|window| Step::Pad { window }),
+        1 => (window.clone(), any::<bool>())
+            .prop_map(|(window, small)| Step::Pad { window, small }),
         1 => window.clone().prop_map(|window| Step::Mark { window }),
+        2 => (window.clone(), 0..9 * SMALL)
+            .prop_map(|(window, back)| Step::Begin { window, back }),
         4 => (window.clone(), 0..12_u64)
             .prop_map(|(window, subtree)| Step::Sign { window, subtree }),
+        4 => (window.clone(), any::<u64>())
+            .prop_map(|(window, place)| Step::Chunk { window, place }),
         4 => (window.clone(), any::<u64>())
             .prop_map(|(window, place)| Step::Record { window, place }),
         6 => (window.clone(), any::<u64>(), 0..150_000_usize, any::<bool>())
@@ -76,9 +83,14 @@ struct Stream {
 impl Stream {
     fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
         let first = seed % 5 * SUBTREE as u64;
-        let quota = Settings { bytes: QUOTA_MIN + seed % 3 * SMALL, span: Duration::from_secs(5) };
+        let quota =
+            Settings { bytes: QUOTA_LARGE + seed % 3 * SMALL, span: Duration::from_secs(5) };
         let size = SubtreeSize::new(2 << (seed % 4)).unwrap();
-        let (writer, window) = open_signed(arena, &quota, size, first, 2).unwrap();
+        // Some begin to have records when they are in use already.
+        let (writer, window) = match seed % 3 {
+            0 => open(arena, &quota, first, 2).unwrap(),
+            _ => open_signed(arena, &quota, size, first, 2).unwrap(),
+        };
         let (reader, written, signed) = (Reader::new(window), Vec::new(), BTreeSet::new());
         Stream { seed, first, writer, reader, written, marks: 0, size, signed }
     }
@@ -90,7 +102,10 @@ impl Stream {
     /// Signs the subtree that comes `ahead` behind the newest signed one, as swarm code may ask.
     fn sign(&mut self, ahead: u64) {
         let bytes = self.size.bytes();
-        let signed = self.window().signed_head().unwrap();
+        let Some(signed) = self.window().signed_head() else {
+            let refused = self.writer.sign(ahead, &record(self.size, ahead));
+            return assert_eq!(refused, Err(Unsigned::NoRecords));
+        };
         let number = (signed / bytes + ahead).saturating_sub(2);
         let (tail, head) = (self.window().tail(), self.window().head());
         let want = if number * bytes < signed {
@@ -108,11 +123,34 @@ impl Stream {
         assert_eq!(self.window().signed_head(), Some(signed));
     }
 
+    /// Begins to have records `back` bytes behind the head.
+    fn begin(&mut self, back: u64) {
+        let before = self.window().signed_head();
+        let (tail, head) = (self.window().tail(), self.window().head());
+        let from = head.saturating_sub(back);
+        assert_eq!(self.writer.begin_records(self.size, from), before.is_none());
+        let first = from.max(tail).next_multiple_of(self.size.bytes());
+        assert_eq!(self.window().signed_head(), before.or(Some(first)));
+        assert_eq!(self.window().subtree_size(), Some(self.size));
+    }
+
+    /// The writer's own look at a chunk from a little below the tail to beyond the head.
+    fn look_at(&self, place: u64) {
+        let (tail, head) = (self.window().tail(), self.window().head());
+        let low = tail.saturating_sub(SMALL).max(self.first) / CHUNK as u64;
+        let chunk = low + place % (head / CHUNK as u64 + 3 - low);
+        let (at, len) = (chunk * CHUNK as u64, CHUNK as u64);
+        let there = at >= tail && at + len <= head;
+        assert_eq!(self.writer.chunk(chunk), there.then(|| self.bytes(at, len)), "{chunk}");
+    }
+
     fn look_up(&self, place: u64) {
         let (tail, end) = (self.window().tail(), self.window().head() + 9 * SMALL);
-        let low = (tail.saturating_sub(SMALL)) / self.size.bytes();
-        let number = low + place % (end / self.size.bytes() - low);
-        let want = if number * self.size.bytes() < tail {
+        // Nobody knows how large subtrees will be before there are records.
+        let bytes = self.window().subtree_size().map_or(SUBTREE as u64, SubtreeSize::bytes);
+        let low = (tail.saturating_sub(SMALL)) / bytes;
+        let number = low + place % (end / bytes - low);
+        let want = if number * bytes < tail {
             Err(NoRecord::Overtaken)
         } else if self.signed.contains(&number) {
             Ok(record(self.size, number))
@@ -152,10 +190,11 @@ impl World {
                 stream.writer.publish(self.now);
                 assert_eq!(stream.window().head(), stream.writer.next());
             }
-            Step::Pad { window } => {
+            Step::Pad { window, small } => {
                 let stream = &mut self.streams[window];
-                let added = stream.writer.pad(self.now);
-                assert!(stream.writer.next().is_multiple_of(SUBTREE as u64), "never starved");
+                let bytes = if small { stream.size.bytes() } else { SUBTREE as u64 };
+                let added = stream.writer.pad_to(self.now, bytes as usize);
+                assert!(stream.writer.next().is_multiple_of(bytes), "never starved");
                 for packet in 0..added as usize / TS_PACKET {
                     stream.written.extend([0x47, 0x1f, 0xff, 0x10]);
                     stream.written.resize(stream.written.len() + TS_PACKET - 4, 0xff);
@@ -171,7 +210,9 @@ impl World {
                 stream.marks += 1;
                 assert_eq!(stream.window().mark_count(), stream.marks);
             }
+            Step::Begin { window, back } => self.streams[window].begin(back),
             Step::Sign { window, subtree } => self.streams[window].sign(subtree),
+            Step::Chunk { window, place } => self.streams[window].look_at(place),
             Step::Record { window, place } => self.streams[window].look_up(place),
             Step::Read { window, place, max, hold } => self.read(window, place, max, hold),
             Step::Release { window } => self.streams[window].reader.release(),
@@ -197,7 +238,7 @@ impl World {
         assert!(taken.is_multiple_of(TS_PACKET));
         stream.written.extend(&bytes[..taken]);
         let unpublished = stream.writer.next() - stream.window().head();
-        let excuse = pinned > 0 || unpublished + 3 * LARGE > QUOTA_MIN;
+        let excuse = pinned > 0 || unpublished + 3 * LARGE > QUOTA_LARGE;
         assert!(taken == bytes.len() || excuse, "starved with nothing pinned");
     }
 

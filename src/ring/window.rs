@@ -1,14 +1,14 @@
 //! One stream's window: what its writer and all readers share.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE};
+use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE, WINDOW_MIN};
 use crate::base::time::Mono;
 use crate::ring::arena::Arena;
 use crate::ring::bell::Bell;
@@ -21,21 +21,20 @@ use crate::ring::sync::{AtomicU64, Ordering};
 use crate::ring::timeline::Timeline;
 use crate::ring::writer::Writer;
 
-/// The least quota of a window: four large slabs, or the whole arena if that is smaller.
+/// The quota from which on a window uses large slabs as well: four of them.
 ///
 /// Four, because a stream of a high bitrate needs at every moment one large slab that is being
 /// filled, two that are full, and one that just left the window and that a reader may still
 /// pin. Two full slabs are 2 MB: even a reader that looks only every 200 ms (the longest batch
-/// delay) is not overtaken up to 80 Mbit/s. A stream above that needs a larger quota. In an
-/// arena smaller than four large slabs a window uses small slabs only.
-pub const QUOTA_MIN: u64 = 4 * SLAB_LARGE as u64;
+/// delay) is not overtaken up to 80 Mbit/s. A stream above that needs a larger quota.
+pub const QUOTA_LARGE: u64 = 4 * SLAB_LARGE as u64;
 
 /// How much of a stream is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The most memory of the window in bytes: reserved when it is opened. Raised to
-    /// [`QUOTA_MIN`] (or the arena's size), cut to whole small slabs. One slab of it is kept
-    /// free for the turn from one slab to the next.
+    /// [`WINDOW_MIN`], cut to whole small slabs. One slab of it is kept free for the turn from
+    /// one slab to the next.
     pub bytes: u64,
     /// How long bytes are kept, if `bytes` allows. The newest two slabs stay whatever their age.
     pub span: Duration,
@@ -64,8 +63,8 @@ pub struct Window {
     marks: ArcSwap<Marks>,
     /// `Marks::count` of the newest snapshot: lets a shard see cheaply that nothing is new.
     mark_count: AtomicU64,
-    /// Only of a window that is signed.
-    records: Option<Records>,
+    /// Only of a window that is signed, from when that began.
+    records: OnceLock<Records>,
     /// Only of a window that is filled out of order.
     presence: Option<Presence>,
     /// One cache line per shard: arming one does not slow the others.
@@ -88,7 +87,8 @@ pub fn open(
     build(arena, settings, None, false, first, shards)
 }
 
-/// As [`open`], with a record per subtree of `size`, which the writer signs.
+/// As [`open`], with a record per subtree of `size`, which the writer signs. For a window whose
+/// size is not known yet see [`Writer::begin_records`].
 ///
 /// # Errors
 /// As [`open`].
@@ -128,7 +128,7 @@ fn build(
     debug_assert!(first.is_multiple_of(SUBTREE as u64));
     let first = first.next_multiple_of(SUBTREE as u64);
     let small = SLAB_SMALL as u64;
-    let quota = settings.bytes.max(QUOTA_MIN.min(arena.bytes())) / small * small;
+    let quota = settings.bytes.max(WINDOW_MIN as u64) / small * small;
     if !arena.reserve(quota) {
         return Err(OutOfMemory);
     }
@@ -141,7 +141,7 @@ fn build(
         timeline: Timeline::new(),
         marks: ArcSwap::default(),
         mark_count: AtomicU64::new(0),
-        records: size.map(|size| Records::new(size, quota, first)),
+        records: size.map_or_else(OnceLock::new, |size| Records::new(size, quota, first).into()),
         presence: received.then(|| Presence::new(quota)),
         bells: (0..shards).map(|_| CachePadded::default()).collect(),
     });
@@ -206,7 +206,13 @@ impl Window {
     /// if the window has no records. Acquire: the newest record may be read.
     #[must_use]
     pub fn signed_head(&self) -> Option<u64> {
-        self.records.as_ref().map(Records::head)
+        self.records.get().map(Records::head)
+    }
+
+    /// How many chunks are under one signature; `None` if the window has no records (yet).
+    #[must_use]
+    pub fn subtree_size(&self) -> Option<SubtreeSize> {
+        self.records.get().map(Records::size)
     }
 
     /// A copy of the record of subtree `number`.
@@ -214,7 +220,7 @@ impl Window {
     /// # Errors
     /// [`NoRecord`] says whether it is not there yet or no longer.
     pub fn record(&self, number: u64) -> Result<Record, NoRecord> {
-        let record = self.records.as_ref().and_then(|records| records.get(number));
+        let record = self.records.get().and_then(|records| records.get(number));
         // Behind the look at the record: who finds it overwritten sees the tail that moved.
         if self.starts_below(number, self.tail()) {
             return Err(NoRecord::Overtaken);
@@ -234,16 +240,22 @@ impl Window {
         }
     }
 
+    /// Writer: has records from now on, of subtrees at or behind `first`; false if it had them
+    /// before.
+    pub(super) fn begin_records(&self, size: SubtreeSize, first: u64) -> bool {
+        self.records.set(Records::new(size, self.quota, first)).is_ok()
+    }
+
     /// Whether subtree `number` begins below the stream offset `at`.
     pub(super) fn starts_below(&self, number: u64, at: u64) -> bool {
-        let size = self.records.as_ref().map_or(SUBTREE as u64, |records| records.size().bytes());
+        let size = self.records.get().map_or(SUBTREE as u64, |records| records.size().bytes());
         number.checked_mul(size).is_some_and(|start| start < at)
     }
 
     /// Writer: adds a record of a subtree that ends at or below `limit`, which must be no more
     /// than a quarter of the quota ahead of the newest slab.
     pub(super) fn sign(&self, number: u64, record: &Record, limit: u64) -> Result<(), Unsigned> {
-        let records = self.records.as_ref().ok_or(Unsigned::NoRecords)?;
+        let records = self.records.get().ok_or(Unsigned::NoRecords)?;
         let end = number.checked_add(1).and_then(|next| next.checked_mul(records.size().bytes()));
         if end.is_none_or(|end| end > limit) {
             return Err(Unsigned::Early);

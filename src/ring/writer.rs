@@ -9,8 +9,8 @@ use crate::base::time::Mono;
 use crate::ring::directory::Held;
 use crate::ring::marks::Mark;
 use crate::ring::pool::Class;
-use crate::ring::records::{Record, Unsigned};
-use crate::ring::window::{QUOTA_MIN, Window};
+use crate::ring::records::{Record, SubtreeSize, Unsigned};
+use crate::ring::window::{QUOTA_LARGE, Window};
 
 /// A small slab that was full in less is followed by a large one (above 1 Mbit/s).
 const FAST: Duration = Duration::from_millis(500);
@@ -86,8 +86,15 @@ impl Writer {
     /// Shows everything appended to the readers, as come in at `now`, and drops what is older
     /// than the span. Then ask the bells.
     pub fn publish(&mut self, now: Mono) {
-        if self.next != self.window.head() {
-            self.window.publish(self.next, now);
+        self.publish_below(now, self.next);
+    }
+
+    /// Shows what was written below stream offset `until`, whole packets only. The head never
+    /// goes back.
+    pub(super) fn publish_below(&mut self, now: Mono, until: u64) {
+        let until = self.next.min(until - until % TS_PACKET as u64);
+        if until > self.window.head() {
+            self.window.publish(until, now);
         }
         self.drop_while(|writer| {
             writer.slabs.front().is_some_and(|oldest| now.since(oldest.last) > writer.span)
@@ -99,6 +106,29 @@ impl Writer {
     pub fn mark(&mut self, mark: Mark) {
         debug_assert!(mark.at <= self.window.head(), "a mark beyond the head");
         self.window.add_mark(mark);
+    }
+
+    /// Begins to keep a record per subtree of `size`, in a window that was opened without: for
+    /// subtrees from stream offset `from` on, as far as they are still there. Takes memory beside
+    /// the arena: [`SubtreeSize::index_bytes`]. False if the window has records already.
+    pub fn begin_records(&mut self, size: SubtreeSize, from: u64) -> bool {
+        let first = from.max(self.window.tail()).next_multiple_of(size.bytes());
+        self.window.begin_records(size, first)
+    }
+
+    /// The bytes of chunk number `chunk`; `None` if it is not published to its end, or has left.
+    #[must_use]
+    pub fn chunk(&self, chunk: u64) -> Option<&[u8]> {
+        let at = chunk.checked_mul(CHUNK as u64)?;
+        let published = at.checked_add(CHUNK as u64)? <= self.window.head();
+        // What is asked for is mostly new.
+        let filled = self.slabs.iter().rev().find(|filled| filled.held.start <= at);
+        let held = filled.filter(|_| published)?.held;
+        let offset = (at - held.start) as usize;
+        // SAFETY: the slab is in `slabs`, so the window has a pin on it until this writer, which
+        // is borrowed, retires it; the chunk lies in it as a whole (limits.rs) and below the
+        // head, beyond which alone this writer writes.
+        Some(unsafe { self.window.arena().slice(held.slab, offset, CHUNK) })
     }
 
     /// Adds the record of subtree `number`, whose bytes must be published. In order; what is left
@@ -113,11 +143,18 @@ impl Writer {
         self.window.sign(number, record, self.window.head())
     }
 
-    /// Completes the open subtree with null packets and publishes. Returns the bytes added,
-    /// fewer if starved.
+    /// Completes the open subtree of the largest size with null packets and publishes. Returns
+    /// the bytes added, fewer if starved.
     pub fn pad(&mut self, now: Mono) -> u64 {
-        let open = (self.next % SUBTREE as u64) as usize;
-        let missing = if open == 0 { 0 } else { SUBTREE - open };
+        self.pad_to(now, SUBTREE)
+    }
+
+    /// As [`Writer::pad`], for subtrees of `bytes` bytes: whole chunks, as many as
+    /// [`SubtreeSize`] knows.
+    pub fn pad_to(&mut self, now: Mono, bytes: usize) -> u64 {
+        debug_assert!(bytes <= SUBTREE && bytes.is_multiple_of(CHUNK));
+        let open = (self.next % bytes as u64) as usize;
+        let missing = if open == 0 { 0 } else { bytes - open };
         let added = self.append(now, &PADDING[..missing]);
         self.publish(now);
         added as u64
@@ -196,7 +233,7 @@ impl Writer {
     /// The size that suits the stream, judged by how long the last slab took to fill.
     fn next_class(&self) -> Class {
         let Some(filled) = self.slabs.back() else { return Class::Small };
-        if self.window.quota() < QUOTA_MIN {
+        if self.window.quota() < QUOTA_LARGE {
             return Class::Small;
         }
         let took = filled.last.since(filled.first);

@@ -2,6 +2,7 @@
 //!
 //! No test sleeps for the relay to start: the child says `READY=1` on a socket that we bound.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
@@ -30,6 +31,7 @@ pub struct Setup {
     watchdog: Option<Duration>,
     state: Option<PathBuf>,
     nofile: Option<u32>,
+    within: Vec<OsString>,
 }
 
 /// Why a relay did not get ready.
@@ -76,6 +78,7 @@ impl Setup {
             watchdog: None,
             state: None,
             nofile: None,
+            within: Vec::new(),
         }
         .set("streams.memory", "8MiB")
         .set("streams.max", 8)
@@ -139,6 +142,12 @@ impl Setup {
         self
     }
 
+    /// Runs on a host of its own: [`super::netns::Host::words`].
+    pub fn within(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
+        self.within = words.into_iter().collect();
+        self
+    }
+
     /// Starts the relay and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Relay {
@@ -178,16 +187,15 @@ impl Setup {
         let config = dir.path().join("headwater.toml");
         fs::write(&config, self.config.to_string()).expect("the configuration file");
         let output = File::create(log).expect("the log file");
-        let mut command = match self.nofile {
-            None => Command::new(super::binary()),
-            Some(files) => {
-                // The shell becomes the relay: the process id stays.
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
-                shell.arg(super::binary());
-                shell
-            }
-        };
+        // Whatever stands in front becomes the relay: the process id stays.
+        let mut words = self.within.clone();
+        if let Some(files) = self.nofile {
+            let limit = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+            words.extend(["sh".into(), "-c".into(), limit.into()]);
+        }
+        words.push(super::binary().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         // WATCHDOG_PID stays unset: sd_watchdog_enabled(3) then takes the request as its own.
         match self.watchdog {
             None => command.env_remove("WATCHDOG_USEC"),

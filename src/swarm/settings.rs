@@ -1,0 +1,35 @@
+//! What an operator can choose about the swarm.
+
+use std::net::SocketAddr;
+
+pub use crate::ring::records::SubtreeSize;
+pub use crate::wire::ppspp::Addressing;
+
+/// Settings of the swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where peers come in. `None`: there is no swarm.
+    pub listen: Option<SocketAddr>,
+    /// The addresses that peers are told, `HOST:PORT`. Empty: the name by which they asked, and
+    /// the port of the swarm.
+    pub advertise: Vec<String>,
+    /// How chunks are named in streams that begin now.
+    pub addressing: Addressing,
+    /// How many chunks are under one signature. `None`: by the stream's bitrate.
+    pub size: Option<SubtreeSize>,
+    /// Who may join.
+    pub join: Join,
+    /// Peers of the whole process.
+    pub peers: usize,
+    /// The most that is sent to peers, in bits per second. `None`: no limit is known.
+    pub egress: Option<u64>,
+}
+
+/// Who may join a swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// Anybody.
+    Open,
+    /// Who shows one of these tokens, of which only the SHA-256 is known here.
+    Token(Vec<[u8; 32]>),
+}
