@@ -10,6 +10,7 @@ mod ledger;
 pub mod logging;
 mod notify;
 mod ready;
+pub mod roots;
 mod watch;
 
 use std::io;
