@@ -8,6 +8,7 @@ use crate::config::resolved::Choice;
 use crate::ingest::settings::Way;
 use crate::io::{probe, udp, uring};
 use crate::registry;
+use crate::ring::records::SubtreeSize;
 use crate::shard;
 
 /// Descriptors kept for everything that is no connection: listeners, logs, the control port.
@@ -114,11 +115,17 @@ pub(super) fn log_memory(
     let user = connections * (config.http.head_bytes as u64 + shard::CONNECTION_BYTES)
         + registry.max_streams as u64 * shard::PUBLISHER_BYTES
         + shards as u64 * shard::CLAIMANTS_BYTES;
+    let size = config.swarm.size.unwrap_or(SubtreeSize::SMALLEST);
+    let records = match config.swarm.listen {
+        Some(_) => registry.max_streams as u64 * size.index_bytes(registry.window_bytes),
+        None => 0,
+    };
     let datagrams =
         config.ingest.iter().filter(|ingest| matches!(ingest.way, Way::Udp { .. })).count() as u64;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     info!(
         arena_mib = mib(arena),
+        records_mib = mib(records),
         connections_mib = mib(user),
         kernel_idle_mib = mib(connections * KERNEL_IDLE),
         kernel_worst_mib = mib(viewers * KERNEL_DEAD_READER),

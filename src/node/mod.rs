@@ -6,7 +6,7 @@
 
 mod declare;
 mod doors;
-mod ledger;
+pub mod keeper;
 pub mod logging;
 mod notify;
 mod ready;
@@ -38,7 +38,7 @@ use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
 use crate::node::declare::Seats;
 use crate::node::doors::Doors;
-use crate::node::ledger::Ledger;
+use crate::node::keeper::Keeper;
 use crate::node::watch::Watch;
 use crate::registry::pulse::Pulse;
 use crate::registry::streams::Registry;
@@ -82,7 +82,7 @@ pub struct Relay {
     listeners: Vec<TcpListener>,
     doors: Doors,
     control: TcpListener,
-    ledger: Ledger,
+    keeper: Keeper,
 }
 
 /// What the household hears.
@@ -126,7 +126,9 @@ impl Relay {
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
         declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
-        let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
+        let clock = Clock::start();
+        let (dir, now) = (config.state_dir.as_deref(), clock.now());
+        let keeper = Keeper::open(dir, &config.swarm, &registry, now)?;
         let house = Arc::new(House {
             registry,
             cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
@@ -134,7 +136,7 @@ impl Relay {
             io_driver: if uring { "uring" } else { "epoll" },
             io_reason,
             ready: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
         });
         Ok(Relay {
             config,
@@ -146,7 +148,7 @@ impl Relay {
             listeners,
             doors,
             control,
-            ledger,
+            keeper,
         })
     }
 
@@ -174,7 +176,7 @@ impl Relay {
         self.stop(&news, shards);
         drop(stop_control);
         let _ = control.join();
-        self.ledger.close(&self.house.registry);
+        self.keeper.close(&self.house.registry, self.house.clock.now());
         outcome
     }
 
@@ -292,9 +294,8 @@ impl Relay {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("every part ended".to_owned()),
             }
-            if watch.tick(&self.house) {
-                self.ledger.tick(&self.house.registry);
-            }
+            watch.tick(&self.house);
+            self.keeper.tick(&self.house.registry, self.house.clock.now());
         }
     }
 

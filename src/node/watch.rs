@@ -41,8 +41,8 @@ impl Watch {
         }
     }
 
-    /// Looks at everything once. Returns whether a second has passed.
-    pub(super) fn tick(&mut self, house: &House) -> bool {
+    /// Looks at everything once.
+    pub(super) fn tick(&mut self, house: &House) {
         let now = Instant::now();
         if self.all_move(house, now)
             && self
@@ -52,12 +52,10 @@ impl Watch {
             self.fed = now;
             notify::watchdog();
         }
-        if now - self.beat < BEAT {
-            return false;
+        if now - self.beat >= BEAT {
+            self.beat = now;
+            self.take_pulse(house);
         }
-        self.beat = now;
-        self.take_pulse(house);
-        true
     }
 
     fn all_move(&mut self, house: &House, now: Instant) -> bool {
