@@ -39,6 +39,9 @@ const START: &str = "start.json";
 /// What a development version wrote in place of all this.
 const FORMER: &str = "streams.json";
 
+/// Something of every stream or, in one line, why there is nothing.
+pub type PerStream<T> = Vec<(StreamName, Result<T, String>)>;
+
 /// What is kept of one stream.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
@@ -140,7 +143,7 @@ impl Folder {
     ///
     /// # Errors
     /// One line if the folder cannot be read.
-    pub(super) fn read(&self) -> Result<Vec<(StreamName, Result<Kept, String>)>, String> {
+    pub(super) fn read(&self) -> Result<PerStream<Kept>, String> {
         let folder = self.0.join(FOLDER);
         let bad = |why| format!("state.dir {}: {why}", folder.display());
         let mut all = Vec::new();
@@ -212,7 +215,7 @@ impl Folder {
 ///
 /// # Errors
 /// One line if the directory cannot be read.
-pub fn swarms(dir: &Path) -> Result<Vec<(StreamName, Result<SwarmId, String>)>, String> {
+pub fn swarms(dir: &Path) -> Result<PerStream<SwarmId>, String> {
     let all = Folder(dir.to_owned()).read()?;
     let id = |kept: Kept| match kept.secret {
         Some(secret) => Ok(secret.key.swarm_id()),
