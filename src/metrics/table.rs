@@ -97,6 +97,13 @@ table! {
     DatagramsNoSeat: Counter "headwater_ingest_datagrams" { outcome = "no_seat" } "Datagrams for configured ingests, by what became of them.";
     DatagramsTruncated: Counter "headwater_ingest_datagrams" { outcome = "truncated" } "Datagrams for configured ingests, by what became of them.";
     DatagramsKernelDropped: Counter "headwater_ingest_kernel_drops" {} @shard "Datagrams that the kernel dropped because a socket's buffer was full.";
+    UdpSentBytes: Counter "headwater_udp_sent_bytes" {} @shard "Payload bytes of the datagrams that the kernel accepted.";
+    UdpSentDatagrams: Counter "headwater_udp_sent_datagrams" {} @shard "Datagrams that the kernel accepted, those of trains included.";
+    UdpSentTrains: Counter "headwater_udp_sent_trains" {} @shard "Trains of several datagrams that the kernel accepted as one and cut itself.";
+    UdpSocketFull: Counter "headwater_udp_socket_full" {} @shard "Times that the kernel took no more datagrams and sending paused.";
+    DatagramsCutHere: Counter "headwater_datagrams_gso_fallback" {} @shard "Datagrams of trains that the kernel could not cut and that were sent one by one.";
+    DatagramSendErrors: Counter "headwater_datagram_send_errors" { reason = "kernel" } "Datagrams that were not sent, by reason: the kernel refused them, or they broke a rule (a bug).";
+    DatagramsUnfit: Counter "headwater_datagram_send_errors" { reason = "unfit" } "Datagrams that were not sent, by reason: the kernel refused them, or they broke a rule (a bug).";
     RtpLost: Counter "headwater_ingest_rtp_lost" {} "RTP packets that never came, by their sequence numbers.";
     RtpReordered: Counter "headwater_ingest_rtp_reordered" {} "RTP packets that came out of order and were put right.";
     IngestRefusedAddress: Counter "headwater_ingest_connections_refused" { reason = "address" } "Connections to configured ingests that were closed, by reason.";
