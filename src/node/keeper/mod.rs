@@ -267,7 +267,8 @@ impl Entry {
             let bitrate = stream.health().bitrate_bps;
             if measured && bitrate > 0 {
                 let size = size_for(bitrate);
-                info!(stream = %stream.name, bitrate, chunks = size.chunks(), "chunks per signature");
+                let chunks = size.chunks();
+                info!(stream = %stream.name, bitrate, chunks, "chunks per signature");
                 secret.size = Some(size);
             }
         }
