@@ -80,6 +80,7 @@ table! {
     RejectedMemory: Counter "headwater_admission_rejected" { reason = "memory" } "Sessions refused, by reason.";
     RejectedKey: Counter "headwater_admission_rejected" { reason = "key" } "Sessions refused, by reason.";
     RejectedBusy: Counter "headwater_admission_rejected" { reason = "publisher" } "Sessions refused, by reason.";
+    RejectedState: Counter "headwater_admission_rejected" { reason = "state" } "Sessions refused, by reason.";
     SegmentsCut: Counter "headwater_hls_segments" {} "Segments cut from the streams of publishers of this process.";
     HlsPlaylists: Counter "headwater_hls_responses" { kind = "playlist" } "HLS responses begun with content, by kind.";
     HlsSegments: Counter "headwater_hls_responses" { kind = "segment" } "HLS responses begun with content, by kind.";
@@ -96,6 +97,13 @@ table! {
     DatagramsNoSeat: Counter "headwater_ingest_datagrams" { outcome = "no_seat" } "Datagrams for configured ingests, by what became of them.";
     DatagramsTruncated: Counter "headwater_ingest_datagrams" { outcome = "truncated" } "Datagrams for configured ingests, by what became of them.";
     DatagramsKernelDropped: Counter "headwater_ingest_kernel_drops" {} @shard "Datagrams that the kernel dropped because a socket's buffer was full.";
+    UdpSentBytes: Counter "headwater_udp_sent_bytes" {} @shard "Payload bytes of the datagrams that the kernel accepted.";
+    UdpSentDatagrams: Counter "headwater_udp_sent_datagrams" {} @shard "Datagrams that the kernel accepted, those of trains included.";
+    UdpSentTrains: Counter "headwater_udp_sent_trains" {} @shard "Trains of several datagrams that the kernel accepted as one and cut itself.";
+    UdpSocketFull: Counter "headwater_udp_socket_full" {} @shard "Times that the kernel took no more datagrams and sending paused.";
+    DatagramsCutHere: Counter "headwater_datagrams_gso_fallback" {} @shard "Datagrams of trains that the kernel could not cut and that were sent one by one.";
+    DatagramSendErrors: Counter "headwater_datagram_send_errors" { reason = "kernel" } "Datagrams that were not sent, by reason: the kernel refused them, or they broke a rule (a bug).";
+    DatagramsUnfit: Counter "headwater_datagram_send_errors" { reason = "unfit" } "Datagrams that were not sent, by reason: the kernel refused them, or they broke a rule (a bug).";
     RtpLost: Counter "headwater_ingest_rtp_lost" {} "RTP packets that never came, by their sequence numbers.";
     RtpReordered: Counter "headwater_ingest_rtp_reordered" {} "RTP packets that came out of order and were put right.";
     IngestRefusedAddress: Counter "headwater_ingest_connections_refused" { reason = "address" } "Connections to configured ingests that were closed, by reason.";
@@ -103,6 +111,8 @@ table! {
     IngestRefusedNoSeat: Counter "headwater_ingest_connections_refused" { reason = "no_seat" } "Connections to configured ingests that were closed, by reason.";
     RingStarved: Counter "headwater_ring_starved" {} "Times that incoming data was dropped because no slab was free.";
     RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
+    SubtreesSigned: Counter "headwater_subtrees_signed" {} "Subtrees of chunks that were signed for the swarm.";
+    PaddingBytes: Counter "headwater_padding_bytes" {} "Null packets added so that a subtree could be signed in time.";
     Overtaken: Counter "headwater_viewers_overtaken" {} "Times that a viewer's place had left the window.";
     FlushRounds: Counter "headwater_flush_rounds" {} @shard "Rounds in which a shard sent a stream's new bytes to its viewers.";
     FlushInterval: GaugeSeconds "headwater_flush_interval_seconds" {} @shard "How long a shard gathers bytes before it sends them; follows its load.";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +12,7 @@ use crate::base::ids::{ShardId, StreamName, StreamSlot};
 use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
 use crate::media::segmenter::{Counts, Numbers};
+use crate::registry::identity::Identity;
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
 use crate::ring::writer::Writer;
@@ -70,6 +71,7 @@ pub struct Stream {
     pub since: Utc,
     /// Where the numbers of its segments go on. Shared with the publisher's segmenter.
     pub segments: Arc<Numbers>,
+    identity: OnceLock<Arc<Identity>>,
     desk: Mutex<Desk>,
     held: AtomicBool,
     ended: AtomicBool,
@@ -156,6 +158,7 @@ impl Stream {
             window,
             since: now.utc,
             segments: Arc::new(Numbers::new(segments)),
+            identity: OnceLock::new(),
             desk: Mutex::new(desk),
             held: AtomicBool::new(true),
             ended: AtomicBool::new(false),
@@ -192,6 +195,17 @@ impl Stream {
     /// Ends a received stream.
     pub(super) fn end_received(&self) {
         self.ended.store(true, Relaxed);
+    }
+
+    /// Who it is in the swarm; `None` until that is known, or if there is no swarm.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.get()
+    }
+
+    /// Gives it its identity, once, a moment after it went live.
+    pub fn identify(&self, identity: Arc<Identity>) {
+        let _ = self.identity.set(identity);
     }
 
     /// Live or held.

@@ -335,6 +335,32 @@ fn follow(window: &Arc<Window>, size: SubtreeSize, newest: &AtomicU64, last: u64
     got
 }
 
+/// What is played later than it came, and what nothing proves.
+#[test]
+fn the_head_waits_for_its_time_and_unproven_chunks_are_only_played() {
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(5) };
+    let size = SubtreeSize::new(16).unwrap();
+    let (mut writer, window) = open_received(&arena, &quota, size, 0, 1).unwrap();
+    for chunk in [0, 1, 3] {
+        writer.write_chunk(Mono::ZERO, chunk, &bytes(7, chunk)).unwrap();
+    }
+    writer.publish_below(Mono::ZERO, 1_000);
+    assert_eq!(window.head(), 940, "whole packets");
+    writer.publish_below(Mono::ZERO, 200);
+    assert_eq!(window.head(), 940, "never back");
+    writer.fill(Mono::ZERO, &bytes(7, 2)).unwrap();
+    assert_eq!(writer.next(), 4, "what came before goes on behind it");
+    writer.publish_below(Mono::ZERO, u64::MAX);
+    assert_eq!(window.head(), 4 * CHUNK as u64);
+    assert!(!window.has_chunk(2) && window.has_chunk(3));
+    let mut reader = Reader::new(window);
+    assert_eq!(reader.read_chunk(2).unwrap().map(|_| ()), None);
+    let read = joined(&reader.read(2 * CHUNK as u64, CHUNK).unwrap());
+    assert_eq!(read, bytes(7, 2));
+    assert_eq!(writer.write_chunk(Mono::ZERO, 2, &bytes(7, 2)), Err(Refused::Late));
+}
+
 /// One writer in steps out of order, two readers: what is there is right, whoever asks.
 #[test]
 fn threads_agree_on_chunks_and_records() {

@@ -86,8 +86,15 @@ impl Writer {
     /// Shows everything appended to the readers, as come in at `now`, and drops what is older
     /// than the span. Then ask the bells.
     pub fn publish(&mut self, now: Mono) {
-        if self.next != self.window.head() {
-            self.window.publish(self.next, now);
+        self.publish_below(now, self.next);
+    }
+
+    /// Shows what was written below stream offset `until`, whole packets only. The head never
+    /// goes back.
+    pub(super) fn publish_below(&mut self, now: Mono, until: u64) {
+        let until = self.next.min(until - until % TS_PACKET as u64);
+        if until > self.window.head() {
+            self.window.publish(until, now);
         }
         self.drop_while(|writer| {
             writer.slabs.front().is_some_and(|oldest| now.since(oldest.last) > writer.span)

@@ -111,6 +111,10 @@ pub struct Shard {
     waiting: Vec<ConnId>,
     /// Whether any of them has to be looked at often.
     haste: bool,
+    /// Connections of publishers, and of some that were: those whose streams are sealed here.
+    publishers: Vec<ConnId>,
+    /// When a stream written here has something to seal that nobody's bytes bring about.
+    seals: Option<Mono>,
     /// One handle more than publishers that wait for a seat.
     places: Rc<()>,
     /// Before this time no line is logged about a refused publisher.
@@ -159,6 +163,8 @@ impl Shard {
             ready: VecDeque::new(),
             waiting: Vec::new(),
             haste: false,
+            publishers: Vec::new(),
+            seals: None,
             places: Rc::default(),
             next_refusal: Mono::ZERO,
             swept: Vec::new(),
@@ -413,6 +419,7 @@ impl Machine for Shard {
     fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
         self.sweep(now);
         self.feed_timers(now);
+        self.seal_timers(now);
         // The driver's own account of its time is what the load is measured by.
         let worked = Duration::from_nanos(self.cells.get(Cell::BusyNanos));
         if self.pace.observe(now.mono, worked).is_some() {
@@ -441,7 +448,8 @@ impl Machine for Shard {
     }
 
     fn next_deadline(&self) -> Option<Mono> {
-        let deadlines = [self.locals.next_flush(), self.sweep_deadline(), self.feeds.deadline()];
+        let deadlines =
+            [self.locals.next_flush(), self.sweep_deadline(), self.feeds.deadline(), self.seals];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -13,6 +13,9 @@
 //! requests   what was asked for and not yet answered
 //! flight     trains under way: which chunks of them were not acknowledged
 //! sender     one link's sending half: what is sent next, and when the link is given up
+//! opener     the initiator's handshake; receiver: the half of a link that receives
+//! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
+//! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]
 
@@ -22,7 +25,12 @@ pub mod flight;
 pub mod halfopen;
 pub mod integrity;
 pub mod ledbat;
+pub mod opener;
 pub mod pacer;
+pub mod playout;
+pub mod receiver;
 pub mod requests;
 pub mod sender;
 pub mod settings;
+pub mod stamp;
+pub mod timeline;
