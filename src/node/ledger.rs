@@ -181,7 +181,14 @@ mod tests {
     #[test]
     fn what_is_read_at_the_start_is_moved_ahead_at_once() {
         use crate::registry::settings::{Limits, Settings};
-        let limits = Limits { viewers: 1, connections: 1, per_address: 1, exempt: Vec::new() };
+        let limits = Limits {
+            viewers: 1,
+            connections: 1,
+            per_address: 1,
+            exempt: Vec::new(),
+            peers: 1,
+            egress: None,
+        };
         let settings = Settings {
             max_streams: 1,
             window: Duration::from_secs(1),

@@ -37,7 +37,7 @@ use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::{DelayRecorder, DelayShelf};
 use crate::metrics::table::Cell;
-use crate::registry::admission::{Permit, Refused};
+use crate::registry::admission::Permit;
 use crate::registry::stream::Stream;
 use crate::registry::streams::Registry;
 use crate::shard::connections::{Connections, Role, Talk};
@@ -195,7 +195,7 @@ impl Shard {
     fn admit(&self) -> Option<Permit> {
         match self.registry.admission.connection() {
             Ok(permit) => Some(permit),
-            Err(Refused::Connections | Refused::Address | Refused::Viewers) => {
+            Err(_) => {
                 self.cells.add(Cell::RejectedConnections, 1);
                 None
             }

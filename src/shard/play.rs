@@ -10,7 +10,6 @@ use crate::face::http::connection::{PlayRequest, Refusal};
 use crate::face::http::progressive::{Start, Viewer, backlog};
 use crate::io::machine::Output;
 use crate::metrics::table::Cell;
-use crate::registry::admission::Refused;
 use crate::registry::stream::{State, Stream};
 use crate::registry::streams::Lookup;
 use crate::ring::marks::{Mark, MarkKind, Marks};
@@ -167,7 +166,7 @@ impl Shard {
         let permit = self.connections.permit(conn)?;
         match permit.client(client) {
             Ok(()) => None,
-            Err(Refused::Address | Refused::Viewers | Refused::Connections) => {
+            Err(_) => {
                 self.cells.add(Cell::RejectedAddress, 1);
                 Some(too_many_of_address())
             }

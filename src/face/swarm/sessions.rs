@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::ids::StreamSlot;
-use crate::base::time::Mono;
 use crate::face::swarm::wheel::Spoke;
 use crate::registry::admission::Permit;
 use crate::swarm::crimes::Record;
@@ -82,6 +81,8 @@ pub(super) struct Session {
     /// The address that it wrote to: its place in the table of those.
     pub(super) origin: u8,
     pub(super) line: Line,
+    /// Whether it has a place in the line of [`Line::Ready`], which it may have left.
+    pub(super) in_ready: bool,
     pub(super) crimes: Record,
     pub(super) extras: Extras,
     /// What it last reported; only of peers that do.
