@@ -15,6 +15,9 @@ use headwater::face::http::progressive::{Next, Rules, Start, Viewer};
 use headwater::ring::arena::Arena;
 use headwater::ring::reader::Reader;
 use headwater::ring::window::{Settings, open};
+use headwater::wire::ppspp::{
+    Addressing, Message, Messages, SignedSubtree, Span, Writer, build, split,
+};
 
 /// The system's allocator, and how often this thread asked it for memory.
 struct Counting;
@@ -102,4 +105,30 @@ fn a_round_allocates_nothing_but_a_handle_per_slab_and_reader() {
     let most = slabs * READERS as u64;
     assert!(allocations <= most, "{allocations} allocations, {most} handles");
     assert!(allocations > 0, "the allocator does not count");
+}
+
+#[test]
+fn datagrams_are_read_and_written_without_memory_of_their_own() {
+    let (mut buf, to) = ([0; 1500], Addressing::Chunks64);
+    let (leaves, signature, span) = ([[1; 32]; 16], [2; 64], Span { first: 32, last: 47 });
+    let mut round = || {
+        let subtree = SignedSubtree {
+            first: 32,
+            leaves: &leaves,
+            munro: &leaves[0],
+            ntp: 3,
+            signature: &signature,
+        };
+        let length = build::hash_datagram(&mut buf, 4, to, &subtree, true, Some(1345)).unwrap();
+        let read = Messages::new(split(&buf[..length]).unwrap().1, to, 1316).flatten().count();
+        let mut writer = Writer::new(&mut buf, 4, to);
+        assert!(writer.push(Message::Ack { span, delay: 5 }));
+        let read = read + Messages::new(&writer.written()[4..], to, 1316).flatten().count();
+        build::data_headers(&mut buf, to, 32, 16).unwrap();
+        read
+    };
+    assert_eq!(round(), 20);
+    let before = ASKED.with(Cell::get);
+    (0..1000).for_each(|_| assert_eq!(round(), 20));
+    assert_eq!(ASKED.with(Cell::get), before);
 }

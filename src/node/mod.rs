@@ -10,6 +10,7 @@ mod ledger;
 pub mod logging;
 mod notify;
 mod ready;
+pub mod roots;
 mod watch;
 
 use std::io;
@@ -165,12 +166,14 @@ impl Relay {
         }
         let (stop_control, stopped) = oneshot::channel();
         let control = self.spawn_control(stopped, &tell)?;
-        let started = self.wait_ready(&news, shards.len());
-        let started = started.and_then(|()| self.announce());
-        if started.is_ok() {
-            ready(&self.addresses);
-        }
-        let outcome = started.and_then(|()| self.look_after(&news));
+        let outcome = match wait_ready(&news, shards.len()) {
+            Ok(true) => self.announce().and_then(|()| {
+                ready(&self.addresses);
+                self.look_after(&news)
+            }),
+            Ok(false) => Ok(()),
+            Err(why) => Err(why),
+        };
         self.stop(&news, shards);
         drop(stop_control);
         let _ = control.join();
@@ -246,21 +249,6 @@ impl Relay {
             .map_err(|why| format!("no thread: {why}"))
     }
 
-    fn wait_ready(&self, news: &Receiver<News>, shards: usize) -> Result<(), String> {
-        let deadline = Instant::now() + START_MAX;
-        let mut ready = 0;
-        while ready < shards {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match news.recv_timeout(left) {
-                Ok(News::ShardReady) => ready += 1,
-                Ok(News::Signal(_)) => return Err("stopped while starting".to_owned()),
-                Ok(other) => return Err(describe(other)),
-                Err(_) => return Err(format!("only {ready} of {shards} shards got ready")),
-            }
-        }
-        Ok(())
-    }
-
     fn announce(&self) -> Result<(), String> {
         self.house.ready.store(true, Relaxed);
         let Addresses { http, control, ref ingest, .. } = self.addresses;
@@ -324,6 +312,25 @@ impl Relay {
     }
 }
 
+/// Waits until every shard runs. `false`: a signal came first, which is a stop like any other.
+fn wait_ready(news: &Receiver<News>, shards: usize) -> Result<bool, String> {
+    let deadline = Instant::now() + START_MAX;
+    let mut ready = 0;
+    while ready < shards {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match news.recv_timeout(left) {
+            Ok(News::ShardReady) => ready += 1,
+            Ok(News::Signal(signal)) => {
+                info!(signal, "stopped while starting");
+                return Ok(false);
+            }
+            Ok(other) => return Err(describe(other)),
+            Err(_) => return Err(format!("only {ready} of {shards} shards got ready")),
+        }
+    }
+    Ok(true)
+}
+
 fn describe(news: News) -> String {
     match news {
         News::ShardEnded(id, Err(why)) => format!("shard {} failed: {why}", id.0),
@@ -379,4 +386,21 @@ fn watch_signals(tell: &Sender<News>) -> Result<(), String> {
         .spawn(body)
         .map_err(|why| format!("no thread: {why}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_while_starting_is_a_clean_stop_and_a_failure_is_not() {
+        let (tell, news) = channel();
+        let say = |one| tell.send(one).unwrap();
+        [News::ShardReady, News::Signal(SIGTERM)].into_iter().for_each(say);
+        assert_eq!(wait_ready(&news, 2), Ok(false));
+        [News::ShardReady, News::ShardReady].into_iter().for_each(say);
+        assert_eq!(wait_ready(&news, 2), Ok(true));
+        say(News::ShardEnded(ShardId(1), Err(io::Error::other("no ring"))));
+        assert_eq!(wait_ready(&news, 2), Err("shard 1 failed: no ring".to_owned()));
+    }
 }

@@ -17,7 +17,7 @@ use crate::ring::reader::{Overtaken, Reader};
 use crate::ring::records::tests::record;
 use crate::ring::records::{NoRecord, SubtreeSize, Unsigned};
 use crate::ring::tests::{cases, joined, noise};
-use crate::ring::window::{QUOTA_MIN, Settings, Window, open, open_received};
+use crate::ring::window::{QUOTA_LARGE, Settings, Window, open, open_received};
 
 const LARGE: u64 = SLAB_LARGE as u64;
 
@@ -77,7 +77,7 @@ struct Stream {
 
 impl Stream {
     fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
-        let quota = Settings { bytes: QUOTA_MIN, span: Duration::from_secs(5) };
+        let quota = Settings { bytes: QUOTA_LARGE, span: Duration::from_secs(5) };
         let size = SubtreeSize::new(2 << (seed % 4)).unwrap();
         let first = seed % 5 * SUBTREE as u64;
         let (writer, window) = open_received(arena, &quota, size, first, 1).unwrap();
@@ -91,7 +91,7 @@ impl Stream {
     }
 
     fn limit(&self) -> u64 {
-        self.window().head() + QUOTA_MIN / 4
+        self.window().head() + QUOTA_LARGE / 4
     }
 
     fn write(&mut self, now: Mono, chunk: u64, pinned: u64) {

@@ -10,7 +10,7 @@ use crate::ring::directory::Held;
 use crate::ring::marks::Mark;
 use crate::ring::pool::Class;
 use crate::ring::records::{Record, SubtreeSize, Unsigned};
-use crate::ring::window::{QUOTA_MIN, Window};
+use crate::ring::window::{QUOTA_LARGE, Window};
 
 /// A small slab that was full in less is followed by a large one (above 1 Mbit/s).
 const FAST: Duration = Duration::from_millis(500);
@@ -233,7 +233,7 @@ impl Writer {
     /// The size that suits the stream, judged by how long the last slab took to fill.
     fn next_class(&self) -> Class {
         let Some(filled) = self.slabs.back() else { return Class::Small };
-        if self.window.quota() < QUOTA_MIN {
+        if self.window.quota() < QUOTA_LARGE {
             return Class::Small;
         }
         let took = filled.last.since(filled.first);

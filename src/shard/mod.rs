@@ -229,6 +229,7 @@ impl Shard {
                     let share = book.stream.share(self.id);
                     share.egress_bytes.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
                     self.cells.add(Cell::EgressHlsBytes, read);
+                    self.cells.add(Cell::Sends, 1);
                 }
                 self.drive(now, conn);
             }
@@ -246,7 +247,14 @@ impl Shard {
 
     fn blocked(&mut self, now: Now, conn: ConnId) {
         match self.connections.role(conn) {
-            Some(Role::Http(talk)) => talk.connection.handle_blocked(),
+            Some(Role::Http(talk)) => {
+                // Of HLS downloads only: other answers are no viewing.
+                if talk.book.is_some() {
+                    self.cells.add(Cell::Sends, 1);
+                    self.cells.add(Cell::SendsBlocked, 1);
+                }
+                talk.connection.handle_blocked();
+            }
             Some(Role::Publisher(publisher)) => publisher.connection.handle_blocked(),
             Some(Role::Viewer(viewer)) => {
                 self.cells.add(Cell::SendsBlocked, 1);
