@@ -220,6 +220,7 @@ impl Shard {
 
     /// The stream is over: closes everybody who watches it here.
     pub(super) fn stream_ended(&mut self, stream: &Arc<Stream>) {
+        self.swarm.iter_mut().for_each(|face| face.handle_end(stream));
         let Some(place) = self.locals.find(stream) else { return };
         let viewers = self.locals.get(place).map(|local| local.viewers.clone());
         for viewer in viewers.unwrap_or_default() {

@@ -91,7 +91,7 @@ impl Swarm {
                 None => Taken::Free,
             }
         };
-        let Some(ours) = self.channels.issue(from, theirs, &taken) else {
+        let Some(ours) = self.channels.issue(from, theirs, taken) else {
             return Cell::SwarmOpeningsBusy;
         };
         let new = taken(ours) == Taken::Free;

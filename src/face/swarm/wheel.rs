@@ -34,10 +34,9 @@ impl Wheel {
         Wheel { spokes: vec![Vec::new(); SPOKES as usize], used: [0; 4], done: 0 }
     }
 
-    /// Hangs a session up, to be looked at soon after `at`. `hangs`: where it is now; it stays
-    /// there if that is earlier.
-    pub(super) fn hang(&mut self, now: Mono, place: u32, at: Mono, hangs: &mut Spoke) {
-        self.done = self.done.max(spoke_of(now).saturating_sub(SPOKES));
+    /// Hangs a session up, to be looked at soon after `at`, on a wheel that was turned to now.
+    /// `hangs`: where it is now; it stays there if that is earlier.
+    pub(super) fn hang(&mut self, place: u32, at: Mono, hangs: &mut Spoke) {
         let spoke = (spoke_of(at) + 1).clamp(self.done + 1, self.done + SPOKES - 1);
         if *hangs > self.done && *hangs <= spoke {
             return;
@@ -89,13 +88,14 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(4);
         let begin = Mono::from_millis(1_000_000);
         let mut wanted: Vec<(Mono, Spoke, u32)> = Vec::new();
+        let mut due = Vec::new();
+        wheel.turn(begin, &mut due);
         for place in 0..500 {
             let at = begin + Duration::from_micros(random.u64(0..2_000_000));
             let mut hangs = 0;
-            wheel.hang(begin, place, at, &mut hangs);
+            wheel.hang(place, at, &mut hangs);
             wanted.push((at, hangs, 0));
         }
-        let mut due = Vec::new();
         let mut now = begin;
         while let Some(next) = wheel.next() {
             assert!(next >= now);
@@ -116,14 +116,14 @@ mod tests {
         let mut wheel = Wheel::new();
         let begin = Mono::from_millis(5_000);
         let at = |millis| begin + Duration::from_millis(millis);
-        let mut hangs = 0;
-        wheel.hang(begin, 7, at(900), &mut hangs);
+        let (mut hangs, mut due) = (0, Vec::new());
+        wheel.turn(begin, &mut due);
+        wheel.hang(7, at(900), &mut hangs);
         let late = hangs;
-        wheel.hang(begin, 7, at(950), &mut hangs);
+        wheel.hang(7, at(950), &mut hangs);
         assert_eq!(hangs, late);
-        wheel.hang(begin, 7, at(100), &mut hangs);
+        wheel.hang(7, at(100), &mut hangs);
         assert!(hangs < late);
-        let mut due = Vec::new();
         wheel.turn(at(120), &mut due);
         assert_eq!(due, [(7, hangs)]);
         due.clear();
@@ -131,8 +131,8 @@ mod tests {
         assert_eq!(due, [(7, late)], "stale: the session knows another spoke");
         // Far ahead, in the past, and after a long sleep.
         let (mut far, mut past) = (0, 0);
-        wheel.hang(at(1_000), 1, at(900_000), &mut far);
-        wheel.hang(at(1_000), 2, at(0), &mut past);
+        wheel.hang(1, at(900_000), &mut far);
+        wheel.hang(2, at(0), &mut past);
         due.clear();
         wheel.turn(at(60_000), &mut due);
         assert_eq!(due.len(), 2);

@@ -268,6 +268,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         settings,
         http: Arc::new(http),
         registry: Arc::clone(registry),
+        swarm: None,
         cells: Arc::new(Cells::default()),
         shelf: Arc::new(DelayShelf::default()),
     }
