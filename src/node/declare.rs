@@ -9,6 +9,7 @@ use crate::face::swarm::PEER_BYTES;
 use crate::ingest::settings::Way;
 use crate::io::{probe, udp, uring};
 use crate::registry;
+use crate::ring::records::SubtreeSize;
 use crate::shard;
 use crate::swarm::halfopen::OPENINGS_MAX;
 
@@ -122,11 +123,17 @@ pub(super) fn log_memory(
         + registry.max_streams as u64 * shard::PUBLISHER_BYTES
         + shards as u64 * shard::CLAIMANTS_BYTES;
     let peers_bytes = peers * PEER_BYTES + u64::from(swarm) * shards as u64 * OPENINGS_BYTES;
+    let size = config.swarm.size.unwrap_or(SubtreeSize::SMALLEST);
+    let records = match config.swarm.listen {
+        Some(_) => registry.max_streams as u64 * size.index_bytes(registry.window_bytes),
+        None => 0,
+    };
     let datagrams =
         config.ingest.iter().filter(|ingest| matches!(ingest.way, Way::Udp { .. })).count() as u64;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     info!(
         arena_mib = mib(arena),
+        records_mib = mib(records),
         connections_mib = mib(user),
         peers_mib = mib(peers_bytes),
         kernel_idle_mib = mib(connections * KERNEL_IDLE),

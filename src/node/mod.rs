@@ -6,7 +6,7 @@
 
 mod declare;
 mod doors;
-mod ledger;
+pub mod keeper;
 pub mod logging;
 mod notify;
 mod ready;
@@ -39,7 +39,7 @@ use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
 use crate::node::declare::Seats;
 use crate::node::doors::Doors;
-use crate::node::ledger::Ledger;
+use crate::node::keeper::Keeper;
 use crate::node::watch::Watch;
 use crate::registry::pulse::Pulse;
 use crate::registry::streams::Registry;
@@ -85,7 +85,7 @@ pub struct Relay {
     doors: Doors,
     control: TcpListener,
     swarming: Option<Swarming>,
-    ledger: Ledger,
+    keeper: Keeper,
 }
 
 /// What the household hears.
@@ -129,7 +129,9 @@ impl Relay {
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
         declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
-        let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
+        let clock = Clock::start();
+        let (dir, now) = (config.state_dir.as_deref(), clock.now());
+        let keeper = Keeper::open(dir, &config.swarm, &registry, now)?;
         let house = Arc::new(House {
             registry,
             cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
@@ -137,7 +139,7 @@ impl Relay {
             io_driver: if uring { "uring" } else { "epoll" },
             io_reason,
             ready: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
         });
         let swarming = swarming(&config)?;
         Ok(Relay {
@@ -151,7 +153,7 @@ impl Relay {
             listeners,
             doors,
             control,
-            ledger,
+            keeper,
         })
     }
 
@@ -181,7 +183,7 @@ impl Relay {
         self.stop(&news, shards);
         drop(stop_control);
         let _ = control.join();
-        self.ledger.close(&self.house.registry);
+        self.keeper.close(&self.house.registry, self.house.clock.now());
         outcome
     }
 
@@ -288,9 +290,8 @@ impl Relay {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("every part ended".to_owned()),
             }
-            if watch.tick(&self.house) {
-                self.ledger.tick(&self.house.registry);
-            }
+            watch.tick(&self.house);
+            self.keeper.tick(&self.house.registry, self.house.clock.now());
         }
     }
 
