@@ -36,7 +36,18 @@ pub(super) const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// The bytes of a parcel.
 #[derive(Debug)]
 pub(super) enum Content {
-    One { to: SocketAddr, from: Option<IpAddr>, data: Payload },
+    One {
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        data: Payload,
+    },
+    /// Datagrams of `segment` bytes, one behind the other, the last perhaps shorter; nothing in
+    /// them is changed.
+    Run {
+        to: SocketAddr,
+        data: Payload,
+        segment: u16,
+    },
     Train(Train),
 }
 
@@ -57,6 +68,7 @@ impl Parcel {
     pub fn new(content: Content) -> Option<Parcel> {
         let count = match &content {
             Content::One { data, .. } => usize::from(!data.is_empty()),
+            Content::Run { data, segment, .. } => data.len().div_ceil(usize::from(*segment).max(1)),
             Content::Train(train) => count(train)?,
         };
         (count > 0).then_some(Parcel { content, count, next: 0, cut: false })
@@ -83,6 +95,9 @@ fn count(train: &Train) -> Option<usize> {
     let (header, chunk) = (usize::from(train.header), usize::from(train.chunk));
     let (head, body) = (train.head.len(), train.body.len());
     let others = body.checked_div(chunk).unwrap_or(0);
+    if header + chunk > usize::from(u16::MAX) {
+        return None;
+    }
     let whole = body == others * chunk && train.headers.len() == others * header;
     let fits = others == 0
         || (others <= TRAIN_MAX
@@ -145,6 +160,12 @@ impl Frame {
         };
         match &parcel.content {
             Content::One { data, .. } => add(data.as_slice().as_ptr(), data.len()),
+            Content::Run { data, segment, .. } => {
+                let segment = usize::from(*segment);
+                let end = data.len().min(range.end * segment);
+                let bytes = &data.as_slice()[range.start * segment..end];
+                add(bytes.as_ptr(), bytes.len());
+            }
             Content::Train(train) => {
                 let (header, chunk) = (usize::from(train.header), usize::from(train.chunk));
                 let first = usize::from(!train.head.is_empty());
@@ -180,22 +201,19 @@ impl Frame {
 
     /// Writes everything but the pointers. The length of the name.
     fn write(&mut self, parcel: &Parcel, range: &Range<usize>, v6: bool, stamp: u64) -> usize {
-        let (to, from) = match &parcel.content {
-            Content::One { to, from, .. } => (*to, *from),
-            Content::Train(train) => (train.to, train.from),
+        let (to, from, segment) = match &parcel.content {
+            Content::One { to, from, .. } => (*to, *from, 0),
+            Content::Run { to, segment, .. } => (*to, None, *segment),
+            // A head alone is not cut.
+            Content::Train(train) => (train.to, train.from, train.header + train.chunk),
         };
         self.control.len = 0;
         self.control.source(to, from);
+        if range.len() > 1 {
+            self.control.add(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
         if let Content::Train(train) = &parcel.content {
             let header = usize::from(train.header);
-            let segment = match train.headers.is_empty() {
-                true => train.head.len(),
-                false => header + usize::from(train.chunk),
-            };
-            if range.len() > 1 {
-                let segment = u16::try_from(segment).unwrap_or(u16::MAX);
-                self.control.add(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
-            }
             self.channel = train.channel.to_be_bytes();
             let given = train.headers.as_slice();
             self.headers[..given.len()].copy_from_slice(given);
@@ -360,6 +378,9 @@ mod tests {
         }
         let empty = Content::One { to, from: None, data: Payload::Empty };
         assert!(Parcel::new(empty).is_none());
+        let run = |len| Parcel::new(Content::Run { to, data: payload(&vec![1; len]), segment: 10 });
+        assert_eq!(run(31).unwrap().rest(), 0..4);
+        assert!(run(0).is_none());
     }
 
     #[test]
