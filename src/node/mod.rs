@@ -45,6 +45,7 @@ use crate::registry::pulse::Pulse;
 use crate::registry::streams::Registry;
 use crate::ring::arena::Arena;
 use crate::shard::mail::Mail;
+use crate::shard::swarm::Swarming;
 use crate::shard::{Parts, Shard};
 
 /// Mail that may wait for one shard. Mail is rare: publishers coming and going.
@@ -83,6 +84,7 @@ pub struct Relay {
     listeners: Vec<TcpListener>,
     doors: Doors,
     control: TcpListener,
+    swarming: Option<Swarming>,
     keeper: Keeper,
 }
 
@@ -113,9 +115,9 @@ impl Relay {
         let seats = declare::connections(&config, shards, uring)?;
         let listeners = listen(config.listen.http, shards)?;
         let control = listen(config.listen.control, 1)?.remove(0);
-        let doors = Doors::open(&config.ingest)?;
+        let doors = Doors::open(&config.ingest, config.swarm.listen, shards)?;
         let addresses = Addresses {
-            swarm: None,
+            swarm: doors.swarm(),
             ingest: doors.ways(&config.ingest),
             http: listeners[0].local_addr().map_err(|why| why.to_string())?,
             control: control.local_addr().map_err(|why| why.to_string())?,
@@ -139,8 +141,10 @@ impl Relay {
             ready: AtomicBool::new(false),
             clock,
         });
+        let swarming = swarming(&config)?;
         Ok(Relay {
             config,
+            swarming,
             addresses,
             post,
             house,
@@ -196,6 +200,7 @@ impl Relay {
             http: Arc::new(self.config.http.clone()),
             ingest: self.config.ingest.clone().into(),
             registry: Arc::clone(&self.house.registry),
+            swarm: self.swarming.clone(),
             cells: Arc::clone(&self.house.cells[index]),
             shelf: Arc::clone(&self.house.shelves[index]),
         };
@@ -253,8 +258,11 @@ impl Relay {
 
     fn announce(&self) -> Result<(), String> {
         self.house.ready.store(true, Relaxed);
-        let Addresses { http, control, ref ingest, .. } = self.addresses;
+        let Addresses { http, control, ref ingest, swarm } = self.addresses;
         let shards = self.house.cells.len();
+        if let Some(address) = swarm {
+            info!(%address, "peers are served");
+        }
         info!(%http, %control, io_driver = self.house.io_driver, shards, "ready");
         for (stream, way) in ingest {
             let (way, address) = (ready::word(way), way.address());
@@ -364,6 +372,16 @@ fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
     let (uring, why) = &chosen;
     info!(driver = if *uring { "uring" } else { "epoll" }, %why, "I/O driver");
     Ok(chosen)
+}
+
+/// What shards need to have peers, with a new secret behind the ids of channels.
+fn swarming(config: &Config) -> Result<Option<Swarming>, String> {
+    if config.swarm.listen.is_none() {
+        return Ok(None);
+    }
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "no randomness for the swarm".to_owned())?;
+    Ok(Some(Swarming { settings: Arc::new(config.swarm.clone()), key }))
 }
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {

@@ -21,6 +21,8 @@ fn registry() -> Registry {
         connections: 1,
         per_address: 1,
         exempt: Vec::new(),
+        peers: 1,
+        egress: None,
     };
     let settings = registry_settings::Settings {
         max_streams: 2,
