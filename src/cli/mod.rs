@@ -10,6 +10,7 @@ mod demo;
 mod keys;
 mod output;
 mod relay;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Keys(keys::Args),
     /// Measure the relay on this machine, beside what the kernel allows.
     Bench(bench::Args),
+    /// Play a whole swarm in virtual time, decided by a seed.
+    Sim(sim::Args),
 }
 
 /// Runs the command line of this process to its end.
@@ -49,6 +52,7 @@ pub fn run() -> ExitCode {
         Ok(Args { command: Command::Check(args) }) => check::check(&args),
         Ok(Args { command: Command::Keys(args) }) => keys::keys(&args),
         Ok(Args { command: Command::Bench(args) }) => bench::bench(args),
+        Ok(Args { command: Command::Sim(args) }) => sim::sim(&args),
         Err(error) if error.use_stderr() => {
             output::complain(&error.render().to_string());
             ExitCode::from(EXIT_CONFIG)

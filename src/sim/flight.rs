@@ -28,8 +28,6 @@ pub struct Flight {
     pub from: SocketAddrV4,
     /// The receiver.
     pub to: SocketAddrV4,
-    /// The host that sent it.
-    pub sender: usize,
     cargo: Cargo,
     /// When it was submitted, in microseconds of the sender's monotonic clock.
     stamp: u64,
@@ -40,14 +38,8 @@ pub struct Flight {
 impl Flight {
     /// A flight with everything aboard.
     #[must_use]
-    pub fn new(
-        sender: usize,
-        from: SocketAddrV4,
-        to: SocketAddrV4,
-        cargo: Cargo,
-        stamp: u64,
-    ) -> Flight {
-        let mut flight = Flight { from, to, sender, cargo, stamp, aboard: 0 };
+    pub fn new(from: SocketAddrV4, to: SocketAddrV4, cargo: Cargo, stamp: u64) -> Flight {
+        let mut flight = Flight { from, to, cargo, stamp, aboard: 0 };
         flight.aboard = ((1_u64 << flight.datagrams().min(32)) - 1) as u32;
         flight
     }
@@ -194,7 +186,7 @@ pub(super) mod tests {
     fn a_train_lands_patched_and_without_what_was_lost() {
         let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
         let cargo = Cargo::Train(Box::new(train(at)));
-        let mut flight = Flight::new(0, at, at, cargo, 0x0102_0304_0506_0708);
+        let mut flight = Flight::new(at, at, cargo, 0x0102_0304_0506_0708);
         assert_eq!((flight.datagrams(), flight.aboard, flight.bytes()), (3, 0b111, 3 * 39));
         assert_eq!([flight.chunk(0), flight.chunk(1), flight.chunk(2)], [None, Some(7), Some(8)]);
         flight.lose(1);
@@ -212,7 +204,7 @@ pub(super) mod tests {
     #[test]
     fn a_datagram_lands_as_it_is() {
         let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
-        let flight = Flight::new(3, at, at, Cargo::Datagram(payload(b"hello")), 0);
+        let flight = Flight::new(at, at, Cargo::Datagram(payload(b"hello")), 0);
         let mut out = Vec::new();
         flight.write(0, &mut out);
         assert_eq!((&out[..], flight.beginning(0).1, flight.chunk(0)), (&b"hello"[..], 5, None));

@@ -42,7 +42,7 @@ impl Losses {
         self.open.remove(&(host, chunk));
     }
 
-    /// The line of `host` did not do what it can at this time.
+    /// No datagram came to `host` at this time, whatever anybody did.
     pub fn fault(&mut self, now: Mono, host: usize) {
         self.faults.insert(host, now);
     }

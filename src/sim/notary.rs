@@ -4,8 +4,7 @@
 //! hashed and checked for real. So the memory is a matter of speed alone, and a world gives the
 //! same digest with it and without.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::swarm::integrity::{Hash, Real, Signature, SwarmId, Verifier};
 
@@ -14,7 +13,7 @@ const PLACES: usize = 1 << 13;
 
 /// Checks chunks and signatures. A clone shares the memory.
 #[derive(Clone)]
-pub struct Notary(Rc<RefCell<Memory>>);
+pub struct Notary(Arc<Mutex<Memory>>);
 
 struct Memory {
     real: Real,
@@ -33,7 +32,7 @@ impl Notary {
         fn places<T>(n: usize) -> Vec<Option<T>> {
             std::iter::repeat_with(|| None).take(n).collect()
         }
-        Notary(Rc::new(RefCell::new(Memory {
+        Notary(Arc::new(Mutex::new(Memory {
             real: Real::default(),
             remembers,
             leaves: places(PLACES),
@@ -46,7 +45,11 @@ impl Notary {
     /// How much was hashed or checked for real.
     #[must_use]
     pub fn real_work(&self) -> u64 {
-        self.0.borrow().real_work
+        self.memory().real_work
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,7 +87,7 @@ fn recall<T: Copy>(
 
 impl Verifier for Notary {
     fn leaf(&mut self, chunk: &[u8]) -> Hash {
-        let Memory { real, remembers, leaves, real_work, .. } = &mut *self.0.borrow_mut();
+        let Memory { real, remembers, leaves, real_work, .. } = &mut *self.memory();
         match remembers {
             true => recall(leaves, chunk, real_work, || real.leaf(chunk)),
             false => real.leaf(chunk),
@@ -92,7 +95,7 @@ impl Verifier for Notary {
     }
 
     fn munro(&mut self, hashes: &[Hash]) -> Hash {
-        let Memory { real, remembers, munros, real_work, .. } = &mut *self.0.borrow_mut();
+        let Memory { real, remembers, munros, real_work, .. } = &mut *self.memory();
         match remembers {
             true => recall(munros, hashes.as_flattened(), real_work, || real.munro(hashes)),
             false => real.munro(hashes),
@@ -100,7 +103,7 @@ impl Verifier for Notary {
     }
 
     fn verify(&mut self, id: &SwarmId, plaintext: &[u8], signature: &Signature) -> bool {
-        let Memory { real, remembers, verdicts, real_work, .. } = &mut *self.0.borrow_mut();
+        let Memory { real, remembers, verdicts, real_work, .. } = &mut *self.memory();
         if !*remembers {
             return real.verify(id, plaintext, signature);
         }

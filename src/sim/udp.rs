@@ -9,7 +9,7 @@ use crate::io::machine::Input;
 use crate::sim::describe::describe;
 use crate::sim::flight::{Cargo, Flight};
 use crate::sim::link::HEADERS;
-use crate::sim::world::{Event, PORT, World};
+use crate::sim::world::{Event, PORT, RELAY, World};
 
 /// How much later than others a datagram comes that is overtaken, at most.
 const LATE_MAX: Duration = Duration::from_millis(30);
@@ -21,7 +21,7 @@ impl World {
         let SocketAddr::V4(to) = to else { return };
         let (now, stamp) = (self.now(), self.clock(host).mono.as_nanos() / 1_000);
         let from = self.hosts[host].nat.outward(now, to);
-        let mut flight = Flight::new(host, from, to, cargo, stamp);
+        let mut flight = Flight::new(from, to, cargo, stamp);
         let mut leaves = now;
         let place = &mut self.hosts[host];
         for n in flight.numbers() {
@@ -47,6 +47,9 @@ impl World {
             }
         }
         self.digest_flight(1, host, &flight);
+        if host == RELAY && !self.proofs.answers(to, flight.bytes()) {
+            self.broken = Some(format!("unproven: {to} was sent more than came from there"));
+        }
         let sent = flight.datagrams();
         self.note(host, || format!("-> {to}  {}", describe(&flight, sent)));
         let place = &self.hosts[host];
@@ -159,6 +162,10 @@ impl World {
         traffic.received_bytes += flight.len(n) as u64;
         if let Some(chunk) = flight.chunk(n) {
             self.losses.came(host, chunk);
+        }
+        if host == RELAY {
+            let (seen, _) = flight.beginning(n);
+            self.proofs.asks(flight.from, flight.len(n), seen[..4] != [0; 4]);
         }
     }
 

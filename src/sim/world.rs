@@ -5,10 +5,11 @@
 //! clock, no socket. Hosts have clocks of their own, which agree about nothing but the length of
 //! a second.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::base::ids::{ConnId, ShardId, StreamSlot};
+use crate::base::ids::{ConnId, ShardId, SocketId, StreamSlot};
 use crate::base::time::{Mono, Now, Utc};
 use crate::io::machine::{Input, Machine, Outbox, Output};
 use crate::shard::mail::Mail;
@@ -18,6 +19,8 @@ use crate::sim::flight::{Cargo, Flight};
 use crate::sim::link::{Link, Pipe, Weather};
 use crate::sim::losses::Losses;
 use crate::sim::nat::Nat;
+use crate::sim::proofs::Proofs;
+use crate::sim::queue::Queue;
 use crate::sim::tcp::{Ports, TcpEvent, Wires};
 
 /// Outputs of one poll.
@@ -38,9 +41,13 @@ const MAIL: Duration = Duration::from_micros(20);
 /// The year 2027, at which all worlds begin.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
-/// The port of every UDP socket, and of the relay's HTTP.
+/// The port of every UDP socket.
 pub const PORT: u16 = 6_778;
+/// The relay's port for HTTP.
 pub const HTTP: u16 = 8_080;
+
+/// The first host is the relay.
+pub const RELAY: usize = 0;
 
 /// A machine that a world can drive.
 pub type Driven = Box<dyn Machine<Mail = Mail>>;
@@ -124,9 +131,12 @@ pub struct Trace {
 /// All hosts and what happens between them.
 pub struct World {
     seed: u64,
-    pub(super) queue: super::queue::Queue<Event>,
+    pub(super) queue: Queue<Event>,
     /// All hosts; never fewer.
     pub hosts: Vec<Host>,
+    places: BTreeMap<Ipv4Addr, usize>,
+    /// Who has proven the address to which host, by the traffic between them.
+    pub(super) proofs: Proofs,
     pub(super) seats: Vec<Seat>,
     pub(super) wires: Wires,
     /// Everything that happened.
@@ -150,8 +160,10 @@ impl World {
     pub fn new(seed: u64, trace: Option<Trace>) -> World {
         World {
             seed,
-            queue: super::queue::Queue::default(),
+            queue: Queue::default(),
             hosts: Vec::new(),
+            places: BTreeMap::new(),
+            proofs: Proofs::default(),
             seats: Vec::new(),
             wires: Wires::new(Dice::new(seed, "tcp", 0)),
             digest: Digest::default(),
@@ -188,6 +200,7 @@ impl World {
             traffic: Traffic::default(),
             link,
         });
+        self.places.insert(ip, self.hosts.len() - 1);
         self.hosts.len() - 1
     }
 
@@ -232,8 +245,7 @@ impl World {
 
     /// The host with this address.
     pub(super) fn host_of(&self, ip: Ipv4Addr) -> Option<usize> {
-        // Sorted: see `Places`.
-        self.hosts.iter().position(|host| host.ip == ip)
+        self.places.get(&ip).copied()
     }
 
     /// Plans the scenario's step `step`.
@@ -261,7 +273,7 @@ impl World {
             Event::Land { host, flight } => self.land(host, &flight),
             Event::Room { seat, life } if self.seats[seat].life == life => {
                 self.seats[seat].full = false;
-                self.tell(seat, Input::SocketReady { socket: crate::base::ids::SocketId::SWARM });
+                self.tell(seat, Input::SocketReady { socket: SocketId::SWARM });
                 self.step(seat);
             }
             Event::Mail { seat, life, mail } if self.seats[seat].life == life => {
@@ -351,7 +363,7 @@ impl World {
         if !std::mem::replace(&mut self.seats[seat].full, true) {
             let life = self.seats[seat].life;
             self.queue.plan(until, Event::Room { seat, life });
-            self.tell(seat, Input::SocketFull { socket: crate::base::ids::SocketId::SWARM });
+            self.tell(seat, Input::SocketFull { socket: SocketId::SWARM });
         }
     }
 
@@ -362,11 +374,6 @@ impl World {
             let (seconds, micros) = (nanos / 1_000_000_000, nanos / 1_000 % 1_000_000);
             (trace.sink)(&format!("{seconds:>4}.{micros:06}  {}", line()));
         }
-    }
-
-    /// Whether anybody wants lines about `host`.
-    pub(super) fn traced(&self, host: usize) -> bool {
-        self.trace.as_ref().is_some_and(|trace| trace.host == host)
     }
 
     /// A connection, by its machine.
