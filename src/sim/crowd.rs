@@ -21,8 +21,9 @@ use crate::sim::truth::Shown;
 use crate::sim::world::{HTTP, World};
 use crate::swarm::playout;
 
-/// How much of the stream a viewer keeps: the greatest play-out delay, and what comes early.
-const WINDOW: Duration = Duration::from_secs(8);
+/// How much of the stream a viewer keeps. A window takes what lies ahead of what was played up to
+/// a quarter of its size: the greatest play-out delay, and a second.
+const WINDOW: Duration = Duration::from_secs(26);
 
 /// The first address of a viewer: the range of RFC 2544 for tests.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
