@@ -228,7 +228,7 @@ impl Shard {
                 continue;
             }
             if shard == self.id {
-                self.locals.grown(stream.slot, now.mono);
+                self.grown(now, stream.slot);
             } else {
                 self.out.push_back(Output::Head { shard, stream: stream.slot });
             }
