@@ -24,3 +24,4 @@ pub mod socket;
 mod table;
 pub mod udp;
 pub mod uring;
+pub mod zerocopy;
