@@ -182,12 +182,14 @@ fn registry(r: &mut Reader<'_>, raw: &Raw, arena: Option<u64>) -> Option<Registr
         window_bytes: memory?.fixed_or(|| arena / max_streams as u64),
         linger: linger?,
         keys: keys?,
-        // The number of connections is the node's to fill in: see `Config::registry`.
+        // What else limits is filled in when it is known: see `Config::registry`.
         limits: Limits {
             viewers: viewers?,
             connections: 0,
             per_address: per_address?,
             exempt: exempt?,
+            peers: 0,
+            egress: None,
         },
     })
 }

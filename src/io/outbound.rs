@@ -272,3 +272,6 @@ pub(super) fn retry<X: Machine, B: Backend>(hub: &mut Hub<'_, X>, backend: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

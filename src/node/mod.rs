@@ -6,7 +6,7 @@
 
 mod declare;
 mod doors;
-mod ledger;
+pub mod keeper;
 pub mod logging;
 mod notify;
 mod ready;
@@ -39,12 +39,13 @@ use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
 use crate::node::declare::Seats;
 use crate::node::doors::Doors;
-use crate::node::ledger::Ledger;
+use crate::node::keeper::Keeper;
 use crate::node::watch::Watch;
 use crate::registry::pulse::Pulse;
 use crate::registry::streams::Registry;
 use crate::ring::arena::Arena;
 use crate::shard::mail::Mail;
+use crate::shard::swarm::Swarming;
 use crate::shard::{Parts, Shard};
 
 /// Mail that may wait for one shard. Mail is rare: publishers coming and going.
@@ -83,7 +84,8 @@ pub struct Relay {
     listeners: Vec<TcpListener>,
     doors: Doors,
     control: TcpListener,
-    ledger: Ledger,
+    swarming: Option<Swarming>,
+    keeper: Keeper,
 }
 
 /// What the household hears.
@@ -113,9 +115,9 @@ impl Relay {
         let seats = declare::connections(&config, shards, uring)?;
         let listeners = listen(config.listen.http, shards)?;
         let control = listen(config.listen.control, 1)?.remove(0);
-        let doors = Doors::open(&config.ingest)?;
+        let doors = Doors::open(&config.ingest, config.swarm.listen, shards)?;
         let addresses = Addresses {
-            swarm: None,
+            swarm: doors.swarm(),
             ingest: doors.ways(&config.ingest),
             http: listeners[0].local_addr().map_err(|why| why.to_string())?,
             control: control.local_addr().map_err(|why| why.to_string())?,
@@ -127,7 +129,9 @@ impl Relay {
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
         declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
-        let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
+        let clock = Clock::start();
+        let (dir, now) = (config.state_dir.as_deref(), clock.now());
+        let keeper = Keeper::open(dir, &config.swarm, &registry, now)?;
         let house = Arc::new(House {
             registry,
             cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
@@ -135,10 +139,12 @@ impl Relay {
             io_driver: if uring { "uring" } else { "epoll" },
             io_reason,
             ready: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
         });
+        let swarming = swarming(&config)?;
         Ok(Relay {
             config,
+            swarming,
             addresses,
             post,
             house,
@@ -147,7 +153,7 @@ impl Relay {
             listeners,
             doors,
             control,
-            ledger,
+            keeper,
         })
     }
 
@@ -177,7 +183,7 @@ impl Relay {
         self.stop(&news, shards);
         drop(stop_control);
         let _ = control.join();
-        self.ledger.close(&self.house.registry);
+        self.keeper.close(&self.house.registry, self.house.clock.now());
         outcome
     }
 
@@ -194,6 +200,7 @@ impl Relay {
             http: Arc::new(self.config.http.clone()),
             ingest: self.config.ingest.clone().into(),
             registry: Arc::clone(&self.house.registry),
+            swarm: self.swarming.clone(),
             cells: Arc::clone(&self.house.cells[index]),
             shelf: Arc::clone(&self.house.shelves[index]),
         };
@@ -251,8 +258,11 @@ impl Relay {
 
     fn announce(&self) -> Result<(), String> {
         self.house.ready.store(true, Relaxed);
-        let Addresses { http, control, ref ingest, .. } = self.addresses;
+        let Addresses { http, control, ref ingest, swarm } = self.addresses;
         let shards = self.house.cells.len();
+        if let Some(address) = swarm {
+            info!(%address, "peers are served");
+        }
         info!(%http, %control, io_driver = self.house.io_driver, shards, "ready");
         for (stream, way) in ingest {
             let (way, address) = (ready::word(way), way.address());
@@ -280,9 +290,8 @@ impl Relay {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("every part ended".to_owned()),
             }
-            if watch.tick(&self.house) {
-                self.ledger.tick(&self.house.registry);
-            }
+            watch.tick(&self.house);
+            self.keeper.tick(&self.house.registry, self.house.clock.now());
         }
     }
 
@@ -363,6 +372,16 @@ fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
     let (uring, why) = &chosen;
     info!(driver = if *uring { "uring" } else { "epoll" }, %why, "I/O driver");
     Ok(chosen)
+}
+
+/// What shards need to have peers, with a new secret behind the ids of channels.
+fn swarming(config: &Config) -> Result<Option<Swarming>, String> {
+    if config.swarm.listen.is_none() {
+        return Ok(None);
+    }
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "no randomness for the swarm".to_owned())?;
+    Ok(Some(Swarming { settings: Arc::new(config.swarm.clone()), key }))
 }
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {

@@ -60,8 +60,8 @@ impl Watch {
         }
     }
 
-    /// Looks at everything once. Returns whether a second has passed.
-    pub(super) fn tick(&mut self, house: &House) -> bool {
+    /// Looks at everything once.
+    pub(super) fn tick(&mut self, house: &House) {
         let now = Instant::now();
         let rounds = house.cells.iter().map(|cells| cells.get(Cell::LoopRounds));
         if self.progress.all_move(rounds, now)
@@ -72,12 +72,10 @@ impl Watch {
             self.fed = now;
             notify::watchdog();
         }
-        if now - self.beat < BEAT {
-            return false;
+        if now - self.beat >= BEAT {
+            self.beat = now;
+            self.take_pulse(house);
         }
-        self.beat = now;
-        self.take_pulse(house);
-        true
     }
 
     fn take_pulse(&mut self, house: &House) {

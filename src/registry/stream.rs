@@ -93,6 +93,38 @@ pub struct Share {
     pub viewers: AtomicU32,
     /// Stream bytes that the kernel accepted for them.
     pub egress_bytes: AtomicU64,
+    /// Peers that it serves.
+    pub peers: AtomicU32,
+    /// UDP payload sent to them.
+    pub swarm_bytes: AtomicU64,
+    /// What they told in all.
+    pub told: Told,
+    /// How many of them tell of their delay, the sum of their medians, and the largest 99th
+    /// percentile.
+    pub reporting: AtomicU32,
+    /// See `reporting`.
+    pub delay_p50_ms_sum: AtomicU64,
+    /// See `reporting`.
+    pub delay_p99_ms_max: AtomicU32,
+}
+
+/// What peers report of themselves: sums over all sessions, those that ended included.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Bytes that they got from the relay.
+    pub relay_bytes: AtomicU64,
+    /// Bytes that they got from each other.
+    pub peer_bytes: AtomicU64,
+    /// Bytes that they sent each other.
+    pub sent_bytes: AtomicU64,
+    /// Stalls.
+    pub stalls: AtomicU64,
+    /// Time stalled in milliseconds.
+    pub stall_ms: AtomicU64,
+    /// Chunks fetched from the relay because their deadline was near.
+    pub rescues: AtomicU64,
+    /// Chunks that were not what was signed.
+    pub bad: AtomicU64,
 }
 
 /// The publisher's place: at most one sits there, and the writer lies there while it is empty.
@@ -270,6 +302,11 @@ impl Stream {
     #[must_use]
     pub fn viewers(&self) -> u64 {
         self.shares.iter().map(|s| u64::from(s.viewers.load(Relaxed))).sum()
+    }
+
+    /// The figures of all shards.
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.shares.iter().map(|share| &**share)
     }
 
     /// Bytes that viewers of all shards got.

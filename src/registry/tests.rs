@@ -22,7 +22,14 @@ fn registry_of(frames: u64, max_streams: usize) -> Registry {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
         KeySetting { sha256: digest.as_ref().try_into().unwrap(), streams: Vec::new() }
     };
-    let limits = Limits { viewers: 9, connections: 9, per_address: 9, exempt: Vec::new() };
+    let limits = Limits {
+        viewers: 9,
+        connections: 9,
+        per_address: 9,
+        exempt: Vec::new(),
+        peers: 9,
+        egress: None,
+    };
     let settings = Settings {
         max_streams,
         window: Duration::from_secs(60),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::base::ids::{ConnId, ShardId, StreamName};
+use crate::base::limits::TS_PACKET;
 use crate::base::time::{Mono, Now};
 use crate::face::http::connection::{Connection, Event, PublishRequest, Refusal};
 use crate::ingest::intake::{Intake, Taken};
@@ -33,6 +34,12 @@ pub(super) const CLAIMANTS_MAX: usize = 4;
 
 /// How often a line is logged about refused publishers: strangers must not fill the log.
 const REFUSALS_APART: Duration = Duration::from_secs(1);
+
+/// So many bytes without one packet of a transport stream: it is something else.
+const STRAY_MAX: u64 = 1 << 20;
+
+/// The same of a body that has ended: fewer are too few for packets to be recognised.
+const STRAY_MIN: u64 = 10 * TS_PACKET as u64;
 
 /// The most bytes kept while it waits; a publisher that sends more is refused.
 pub(super) const HELD_MAX: usize = 4 << 20;
@@ -67,6 +74,15 @@ pub(super) struct Writing {
     pub(super) ticket: u64,
     pub(super) intake: Intake,
     resyncs: u64,
+    /// The bytes that came, as long as there was no packet among them.
+    stray: Option<u64>,
+}
+
+impl Writing {
+    /// Whether what comes (and, if it has `ended`, all that came) is no transport stream.
+    fn is_no_stream(&self, ended: bool) -> bool {
+        self.stray.is_some_and(|bytes| bytes > if ended { STRAY_MIN } else { STRAY_MAX })
+    }
 }
 
 impl Shard {
@@ -212,7 +228,7 @@ impl Shard {
                 continue;
             }
             if shard == self.id {
-                self.locals.grown(stream.slot, now.mono);
+                self.grown(now, stream.slot);
             } else {
                 self.out.push_back(Output::Head { shard, stream: stream.slot });
             }
@@ -231,6 +247,14 @@ impl Shard {
             }
             // Not polled: to a body that has ended it would answer that all is published.
             Seat::Asking(_) => {}
+            Seat::Writing(writing)
+                if writing.is_no_stream(publisher.connection.has_body_ended()) =>
+            {
+                let refusal = no_stream();
+                warn!(stream = %writing.stream.name, why = %refusal.text, "publisher refused");
+                self.leave(now, &mut publisher.seat, "no transport stream");
+                publisher.connection.refuse(now.mono, &refusal);
+            }
             Seat::Writing(_) | Seat::Left => {
                 match publisher.connection.poll(now.mono, &mut self.desk.site(now)) {
                     Event::PublishEnded | Event::PublishBroken => {
@@ -357,7 +381,7 @@ impl Shard {
         let segments = Arc::clone(&stream.segments);
         let segmenter = Segmenter::new(self.settings.segment, segments, resumed);
         let intake = Intake::new(writer, segmenter, resumed, now);
-        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
+        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0, stray: Some(0) }))
     }
 
     pub(super) fn claim_refusal(&self, claim: &Claim) -> Refusal {
@@ -395,6 +419,9 @@ impl Seat {
                 }
                 let taken = writing.intake.push(now, body);
                 writing.stream.take_in(proto, body.len() as u64);
+                let found = taken.written + taken.dropped > 0;
+                writing.stray =
+                    writing.stray.filter(|_| !found).map(|bytes| bytes + body.len() as u64);
                 let resyncs = writing.intake.resyncs();
                 writing.stream.resyncs.fetch_add(resyncs - writing.resyncs, Relaxed);
                 writing.resyncs = resyncs;
@@ -426,10 +453,20 @@ impl Seat {
             stream.discontinuities.fetch_add(1, Relaxed);
             let (intake, taken) = intake.restart(now);
             ended = taken;
-            *self = Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }));
+            *self = Seat::Writing(Box::new(Writing {
+                stream,
+                ticket,
+                intake,
+                resyncs: 0,
+                stray: None,
+            }));
         }
         ended
     }
+}
+
+fn no_stream() -> Refusal {
+    Refusal::new(415, "there is no MPEG transport stream in this; with ffmpeg: -f mpegts")
 }
 
 fn busy() -> Refusal {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
 /// The most runs that wait. Neighbours join, so an honest peer needs one per hole.
-pub const RUNS_MAX: usize = 32;
+pub const RUNS_MAX: usize = 28;
 
 /// The most chunks of one run.
 const RUN_MAX: u64 = 0xffff;
