@@ -181,7 +181,7 @@ struct SwarmArgs {
     #[command(flatten)]
     rate: RateArgs,
     /// Sockets of the peers, each with an address of its own from 127.0.1.1 on.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=250))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = sockets)]
     sockets: u8,
     /// Seconds that count of each half of a pair.
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
@@ -327,6 +327,10 @@ fn ways(text: &str) -> Result<Ways, String> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a whole number from 1".to_owned())
+}
+
+fn sockets(text: &str) -> Result<u8, String> {
+    text.parse().ok().filter(|n| (1..=250).contains(n)).ok_or_else(|| "1 to 250".to_owned())
 }
 
 fn streams(text: &str) -> Result<usize, String> {

@@ -113,8 +113,8 @@ pub fn run(plan: &Plan, progress: Progress<'_>) -> Outcome<(Report, Histogram<u6
         pair.raw = bare(plan, &pair, &cores)?;
         delays.add(&pair.play.delays)?;
         progress(&format!(
-            "{number}/{}: relay {:.3} CPU-s/GB, raw trains {:.3}; {} peers, {} slow, {} chunks lost, \
-             {} late, p99 {:.1} ms",
+            "{number}/{}: relay {:.3} CPU-s/GB, raw trains {:.3}; {} peers, {} slow, \
+             {} chunks lost, {} late, p99 {:.1} ms",
             plan.pairs,
             pair.cost(),
             pair.raw.cost,
@@ -278,8 +278,8 @@ fn report(plan: &Plan, machine: String, cores: &Cores, pairs: &[Pair]) -> Report
     ];
     Report {
         title: format!(
-            "{} peers on {} sockets and {} probes, {:.3} Mbit/s, {} chunks under a signature, {} s, \
-             pairs: {}, io_driver {}",
+            "{} peers on {} sockets and {} probes, {:.3} Mbit/s, {} chunks under a signature, \
+             {} s, pairs: {}, io_driver {}",
             plan.relay.viewers,
             plan.sockets,
             plan.probes,
