@@ -278,8 +278,8 @@ fn report(plan: &Plan, machine: String, cores: &Cores, pairs: &[Pair]) -> Report
     ];
     Report {
         title: format!(
-            "{} peers on {} sockets and {} probes, {:.3} Mbit/s, {} chunks under a signature, \
-             {} s, pairs: {}, io_driver {}",
+            "{} peers on {} sockets and {} probes, {:.3} Mbit/s, {} chunks under a \
+             signature, {} s, pairs: {}, io_driver {}",
             plan.relay.viewers,
             plan.sockets,
             plan.probes,
