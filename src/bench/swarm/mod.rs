@@ -303,8 +303,8 @@ fn notes(plan: &Plan, pairs: &[Pair]) -> Vec<String> {
     }
     if pairs.iter().any(|pair| pair.subtree != 16) {
         notes.push(format!(
-            "The raw loop's trains have 17 datagrams ({TRAIN} B), the relay's fewer here: the ratio\n\
-             also holds what smaller trains cost."
+            "The raw loop's trains have 17 datagrams ({TRAIN} B), the relay's fewer here:\n\
+             the ratio also holds what smaller trains cost."
         ));
     }
     notes.push(
