@@ -1,10 +1,10 @@
 //! Whether sending without a copy (`SEND_ZC`) works here, and whether it saves the copy.
 //!
 //! The relay does not send that way: over loopback and veth the kernel copies all the same, and
-//! tells so at the price of a second completion (measured: 1.2 to 1.5 times the cost), and the bytes
-//! must stay pinned until the network card has let them go. Where it may pay, on a card, this says
-//! so; the place to switch is `Sends::take` of the uring driver, whose bytes then live until
-//! the notification instead of the completion.
+//! says so in a second completion (measured: 1.2 to 1.5 times the cost), and the bytes must stay
+//! pinned until the network card has let them go. Where it may pay, on a card, this tells; the
+//! place to switch is `Sends::take` of the uring driver, whose bytes then live until the
+//! notification instead of the completion.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
