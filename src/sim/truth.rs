@@ -105,7 +105,13 @@ impl Shown {
                 if !real.starts_with(shown) {
                     let wrong = shown.iter().zip(real).take_while(|(a, b)| a == b).count();
                     let at = wire + wrong as u64;
-                    return Err(format!("wrong byte at stream offset {at}, {} there", real.len()));
+                    let (losses, local) = (&figures.losses, self.at + wrong as u64);
+                    let near = losses.iter().find(|loss| loss.local + loss.bytes >= local);
+                    let is = &shown[wrong..(wrong + 16).min(shown.len())];
+                    return Err(format!(
+                        "wrong byte at stream offset {at}, {local} in the window: {is:02x?}; \
+                         next {near:?}"
+                    ));
                 }
                 self.at += shown.len() as u64;
                 self.bytes += shown.len() as u64;

@@ -549,7 +549,11 @@ impl Sender {
             self.next += 1;
         }
         let run = whole(self.next, source.size)?;
-        if self.next >= source.subtrees.end || !self.has_room(source.size as u32, source) {
+        // Questions are about what is played sooner: as long as some wait for their pace, the
+        // push leaves them room, or it would keep them waiting for round trips.
+        let asked = self.requests.any_below(source.chunks().end);
+        let room = if asked { 2 * source.size } else { source.size };
+        if self.next >= source.subtrees.end || !self.has_room(room as u32, source) {
             return None;
         }
         Some(self.push_one(now, run, Why::Push, source))
