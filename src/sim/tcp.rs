@@ -49,7 +49,9 @@ struct End {
     /// Bytes under way from here.
     ahead: usize,
     blocked: bool,
-    /// When the last of what was sent from here arrives.
+    /// When the last of what was sent from here is in front of the receiver's line...
+    passed: Mono,
+    /// ...and when it arrives.
     last: Mono,
     /// Nothing more is sent from here.
     finished: bool,
@@ -195,7 +197,7 @@ impl World {
             let conn = world.seats[seat].ports.open(wire, side);
             let (life, ahead, last) = (world.seats[seat].life, 0, back);
             let (open, blocked, finished) = (true, false, false);
-            End { seat, life, conn, open, ahead, blocked, last, finished }
+            End { seat, life, conn, open, ahead, blocked, passed: last, last, finished }
         };
         let ends = [end(self, seat, 0), end(self, other, 1)];
         let conn = ends[1].conn;
@@ -230,7 +232,11 @@ impl World {
         let now = self.now();
         let place = &mut self.hosts[host];
         let leaves = place.up.take_all(now, on_the_wire(n)) + place.link.delay + again;
-        self.wires.wires[wire][side].ahead += n;
+        let end = &mut self.wires.wires[wire][side];
+        end.ahead += n;
+        // What is sent again holds up what comes behind it.
+        let leaves = leaves.max(end.passed);
+        end.passed = leaves;
         let (data, side) = (data.into_boxed_slice(), 1 - side);
         self.queue.plan(leaves, Event::Tcp(TcpEvent::Router { wire, side, data }));
         self.tell(seat, Input::Sent { conn, n });

@@ -326,7 +326,11 @@ impl Assembly {
         }
         match subtree.judge(place, by.leaf(bytes), by) {
             Verdict::Wrong => return Outcome::Wrong(Crime::BadChunk),
-            Verdict::Unknown => return self.keep(chunk, bytes, delay),
+            Verdict::Unknown => {
+                // The answer came without its hashes: one is asked for again soon.
+                subtree.asked &= !bit;
+                return self.keep(chunk, bytes, delay);
+            }
             Verdict::Proven => {}
         }
         match store.write(now, chunk, bytes) {

@@ -117,7 +117,9 @@ impl Receiver {
         }
     }
 
-    /// One ACK for each run of chunks that came, of every train that is over.
+    /// One ACK for each run of chunks that came, of every train that is over. A run that goes on
+    /// from what was acknowledged before is acknowledged as a whole: that costs no byte, and
+    /// the next train makes good an acknowledgement that was lost.
     fn acknowledge(&mut self, now: Mono, writer: &mut Writer<'_>) {
         let (wait, n) = (self.reorder(), self.assembly.n());
         for (number, subtree) in &mut self.assembly.subtrees {
@@ -127,11 +129,12 @@ impl Receiver {
             let delay = subtree.delay.unwrap_or(0);
             for (first, last) in runs(subtree.unacked) {
                 let span = Span { first: number * n + first, last: number * n + last };
+                let span = joined(self.run, span, 64 * n);
                 if !writer.push(Message::Ack { span, delay }) {
                     return;
                 }
                 subtree.unacked &= !bits(first, last);
-                self.run = Some((joined(self.run, span, 64 * n), delay));
+                self.run = Some((span, delay));
             }
             subtree.delay = None;
         }
