@@ -220,32 +220,19 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, bitrate, time, ref scenario, .. } = self.plan;
-        writeln!(
-            f,
-            "{}: {}\nseed {seed}, {} viewers came ({} there at the end), {:.3} Mbit/s, {} s, \
-             {} events",
-            scenario.name,
-            scenario.about,
-            self.viewers,
-            self.present,
-            bitrate as f64 / 1e6,
-            time.as_secs_f64(),
-            self.events
-        )?;
+impl Report {
+    /// The table: what the viewers saw.
+    fn experience(&self) -> [(&'static str, String); 6] {
         let (delay, arrival) = (&self.delay, &self.arrival);
-        let p = |h: &Histogram<u64>, q| h.value_at_quantile(q);
-        writeln!(f)?;
-        for (name, text) in [
+        let both = |h: &Histogram<u64>| {
+            format!("{} / {} ms", h.value_at_quantile(0.5), h.value_at_quantile(0.99))
+        };
+        let (p50, p95) = (self.startup(50).as_millis(), self.startup(95).as_millis());
+        [
             ("played", format!("{} of {}", self.played, self.viewers)),
-            (
-                "startup p50 / p95",
-                format!("{} / {} ms", self.startup(50).as_millis(), self.startup(95).as_millis()),
-            ),
-            ("arrival delay p50 / p99", format!("{} / {} ms", p(arrival, 0.5), p(arrival, 0.99))),
-            ("delay behind live p50 / p99", format!("{} / {} ms", p(delay, 0.5), p(delay, 0.99))),
+            ("startup p50 / p95", format!("{p50} / {p95} ms")),
+            ("arrival delay p50 / p99", both(arrival)),
+            ("delay behind live p50 / p99", both(delay)),
             (
                 "stalls",
                 format!(
@@ -257,21 +244,26 @@ impl fmt::Display for Report {
                 ),
             ),
             (
-                "bytes by source",
+                "compared",
                 format!(
-                    "{:.1} MB over UDP from the relay, {:.1} MB over HTTP",
-                    megabytes(self.udp_bytes),
-                    megabytes(self.http_bytes)
+                    "{:.1} MB shown, byte for byte; {} hashes and signatures made for real",
+                    megabytes(self.compared),
+                    self.real_work
                 ),
             ),
+        ]
+    }
+
+    /// The table: what went over the wire.
+    fn traffic(&self) -> [(&'static str, String); 4] {
+        let [udp, http] = [self.udp_bytes, self.http_bytes].map(megabytes);
+        let [out, inward] = [self.relay_sent, self.relay_received].map(megabytes);
+        [
             (
-                "relay's datagrams",
-                format!(
-                    "{:.1} MB out, {:.1} MB in",
-                    megabytes(self.relay_sent),
-                    megabytes(self.relay_received)
-                ),
+                "bytes by source",
+                format!("{udp:.1} MB over UDP from the relay, {http:.1} over HTTP"),
             ),
+            ("relay's datagrams", format!("{out:.1} MB out, {inward:.1} MB in")),
             (
                 "chunks",
                 format!(
@@ -286,19 +278,31 @@ impl fmt::Display for Report {
                     self.net_lost, self.net_full, self.net_long
                 ),
             ),
-            ("compared", format!("{:.1} MB shown, byte for byte", megabytes(self.compared))),
-        ] {
+        ]
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, bitrate, time, ref scenario, .. } = self.plan;
+        let (rate, seconds) = (bitrate as f64 / 1e6, time.as_secs_f64());
+        writeln!(f, "{}: {}", scenario.name, scenario.about)?;
+        writeln!(
+            f,
+            "seed {seed}, {} viewers came ({} there at the end), {rate:.3} Mbit/s, {seconds} s, \
+             {} events\n",
+            self.viewers, self.present, self.events
+        )?;
+        for (name, text) in self.experience().into_iter().chain(self.traffic()) {
             writeln!(f, "  {name:<28} {text}")?;
         }
         writeln!(f, "\ndigest  {}", self.digest)?;
         let failures = self.failures();
-        match failures.is_empty() {
-            true => writeln!(f, "verdict good"),
-            false => {
-                writeln!(f, "verdict BAD")?;
-                failures.iter().try_for_each(|failure| writeln!(f, "  {failure}"))?;
-                writeln!(f, "again:  {}", self.replay())
-            }
+        if failures.is_empty() {
+            return writeln!(f, "verdict good");
         }
+        writeln!(f, "verdict BAD")?;
+        failures.iter().try_for_each(|failure| writeln!(f, "  {failure}"))?;
+        writeln!(f, "again:  {}", self.replay())
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::base::time::Mono;
 use crate::swarm::crimes::Crime;
 use crate::swarm::flight::{Age, Flight};
-use crate::swarm::ledbat::{Ledbat, Losses};
+use crate::swarm::ledbat::{Floor, Ledbat, Losses};
 use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
 
@@ -490,7 +490,12 @@ impl Sender {
             return under_way == 0;
         }
         let second = UNDER_WAY_MAX.as_secs_f32() / source.train.as_secs_f32().max(0.001);
-        let window = self.ledbat.window(source.train, !self.losses.high());
+        let floor = match (self.losses.high(), self.requests.any_below(source.chunks().end)) {
+            (true, _) => Floor::None,
+            (false, true) => Floor::Asked,
+            (false, false) => Floor::Live,
+        };
+        let window = self.ledbat.window(source.train, floor);
         let most = window.min(second.max(2.0)) as u32 * source.size as u32;
         under_way == 0 || under_way + chunks <= most
     }
