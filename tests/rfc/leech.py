@@ -2,7 +2,7 @@
 
 It verifies every byte, and writes down by name whatever the other side must not do.
 """
-import json, random, urllib.request
+import json, random, urllib.error, urllib.request
 from rfc.wire import *
 
 FRESH, KEPT, FUTURE = 30.0, 20.0, 5.0      # seconds: a munro believed, served, ahead of us [5]
@@ -12,14 +12,25 @@ AGAIN, TRIES = 0.6, 12                     # from REQUEST to REQUEST of one chun
 LAG, AHEAD = 2, 64                         # pull: subtrees behind HAVE, chunks asked for at once
 
 
+def fetch(url, patience=15.0):
+    """The document, and half of what it took; 503 means that the stream's N is not known yet."""
+    end = time.monotonic() + patience
+    while True:
+        began = time.monotonic()
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer), (time.monotonic() - began) / 2
+        except urllib.error.HTTPError as why:
+            if why.code != 503 or began > end:
+                raise
+            time.sleep(float(why.headers.get("Retry-After", 1)))
+
+
 class Leech(Side):
     """A plain RFC peer: takes a stream, verifies it and writes it down."""
 
     def __init__(self, url, mode, seconds, out, drop=0.0, seed=0):
-        began = time.monotonic()
-        with urllib.request.urlopen(url + "/swarm.json", timeout=10) as answer:
-            swarm = json.load(answer)
-        half = (time.monotonic() - began) / 2
+        swarm, half = fetch(url + "/swarm.json")
         super().__init__(swarm["udp"][0])
         self.newest_ntp, self.heard = ntp(swarm["live"]["now"] / 1000 + half), time.monotonic()
         self.wire = Wire(swarm["chunk_addressing"], swarm["chunk_size"])
