@@ -6,7 +6,7 @@
 //! ```text
 //! 6 the door       cli
 //! 5 the household  node (assembles)   control   bench   config
-//! 4 one core       shard
+//! 4 one core       shard · peer
 //! 3 faces          face · ingest                        sans-I/O
 //! 2 knowledge      registry · media · swarm             sans-I/O
 //! 1 materials      wire · ring · io                     unsafe in ring and io only
@@ -30,6 +30,7 @@ pub mod io;
 pub mod media;
 pub mod metrics;
 pub mod node;
+pub mod peer;
 pub mod registry;
 #[allow(unsafe_code, reason = "the only shared memory of the process")]
 pub mod ring;

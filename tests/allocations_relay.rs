@@ -2,8 +2,8 @@
 //!
 //! The whole relay runs inside this process, with an allocator that counts what the threads
 //! named `shard-N` ask for once everybody watches. The relay may allocate one handle per slab
-//! and shard, and a little for each mark and each publication of figures: both are bounded
-//! here, and both are far below one per send.
+//! and shard, and a little for each mark, each publication of figures and each signature: all
+//! are bounded here, and all are far below one per send.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(unsafe_code, reason = "a global allocator can be written in no other way")]
@@ -22,7 +22,7 @@ use std::thread;
 use common::crowd::Crowd;
 use common::ts::{Broadcast, Shape};
 use common::{Driver, Publisher, http, secs, wait_for};
-use headwater::base::limits::{CHUNK, SLAB_SMALL};
+use headwater::base::limits::{CHUNK, SLAB_SMALL, SUBTREE};
 use headwater::{config, node};
 
 const VIEWERS: usize = 200;
@@ -37,6 +37,10 @@ const WARM_UP: u64 = 6;
 /// points (itself, and a new list of all) and at each segment, the codec's name in the picture's
 /// own headers.
 const FIGURES: u64 = 56;
+
+/// Allocations inside aws-lc-rs for one signature, which is one for each subtree of 16 chunks: a
+/// buffer for its DER form and two around it.
+const SIGNATURE: u64 = 3;
 
 struct Counting;
 
@@ -187,7 +191,8 @@ fn measure(driver: Driver) {
     relay.stop();
 
     let slabs = published / SLAB_SMALL as u64 + 2;
-    let budget = SHARDS * slabs + SECONDS * FIGURES;
+    let signatures = published / SUBTREE as u64 + 2;
+    let budget = SHARDS * slabs + SECONDS * FIGURES + signatures * SIGNATURE;
     let chunks = published / CHUNK as u64;
     println!(
         "{}: {allocations} allocations (at most {budget}) for {sent} sends, {chunks} chunks, \

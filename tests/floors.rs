@@ -36,6 +36,21 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "peer",
+        &[
+            "base",
+            "metrics",
+            "wire",
+            "ring",
+            "registry",
+            "media",
+            "swarm",
+            "face",
+            "ingest",
+            "io::machine",
+        ],
+    ),
+    (
         "config",
         &[
             "base",
@@ -53,28 +68,28 @@ const FLOORS: &[(&str, &[&str])] = &[
         "control",
         &[
             "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
-            "ingest", "shard", "config",
+            "ingest", "shard", "peer", "config",
         ],
     ),
     (
         "bench",
         &[
             "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
-            "ingest", "shard", "config",
+            "ingest", "shard", "peer", "config",
         ],
     ),
     (
         "node",
         &[
             "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
-            "ingest", "shard", "config", "control",
+            "ingest", "shard", "peer", "config", "control",
         ],
     ),
     (
         "cli",
         &[
             "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
-            "ingest", "shard", "config", "control", "bench", "node",
+            "ingest", "shard", "peer", "config", "control", "bench", "node",
         ],
     ),
 ];

@@ -4,8 +4,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::seed;
 use fastrand::Rng;
+use headwater::base::time::Now;
+use headwater::peer::client::{Event, Exchange, Limits, Url};
 use headwater::wire::ppspp::{
     Addressing, Bye, Handshake, Message, Messages, Options, Private, Report, Span, State,
     Subscribe, Writer, split,
@@ -119,4 +123,65 @@ fn broken_datagrams() {
     let mix = format!("{whole} messages, {faults} faults, {compared} said again");
     println!("{mix}");
     assert!(whole > CASES && faults > CASES / 10 && compared > CASES / 4, "a bad mix: {mix}");
+}
+
+/// Answers in all.
+const ANSWERS: usize = 100_000;
+
+const ANSWER: Limits =
+    Limits { body: 500, answer: Duration::from_secs(1), idle: Duration::from_secs(1), total: None };
+
+/// A well-formed answer.
+fn answer(rng: &mut Rng) -> Vec<u8> {
+    let mut text = String::new();
+    for _ in 0..rng.usize(..2) {
+        text.push_str("HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    let body = "b".repeat(rng.usize(..600));
+    let (length, half) = (body.len(), body.len() / 2);
+    text.push_str(["HTTP/1.1 200 OK\r\n", "HTTP/1.0 404 Not Found\r\nA: b\r\n"][rng.usize(..2)]);
+    match rng.u8(..4) {
+        0 => text.push_str(&format!("\r\n{body}")),
+        1 => text.push_str(&format!("Content-Length: {length}\r\n\r\n{body}")),
+        _ => {
+            text.push_str("Transfer-Encoding: chunked\r\n\r\n");
+            for part in [&body[..half], &body[half..]].into_iter().filter(|part| !part.is_empty()) {
+                text.push_str(&format!("{:x}\r\n{part}\r\n", part.len()));
+            }
+            text.push_str("0\r\n\r\n");
+        }
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn broken_answers() {
+    let seed = seed("broken_answers");
+    let mut rng = Rng::with_seed(seed);
+    let url: Url = "http://relay/".parse().unwrap();
+    let (mut good, mut bad) = (0usize, 0usize);
+    for case in 0..ANSWERS {
+        let mut bytes = answer(&mut rng);
+        for _ in 0..rng.usize(..3) {
+            mutate(&mut rng, &mut bytes);
+        }
+        let mut exchange = Exchange::get(Now::default(), &url, &[], None, ANSWER).unwrap();
+        let (mut head, mut body, mut ends) = (0, 0, 0);
+        let mut take = |event: Event<'_>| {
+            assert_eq!(ends, 0, "case {case} of seed {seed}: {event:?} after the last event");
+            match event {
+                Event::Head(_) => head += 1,
+                Event::Body(bytes) => body += bytes.len(),
+                Event::End => (ends, good) = (1, good + 1),
+                Event::Failed(_) => (ends, bad) = (1, bad + 1),
+            }
+        };
+        let piece = rng.usize(1..200);
+        for piece in bytes.chunks(piece) {
+            exchange.handle_received(Now::default(), piece, &mut take);
+        }
+        exchange.handle_closed(rng.bool(), &mut take);
+        assert!(ends == 1 && head <= 1 && body <= 500, "case {case} of seed {seed}");
+    }
+    assert!(good > ANSWERS / 10 && bad > ANSWERS / 10, "{good} good, {bad} bad: a bad mix");
 }

@@ -159,12 +159,9 @@ fn numbers_go_on_over_relay_restarts(driver: Driver) {
         let idle = Idle::begin(put);
         relay.wait_live("again");
         wait_for("four segments", secs(10), || (player.look() >= 4).then_some(()));
-        // The ledger is written once it has seen the name.
-        wait_for("the ledger", secs(10), || {
-            fs::read_to_string(state.path().join("streams.json"))
-                .ok()
-                .filter(|t| t.contains("again"))
-        });
+        // The stream's file is written once the keeper has seen the name.
+        let file = state.path().join("streams/again.json");
+        wait_for("the file", secs(10), || file.exists().then_some(()));
         let first = *player.got.keys().next().unwrap();
         let last = *player.got.keys().last().unwrap();
         if let Some((end, breaks)) = newest {

@@ -16,6 +16,7 @@ use common::{Driver, Idle, PutStream, Relay, Setup, Watch, both_drivers, millis,
 
 both_drivers!(
     a_viewer_begins_at_the_newest_access_point,
+    the_first_byte_comes_at_once,
     a_viewer_may_begin_earlier,
     every_framing_of_a_body_is_taken,
     statuses_have_one_line,
@@ -67,9 +68,25 @@ fn a_viewer_begins_at_the_newest_access_point(driver: Driver) {
             assert_eq!(verdict.start, *first.access_points().last().unwrap(), "{verdict:?}");
             assert_eq!(verdict.end, reference.packets(), "{verdict:?}");
             assert!(verdict.jumps.is_empty(), "{verdict:?}");
-            // 20 ms is the promise; a debug build on a busy machine gets more.
-            let first_byte = seen.first_byte.unwrap();
-            assert!(first_byte < millis(500), "first byte after {first_byte:?}");
+        },
+    );
+}
+
+/// 20 ms is the promise. A debug build on a busy machine is late now and then, but not mostly.
+fn the_first_byte_comes_at_once(driver: Driver) {
+    on_each_host(
+        || Setup::new(driver),
+        |relay| {
+            let (_put, _) = publish(relay, "prompt");
+            let mut times: Vec<_> = (0..20)
+                .map(|_| {
+                    let viewer = Watch::live(relay.http, "prompt").start();
+                    viewer.wait_bytes(3 * PACKET, secs(5));
+                    viewer.stop().first_byte.unwrap()
+                })
+                .collect();
+            times.sort_unstable();
+            assert!(times[9] < millis(20), "first bytes after {times:?}");
         },
     );
 }

@@ -1,5 +1,6 @@
 //! Broken input from a seed: a million transport packets and twenty thousand requests that
-//! no honest program sends. The relay lives, its memory stays, nothing panics.
+//! no honest program sends. The relay lives, its memory stays, nothing panics. (A million changes
+//! of each kind go straight to the machines in `mutants.rs`.)
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -12,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::ts::{Broadcast, PACKET, Shape};
-use common::{Driver, Idle, PutStream, Relay, Setup, Watch, seed};
+use common::{Driver, Idle, PutStream, Relay, Setup, Watch, mutate, seed};
 use fastrand::Rng;
 
 /// Transport packets in all, over the drivers that there are.
@@ -48,38 +49,6 @@ fn assert_well(relay: &mut Relay, warm: u64, what: &str) {
     let viewer = Watch::live(relay.http, "afterwards").start();
     viewer.wait_bytes(3 * PACKET, Duration::from_secs(10));
     assert!(matches!(put.finish().status, 200 | 201), "{what}");
-}
-
-/// One change somewhere in `bytes`, of a kind that transmission or a hostile hand makes.
-fn mutate_ts(rng: &mut Rng, bytes: &mut Vec<u8>) {
-    let packet = rng.usize(..bytes.len() / PACKET) * PACKET;
-    let at = rng.usize(..bytes.len() - PACKET);
-    match rng.u8(..12) {
-        0 => bytes[at] ^= 1 << rng.u8(..8),
-        1 => bytes[packet] = rng.u8(..),
-        2 => drop(bytes.drain(at..at + rng.usize(1..PACKET))),
-        3 => drop(bytes.splice(at..at, (0..rng.usize(1..400)).map(|_| rng.u8(..)))),
-        4 => bytes[packet + 1] = rng.u8(..),
-        5 => bytes[packet + 2] = rng.u8(..),
-        // Scrambling, adaptation control, counter; then the adaptation length and flags.
-        6 => bytes[packet + 3] = rng.u8(..),
-        7 => bytes[packet + 4] = rng.u8(..),
-        8 => bytes[packet + 5] = rng.u8(..),
-        // Headers of sections and PES, their lengths, time stamps, descriptors.
-        9 => bytes[packet + rng.usize(5..30)] = [0, 1, 0x7f, 0x80, 0xff, 0x47][rng.usize(..6)],
-        10 => {
-            let other = rng.usize(..bytes.len() / PACKET - 1) * PACKET;
-            bytes.copy_within(other..other + PACKET, packet);
-        }
-        _ => {
-            // A table of another program, another size, another version.
-            let (pid, len) = ([0, 0x1000][rng.usize(..2)], rng.u16(..1200));
-            let head = [0x47, 0x40 | (pid >> 8) as u8, pid as u8, 0x10, rng.u8(..3)];
-            bytes[packet..packet + 5].copy_from_slice(&head);
-            bytes[packet + 6] = 0xb0 | (len >> 8) as u8;
-            bytes[packet + 7] = len as u8;
-        }
-    }
 }
 
 /// Publishes one piece; the relay may refuse or cut it, but must answer or close in time. The
@@ -140,7 +109,7 @@ fn broken_transport_streams() {
             bytes.truncate(PUBLISH * PACKET);
             // From nearly whole to hardly any packet left alone.
             for _ in 0..PUBLISH >> rng.u32(2..10) {
-                mutate_ts(&mut rng, &mut bytes);
+                mutate::ts(&mut rng, &mut bytes);
             }
             let name = format!("broken-{}", n % 7);
             let status = publish(relay.http, &name, &bytes, &mut rng, &mut taken);
@@ -158,90 +127,9 @@ fn broken_transport_streams() {
     assert!(taken / PACKET > PACKETS / 2, "most publishes were cut off early");
 }
 
-const GOOD: &[&str] = &[
-    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET /live/target.ts HTTP/1.1\r\nHost: a\r\nRange: bytes=0-\r\n\r\n",
-    "GET /live/target.ts?start=-10s&wait=1 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET /live/target/status.json HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
-    "HEAD /streams.json HTTP/1.0\r\n\r\n",
-    "OPTIONS /live/x.ts HTTP/1.1\r\nHost: a\r\nOrigin: b\r\n\r\n",
-    "PUT /live/p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGabcd\r\n0\r\n\r\n",
-    "PUT /live/p?key=x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nGabcdefgh",
-    "POST /live/p HTTP/1.1\r\nAuthorization: Bearer x\r\nExpect: 100-continue\r\n\r\n",
-    "PUT /live/p HTTP/1.1\r\nX-Forwarded-For: 1.2.3.4, ::1\r\nVia: 1.1 x\r\n\r\n",
-];
-
-const PIECES: &[&str] = &[
-    "\r\n",
-    "\r",
-    "\n",
-    "\0",
-    " ",
-    ":",
-    "%",
-    "%2e%2e/",
-    "%00",
-    "?",
-    "&key=",
-    "..",
-    "/",
-    "//",
-    "HTTP/1.1",
-    "HTTP/1.0",
-    "Content-Length: 18446744073709551616\r\n",
-    "Content-Length: -1\r\n",
-    "Content-Length: 0\r\nContent-Length: 5\r\n",
-    "Transfer-Encoding: chunked\r\n",
-    "Transfer-Encoding: gzip, chunked\r\n",
-    "ffffffffffffffff\r\n",
-    "10000000000000000\r\n",
-    "0\r\n\r\n",
-    "5;ext=\"\r\n",
-    "Connection: close\r\n",
-    "Connection: upgrade\r\n",
-    "\u{fe0f}",
-    "Host: \r\n",
-    "X: \x7f\x01\r\n",
-    " folded\r\n",
-    "?start=-99999999999999999999s",
-    "?wait=99999999999",
-    "Expect: 100-continue\r\n",
-    "G",
-];
-
-/// Some changes of one or several good requests in a row.
-fn mutate_http(rng: &mut Rng) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for _ in 0..rng.usize(1..4) {
-        bytes.extend_from_slice(GOOD[rng.usize(..GOOD.len())].as_bytes());
-    }
-    for _ in 0..rng.usize(1..6) {
-        let at = rng.usize(..=bytes.len());
-        match rng.u8(..6) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << rng.u8(..8),
-            1 if at < bytes.len() => bytes[at] = rng.u8(..),
-            2 => bytes.truncate(at),
-            3 => {
-                let end = (at + rng.usize(..40)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-            4 => {
-                let count = 1 << rng.u8(..9);
-                let piece = PIECES[rng.usize(..PIECES.len())].repeat(count);
-                bytes.splice(at..at, piece.bytes().take(20_000));
-            }
-            _ => {
-                let piece = PIECES[rng.usize(..PIECES.len())];
-                bytes.splice(at..at, piece.bytes());
-            }
-        }
-    }
-    bytes
-}
-
 /// Sends it in pieces, reads some of the answer and leaves without a word.
 fn exchange(address: SocketAddr, rng: &mut Rng) -> std::io::Result<()> {
-    let bytes = mutate_http(rng);
+    let bytes = mutate::http(rng);
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
     stream.set_read_timeout(Some(Duration::from_millis(100)))?;
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;

@@ -116,6 +116,11 @@ fn the_unit_is_locked_down() {
     if !unit.exists() {
         return skipped("systemd-analyze", "no systemd/headwater.service");
     }
+    // Numbers go on after a restart without a line of configuration.
+    let text = std::fs::read_to_string(&unit).unwrap();
+    let directory = text.lines().any(|line| line == "StateDirectory=headwater");
+    let told = text.lines().any(|line| line == "Environment=HEADWATER_STATE_DIR=%S/headwater");
+    assert!(directory && told, "{text}");
     if !have(&["systemd-analyze"]) {
         return;
     }

@@ -25,6 +25,7 @@ both_drivers!(
     a_vanished_publisher_is_noticed,
     keys_decide_who_publishes,
     without_keys_only_loopback_publishes,
+    what_is_no_transport_stream_is_refused,
 );
 
 const RATE: u64 = 500_000;
@@ -240,4 +241,25 @@ fn without_keys_only_loopback_publishes(driver: Driver) {
         post.send(&body);
         assert!(matches!(post.response(false, secs(5)).status, 200 | 201), "POST is PUT");
     }
+}
+
+/// An MP4 file, or a forgotten `-f mpegts`: the broadcaster is told, not left with a dark screen.
+fn what_is_no_transport_stream_is_refused(driver: Driver) {
+    let relay = Setup::new(driver).start();
+    let words = "ftypisom, and some more that is no packet of anything. ".repeat(1000);
+    let mut short = PutStream::begin(relay.http, "words");
+    short.push(words.as_bytes());
+    short.finish().assert_line(415);
+    let mut endless = PutStream::begin(relay.http, "words");
+    wait_for("a refusal before the end", secs(10), || {
+        (0..10).any(|_| endless.try_push(words.as_bytes()).is_err()).then_some(())
+    });
+    assert_eq!(endless.connection().response(false, secs(5)).status, 415);
+    let log = relay.log();
+    assert!(log.matches("publisher refused stream=words").count() >= 2, "{log}");
+    // The name is free at once, and garbage in front of a stream does no harm.
+    let mut put = PutStream::begin(relay.http, "words");
+    put.push(words.as_bytes());
+    put.push(&run(1, 1.0).bytes);
+    assert!(matches!(put.finish().status, 200 | 201));
 }

@@ -4,11 +4,13 @@
 
 mod common;
 
+use std::ops::Range;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use common::client::{End, Seen};
 use common::judge::{Judge, Reference};
-use common::ts::{Broadcast, PACKET, Shape};
+use common::ts::{Broadcast, NULL_PID, PACKET, Shape, pid};
 use common::{Driver, Publisher, PutStream, Setup, Watch, both_drivers, millis, secs, wait_for};
 
 both_drivers!(
@@ -22,12 +24,14 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 const FAST: usize = 50;
 const RATE: u64 = 8_000_000;
+/// Frames in one second.
+const SECOND: usize = 25;
 /// What resident memory may move by while nothing grows.
 const RSS_NOISE: u64 = 8 << 20;
 
 fn a_slow_viewer_jumps_and_the_others_lose_nothing(driver: Driver) {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let stream = Broadcast::new(50, Shape::new(RATE), 14.0);
+    let stream = Broadcast::new(50, Shape::new(RATE), 20.0);
     let reference = Reference::new(&[&stream.bytes]);
     let relay = Setup::new(driver)
         .set("viewers.max_lag", "1s")
@@ -38,23 +42,33 @@ fn a_slow_viewer_jumps_and_the_others_lose_nothing(driver: Driver) {
         .start();
     let publisher = Publisher::start(relay.http, "mixed", &stream);
     relay.wait_live("mixed");
-    let mut slow = Watch::live(relay.http, "mixed");
-    slow.receive_buffer = Some(16 * 1024);
-    slow.rate = Some(RATE / 8 / 10);
-    let slow = slow.start();
     let fast: Vec<_> =
         (0..FAST).map(|_| Watch::live(relay.http, "mixed").judged(&reference).start()).collect();
     let at = |frame| {
         wait_for("the broadcast", secs(30), || (publisher.frames() >= frame).then_some(()));
-        relay.rss()
     };
-    let (middle, end) = (at(6 * 25), at(13 * 25));
+    at(6 * SECOND);
+    let mut slow = Watch::live(relay.http, "mixed");
+    slow.receive_buffer = Some(16 * 1024);
+    slow.rate = Some(RATE / 8 / 10);
+    let (slow, joined) = (slow.start(), publisher.frames());
+    at(12 * SECOND);
+    let middle = relay.rss();
+    at(19 * SECOND);
+    let end = relay.rss();
     let skips = relay.metric("headwater_viewer_skips_total", &["face=\"http\""]).unwrap();
     let seen = slow.stop();
+    at(stream.frames());
+    let sent = publisher.sent();
     assert!(matches!(publisher.finish().status, 200 | 201));
-    for (n, viewer) in fast.into_iter().enumerate() {
-        assert_untouched(n, viewer.end(), &reference);
-    }
+    let delays: Vec<_> = fast
+        .into_iter()
+        .enumerate()
+        .map(|(n, viewer)| delays(&stream, &sent, &untouched(n, viewer.end(), &reference)))
+        .collect();
+    let (alone, beside) = (p99(&delays, 2 * SECOND..joined), p99(&delays, joined..sent.len()));
+    println!("p99 of the fast viewers: {alone:?} without a slow one, {beside:?} with it");
+    assert!(beside < alone * 2 + millis(20), "{alone:?} became {beside:?} beside a slow viewer");
     let mut judge = Judge::new(&reference);
     judge.feed(&seen.body).unwrap();
     let verdict = judge.so_far().unwrap();
@@ -68,11 +82,42 @@ fn a_slow_viewer_jumps_and_the_others_lose_nothing(driver: Driver) {
     assert!(grown < RSS_NOISE, "resident memory moved by {grown}: {middle} to {end}");
 }
 
-fn assert_untouched(n: usize, seen: Seen, reference: &Reference) {
+/// That this viewer got everything; and what it got, with the place in the stream where it began.
+fn untouched(n: usize, seen: Seen, reference: &Reference) -> (Seen, usize) {
     assert_eq!((seen.head.status, seen.end), (200, End::Closed), "fast viewer {n}");
-    let verdict = seen.verdict.unwrap().unwrap_or_else(|why| panic!("fast viewer {n}: {why}"));
+    let verdict = seen.verdict.clone().unwrap().unwrap_or_else(|e| panic!("fast viewer {n}: {e}"));
     assert!(verdict.jumps.is_empty(), "fast viewer {n} lost something: {verdict:?}");
     assert_eq!(verdict.end, reference.packets(), "fast viewer {n} misses the end");
+    (seen, verdict.start)
+}
+
+/// How long each frame took from the publisher to this viewer, if it got it.
+fn delays(
+    stream: &Broadcast,
+    sent: &[Instant],
+    (seen, start): &(Seen, usize),
+) -> Vec<Option<Duration>> {
+    let packets = stream.bytes.chunks_exact(PACKET).enumerate();
+    let mut whole = packets.filter(|(_, packet)| pid(packet) != NULL_PID);
+    let begin = whole.nth(*start).expect("where it began").0 * PACKET;
+    let mut reads = seen.reads.iter().peekable();
+    let frames = stream.ends.iter().zip(sent);
+    let delay = |(end, sent): (&usize, &Instant)| {
+        // The body opens with a PAT and a PMT.
+        let bytes = 2 * PACKET + end.checked_sub(begin).filter(|more| *more > 0)?;
+        while reads.next_if(|(_, got)| *got < bytes).is_some() {}
+        reads.peek().map(|(when, _)| when.saturating_duration_since(*sent))
+    };
+    frames.map(delay).collect()
+}
+
+/// The 99th percentile over these frames and all viewers.
+fn p99(delays: &[Vec<Option<Duration>>], frames: Range<usize>) -> Duration {
+    let mut all: Vec<_> =
+        delays.iter().flat_map(|of| of[frames.clone()].iter().flatten()).collect();
+    all.sort_unstable();
+    assert!(all.len() > FAST * SECOND, "delays of {} frames", all.len());
+    *all[all.len() * 99 / 100]
 }
 
 fn a_hopeless_viewer_is_closed(driver: Driver) {

@@ -28,6 +28,10 @@ pub const SLAB_SPLIT: usize = 16;
 /// Bytes of a large slab: 48 subtrees, about 1 MiB.
 pub const SLAB_LARGE: usize = SLAB_SPLIT * SLAB_SMALL;
 
+/// The least memory of one stream's window: four small slabs, so that one can be written, one
+/// read, one reclaimed.
+pub const WINDOW_MIN: usize = 4 * SLAB_SMALL;
+
 /// The longest stream name in bytes.
 pub const STREAM_NAME_MAX: usize = 64;
 

@@ -176,6 +176,7 @@ pub fn run(plan: &Plan, progress: Progress<'_>) -> Outcome<Report> {
         machine,
         rows,
         notes,
+        trace: None,
     })
 }
 

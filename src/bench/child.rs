@@ -1,6 +1,7 @@
 //! Child processes: pinned, spoken to in lines, killed by pid when their handle goes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::bench::Outcome;
@@ -22,11 +23,19 @@ pub struct Child {
 /// # Errors
 /// If this program's own file is not known.
 pub fn command(cores: &[usize], arguments: &[String]) -> Outcome<Command> {
+    foreign(cores, &std::env::current_exe()?, arguments)
+}
+
+/// Another program, in the same way.
+///
+/// # Errors
+/// If this program's own file is not known.
+pub fn foreign(cores: &[usize], program: &Path, arguments: &[String]) -> Outcome<Command> {
     let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
     let mut command = Command::new(std::env::current_exe()?);
     let parent = std::process::id().to_string();
-    command.args(["bench", "pinned", "--parent", &parent, "--cores", &cores.join(","), "--"]);
-    command.args(arguments);
+    command.args(["bench", "pinned", "--parent", &parent, "--cores", &cores.join(",")]);
+    command.arg("--program").arg(program).arg("--").args(arguments);
     Ok(command)
 }
 

@@ -1,12 +1,16 @@
 //! The crowd as its conductor sees it: some load processes, asked together.
 
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::bench::Outcome;
+use serde::de::DeserializeOwned;
+
 use crate::bench::child::Child;
-use crate::bench::load::{Mark, Plan};
+use crate::bench::load;
+use crate::bench::work::Work;
+use crate::bench::{Outcome, load::Plan};
 
 /// The most connections of one process: well inside the ports of one address, 28,232 by default.
 const PER_PROCESS_MAX: usize = 14_000;
@@ -17,63 +21,63 @@ const OTHER_FILES: u64 = 100;
 /// How often the crowd is asked whether it is complete.
 const ASK: Duration = Duration::from_millis(100);
 
-/// Load processes.
+/// What a load process has counted.
+pub trait Count: Default + DeserializeOwned {
+    /// Adds what another process has counted.
+    fn add(&mut self, other: Self);
+    /// Viewers that are being served.
+    fn open(&self) -> u64;
+    /// Viewers that will not be.
+    fn failed(&self) -> u64;
+    /// Why the first of these.
+    fn why(&self) -> Option<&str>;
+}
+
+/// Load processes that answer with a `C`.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct Crowd<C = load::Mark> {
     children: Vec<Child>,
-    connections: usize,
+    viewers: usize,
+    counts: PhantomData<C>,
 }
 
-/// How `connections` are spread over processes that may open `files` files each: evenly, over
-/// as few as possible.
-fn spread(connections: usize, files: u64) -> Vec<usize> {
+/// One process's part of a crowd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The address that it comes from.
+    pub from: IpAddr,
+    /// Its viewers.
+    pub viewers: usize,
+}
+
+/// How `viewers` with a connection each are spread over processes that may open `files` files
+/// each: evenly, over as few as possible, each with an address of its own from `first` on.
+#[must_use]
+pub fn spread(viewers: usize, files: u64, first: IpAddr) -> Vec<Share> {
     let room = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
-    let processes = connections.div_ceil(room.clamp(1, PER_PROCESS_MAX)).max(1);
-    let share = |index| connections * (index + 1) / processes - connections * index / processes;
-    (0..processes).map(share).collect()
+    let processes = viewers.div_ceil(room.clamp(1, PER_PROCESS_MAX)).max(1);
+    let share = |index| viewers * (index + 1) / processes - viewers * index / processes;
+    let from = |index: usize| match first {
+        IpAddr::V4(first) => {
+            let [a, b, c, d] = first.octets();
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d.wrapping_add(index as u8).max(1)))
+        }
+        other => other,
+    };
+    (0..processes).map(|index| Share { from: from(index), viewers: share(index) }).collect()
 }
 
-/// The arguments that make this program the load of `plan`.
-fn arguments(plan: &Plan) -> Vec<String> {
-    let seconds = |time: Duration| time.as_secs_f64().to_string();
-    let mut arguments: Vec<String> = ["bench", "load"].map(str::to_owned).into();
-    for (flag, value) in [
-        ("--to", plan.to.to_string()),
-        ("--from", plan.from.to_string()),
-        ("--connections", plan.connections.to_string()),
-        ("--ramp", seconds(plan.ramp)),
-        ("--nap", seconds(plan.nap)),
-        ("--bitrate", plan.bitrate.to_string()),
-        ("--life", seconds(plan.life)),
-    ] {
-        arguments.extend([flag.to_owned(), value]);
-    }
-    if let Some(path) = &plan.path {
-        arguments.extend(["--path".to_owned(), path.clone()]);
-    }
-    arguments
-}
-
-impl Crowd {
+impl Crowd<load::Mark> {
     /// Starts `plan` in as many processes as it needs; `plan.from` is the first one's address.
     ///
     /// # Errors
     /// If a process cannot be started.
     pub fn start(plan: &Plan, cores: &[usize], files: u64) -> Outcome<Crowd> {
-        let shares = spread(plan.connections, files);
-        let mut children = Vec::with_capacity(shares.len());
-        for (connections, number) in shares.into_iter().zip(0u8..) {
-            let from = match plan.from {
-                IpAddr::V4(from) => {
-                    let [a, b, c, d] = from.octets();
-                    IpAddr::V4(Ipv4Addr::new(a, b, c, d.wrapping_add(number).max(1)))
-                }
-                other => other,
-            };
-            let plan = Plan { from, connections, ..plan.clone() };
-            children.push(Child::talking("load", cores, &arguments(&plan))?);
-        }
-        Ok(Crowd { children, connections: plan.connections })
+        let work = |Share { from, viewers }| {
+            Work::Http(Plan { from, connections: viewers, ..plan.clone() })
+        };
+        let works = spread(plan.connections, files, plan.from).into_iter().map(work);
+        Crowd::of(works, plan.connections, cores)
     }
 
     /// A crowd that says nothing and receives what the raw send loop at `to` sends.
@@ -91,6 +95,7 @@ impl Crowd {
             to,
             from: FROM,
             path: None,
+            streams: 0,
             connections,
             ramp: Duration::ZERO,
             nap: NAP,
@@ -99,18 +104,37 @@ impl Crowd {
         };
         Crowd::start(&plan, cores, files)
     }
+}
 
-    /// What happened since the last call, summed; of times to first byte the worst process's.
+impl<C: Count> Crowd<C> {
+    /// Starts a process for each of `works`, on `cores`; together they are `viewers`.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn of(
+        works: impl Iterator<Item = Work>,
+        viewers: usize,
+        cores: &[usize],
+    ) -> Outcome<Crowd<C>> {
+        let start = |work: Work| {
+            let arguments = ["bench".to_owned(), "load".to_owned(), work.argument()?];
+            Child::talking("load", cores, &arguments)
+        };
+        let children = works.map(start).collect::<Outcome<Vec<Child>>>()?;
+        Ok(Crowd { children, viewers, counts: PhantomData })
+    }
+
+    /// What happened since the last call, in all processes.
     ///
     /// # Errors
     /// If a process has ended.
-    pub fn mark(&mut self) -> Outcome<Mark> {
+    pub fn mark(&mut self) -> Outcome<C> {
         for child in &mut self.children {
             child.ask()?;
         }
-        let mut sum = Mark::default();
+        let mut sum = C::default();
         for child in &mut self.children {
-            add(&mut sum, serde_json::from_str(&child.answer()?)?);
+            sum.add(serde_json::from_str(&child.answer()?)?);
         }
         Ok(sum)
     }
@@ -122,13 +146,14 @@ impl Crowd {
     pub fn complete(&mut self, limit: Duration) -> Outcome<()> {
         let start = Instant::now();
         loop {
-            let Mark { open, failed, why, .. } = self.mark()?;
-            if open as usize == self.connections {
+            let mark = self.mark()?;
+            let open = mark.open();
+            if open as usize == self.viewers {
                 return Ok(());
             }
-            if failed > 0 || start.elapsed() > limit {
-                let (all, time) = (self.connections, start.elapsed().as_secs());
-                let why = why.unwrap_or_else(|| "no time left".to_owned());
+            if mark.failed() > 0 || start.elapsed() > limit {
+                let (all, time) = (self.viewers, start.elapsed().as_secs());
+                let why = mark.why().unwrap_or("no time left");
                 return Err(format!("{open} of {all} viewers served after {time} s: {why}").into());
             }
             thread::sleep(ASK);
@@ -142,54 +167,40 @@ pub const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 /// The pause of a load that is not measured itself.
 pub const NAP: Duration = Duration::from_millis(2);
 
-fn add(sum: &mut Mark, mark: Mark) {
-    sum.seconds = sum.seconds.max(mark.seconds);
-    sum.bytes += mark.bytes;
-    sum.open += mark.open;
-    sum.failed += mark.failed;
-    sum.slow += mark.slow;
-    sum.silent += mark.silent;
-    for (sum, time) in sum.first_byte_ms.iter_mut().zip(mark.first_byte_ms) {
-        *sum = sum.max(time);
-    }
-    sum.why = sum.why.take().or(mark.why);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_spread_over_few_processes() {
-        assert_eq!(spread(20, 20_000), [20]);
-        assert_eq!(spread(14_001, 20_000), [7_000, 7_001]);
-        assert_eq!(spread(22_000, 20_000), [11_000, 11_000]);
-        assert_eq!(spread(2_000, 1_100), [1_000, 1_000]);
-        assert_eq!(spread(0, 20_000), [0]);
+    fn viewers_are_spread_over_few_processes_with_addresses_of_their_own() {
+        let viewers = |all, files| -> Vec<usize> {
+            spread(all, files, FROM).iter().map(|share| share.viewers).collect()
+        };
+        assert_eq!(viewers(20, 20_000), [20]);
+        assert_eq!(viewers(14_001, 20_000), [7_000, 7_001]);
+        assert_eq!(viewers(22_000, 20_000), [11_000, 11_000]);
+        assert_eq!(viewers(2_000, 1_100), [1_000, 1_000]);
+        assert_eq!(viewers(0, 20_000), [0]);
+        let from = |index: usize| spread(22_000, 20_000, FROM)[index].from.to_string();
+        assert_eq!([from(0), from(1)], ["127.0.1.1", "127.0.1.2"]);
     }
 
     #[test]
-    fn marks_add_up() {
-        let mark = |n: u64| Mark {
-            seconds: n as f64,
-            bytes: n,
-            open: n,
-            failed: n,
-            slow: n,
-            silent: n,
-            first_byte_ms: [n as f64, 1.0, 5.0 - n as f64],
-            why: (n > 2).then(|| n.to_string()),
+    fn work_comes_back_as_it_was_sent() {
+        let plan = Plan {
+            to: "127.0.0.1:80".parse().unwrap(),
+            from: FROM,
+            path: Some("/live/a.ts?wait=10".to_owned()),
+            streams: 3,
+            connections: 7,
+            ramp: Duration::from_millis(400),
+            nap: NAP,
+            bitrate: 64_000,
+            life: Duration::from_secs(9),
         };
-        let mut sum = Mark::default();
-        for n in 1..=4 {
-            add(&mut sum, serde_json::from_str(&serde_json::to_string(&mark(n)).unwrap()).unwrap());
-        }
-        let wanted = Mark {
-            seconds: 4.0,
-            first_byte_ms: [4.0, 1.0, 4.0],
-            why: Some("3".to_owned()),
-            ..mark(10)
-        };
-        assert_eq!(sum, wanted);
+        let text = Work::Http(plan).argument().unwrap();
+        let again = Work::parse(&text).unwrap();
+        assert_eq!(again.argument().unwrap(), text);
+        assert!(Work::parse("{}").is_err());
     }
 }

@@ -47,8 +47,8 @@ struct Pair {
     io_driver: String,
     load: Mark,
     play: PlayOut,
-    /// Bytes of resident and of kernel memory per viewer.
-    memory: [f64; 2],
+    /// Bytes per viewer: what the relay has allocated, what of it is resident, and the kernel's.
+    memory: [f64; 3],
     /// CPU-s/GB of the raw send loop.
     ceiling: f64,
 }
@@ -112,13 +112,18 @@ fn watch(plan: &Plan, cores: &Cores, files: u64) -> Outcome<Pair> {
         to: relay.http(),
         from: FROM,
         path: Some(relay::path()),
+        streams: 0,
         connections: viewers,
         ramp,
         nap: NAP,
         bitrate: plan.bitrate,
         life,
     };
-    let before = [relay.resident()?, machine::kernel_memory()];
+    let memory = || -> Outcome<[u64; 3]> {
+        let machine::Memory { own, resident } = relay.memory()?;
+        Ok([own, resident, machine::kernel_memory()])
+    };
+    let before = memory()?;
     let mut crowd = Crowd::start(&load, &cores.others, files)?;
     crowd.complete(ramp + PATIENCE)?;
     thread::sleep(plan.warm_up);
@@ -129,7 +134,7 @@ fn watch(plan: &Plan, cores: &Cores, files: u64) -> Outcome<Pair> {
     thread::sleep(plan.length);
     let last = relay.counters(clock)?;
     let load = crowd.mark()?;
-    let after = [relay.resident()?, machine::kernel_memory()];
+    let after = memory()?;
     let play = probes.end(plan.behind)?;
     let each = |n: usize| (after[n] as f64 - before[n] as f64) / viewers.max(1) as f64;
     Ok(Pair {
@@ -137,7 +142,7 @@ fn watch(plan: &Plan, cores: &Cores, files: u64) -> Outcome<Pair> {
         io_driver: relay.io_driver().to_owned(),
         load,
         play,
-        memory: [each(0), each(1)],
+        memory: [each(0), each(1), each(2)],
         ceiling: 0.0,
     })
 }
@@ -156,6 +161,8 @@ fn bare(plan: &Plan, pair: &Pair, cores: &Cores, files: u64) -> Outcome<f64> {
         length: plan.length,
         pairs: 1,
     };
+    // A send loop has no way past the limit of open files: with more viewers than that it has
+    // fewer connections, and the cost of each byte is the same.
     let sent = ceiling::measure(way, size, &same, cores, files)?;
     Ok(cost(sent.cpu, sent.bytes as f64))
 }
@@ -194,8 +201,9 @@ fn report(plan: &Plan, machine: String, cores: &Cores, pairs: &[Pair]) -> Report
         row("markers seen by the probes", "", &|p| p.play.delays.len() as f64),
         row("stalls at the probes", "", &|p| p.play.stalls as f64),
         row("stalled at the probes", "s", &|p| p.play.stalled.as_secs_f64()),
-        row("resident memory per viewer", "kB", &|p| p.memory[0] / 1e3),
-        row("kernel memory per viewer", "kB", &|p| p.memory[1] / 1e3),
+        row("relay's own memory per viewer", "kB", &|p| p.memory[0] / 1e3),
+        row("resident memory per viewer", "kB", &|p| p.memory[1] / 1e3),
+        row("kernel memory per viewer", "kB", &|p| p.memory[2] / 1e3),
     ]);
     Report {
         title: format!(
@@ -215,6 +223,7 @@ fn report(plan: &Plan, machine: String, cores: &Cores, pairs: &[Pair]) -> Report
         machine,
         notes: notes(plan, &rows),
         rows,
+        trace: None,
     }
 }
 
@@ -226,7 +235,8 @@ fn notes(plan: &Plan, rows: &[Row]) -> Vec<String> {
     }
     notes.push(format!(
         "A stall: a marker that came more than 40 ms after its play-out, {} ms behind live (later\n\
-         after a stall), or never. Kernel memory is that of both ends.",
+         after a stall), or never. The relay's own memory is what it allocated and touched since\n\
+         before the viewers came; kernel memory is that of both ends.",
         plan.behind.as_millis()
     ));
     notes
@@ -245,17 +255,17 @@ mod tests {
             sends: 625_000.0,
             blocked: 0.0,
             enters: 5_000.0,
+            ..Counters::default()
         };
         let load = Mark { seconds: 10.0, bytes: 10_000_000_000, slow: 3, ..Mark::default() };
         let mut play = PlayOut::new(Duration::from_millis(300)).unwrap();
         play.delays.record(2_500).unwrap();
-        Pair { relay, io_driver: "uring".to_owned(), load, play, memory: [1e3, 5e3], ceiling }
+        Pair { relay, io_driver: "uring".to_owned(), load, play, memory: [1e3, 2e3, 5e3], ceiling }
     }
 
     #[test]
     fn figures_follow_from_the_counters() {
-        let relay =
-            Setup { io_driver: "uring".to_owned(), shards: 1, viewers: 4_000, settings: vec![] };
+        let relay = Setup { viewers: 4_000, ..Setup::new("uring") };
         let plan = Plan {
             relay,
             bitrate: 2_000_000,

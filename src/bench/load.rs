@@ -5,7 +5,7 @@
 //! in 127.0.0.0/8, which has its own ports. An empty line on standard input asks for a [`Mark`]
 //! on standard output; the process ends with its input, and after `life` at the latest.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::thread;
@@ -19,8 +19,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::bench::Outcome;
-use crate::bench::machine;
+use crate::bench::crowd::Count;
+use crate::bench::{Outcome, asked, machine};
 
 /// The most bytes dropped by one call.
 const TAKE: usize = 256 * 1024;
@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 const ENOUGH_PERCENT: u64 = 97;
 
 /// What one load process does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Where to.
     pub to: SocketAddr,
@@ -52,6 +52,8 @@ pub struct Plan {
     pub from: IpAddr,
     /// What to GET; `None`: say nothing, only receive.
     pub path: Option<String>,
+    /// Number of streams: a `{}` in the path is the number of the viewer's one, dealt in turn.
+    pub streams: usize,
     /// Number of connections.
     pub connections: usize,
     /// Open them over this time, evenly.
@@ -157,8 +159,14 @@ pub fn run(plan: Plan) -> Outcome<()> {
             // Copied out: the fields of the kernel's struct are not aligned.
             let Event { data, .. } = *event;
             match data.u64() {
-                INPUT if load.answer()? => {}
-                INPUT => return Ok(()),
+                INPUT => match asked::questions()? {
+                    Some(asked) => {
+                        for _ in 0..asked {
+                            asked::answer(&load.mark())?;
+                        }
+                    }
+                    None => return Ok(()),
+                },
                 index => load.ready(now, index),
             }
         }
@@ -173,8 +181,21 @@ pub fn run(plan: Plan) -> Outcome<()> {
     Ok(())
 }
 
+/// A connection on its way to `to` from the address `from`.
+pub(super) fn socket(to: SocketAddr, from: IpAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // A reset at the end: ports are free again at once, not after a minute of TIME_WAIT.
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    match socket.connect(&to.into()) {
+        Err(why) if why.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(why),
+        _ => Ok(socket),
+    }
+}
+
 /// How many of `all` connections must be open this long after the beginning.
-fn due(all: usize, ramp: Duration, passed: Duration) -> usize {
+pub(super) fn due(all: usize, ramp: Duration, passed: Duration) -> usize {
     if passed >= ramp {
         return all;
     }
@@ -208,18 +229,7 @@ impl Load {
     }
 
     fn connect(&self, index: u64) -> io::Result<Socket> {
-        let socket =
-            Socket::new(Domain::for_address(self.plan.to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        // A reset at the end: ports are free again at once, not after a minute of TIME_WAIT.
-        socket.set_linger(Some(Duration::ZERO))?;
-        socket.bind(&SocketAddr::new(self.plan.from, 0).into())?;
-        match socket.connect(&self.plan.to.into()) {
-            Err(why) if why.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
-                return Err(why);
-            }
-            _ => {}
-        }
+        let socket = socket(self.plan.to, self.plan.from)?;
         epoll::add(&self.epoll, &socket, EventData::new_u64(index), EventFlags::OUT)?;
         Ok(socket)
     }
@@ -238,7 +248,7 @@ impl Load {
         let outcome = match &mut viewer.state {
             State::Connecting => {
                 let data = EventData::new_u64(index);
-                connected(socket, &self.plan).and_then(|state| {
+                connected(socket, &self.plan, index).and_then(|state| {
                     epoll::modify(&self.epoll, socket, data, EventFlags::IN)?;
                     viewer.state = state;
                     Ok(())
@@ -285,20 +295,6 @@ impl Load {
         }
     }
 
-    /// Answers one line of standard input; false at its end.
-    fn answer(&mut self) -> Outcome<bool> {
-        let mut asked = [0; 64];
-        let n = rustix::io::read(io::stdin().as_fd(), &mut asked)?;
-        for _ in asked[..n].iter().filter(|byte| **byte == b'\n') {
-            let mut line = serde_json::to_vec(&self.mark())?;
-            line.push(b'\n');
-            let mut output = io::stdout().lock();
-            output.write_all(&line)?;
-            output.flush()?;
-        }
-        Ok(n > 0)
-    }
-
     fn mark(&mut self) -> Mark {
         let passed = self.marked.elapsed();
         self.marked = Instant::now();
@@ -325,6 +321,33 @@ impl Load {
     }
 }
 
+impl Count for Mark {
+    fn add(&mut self, other: Mark) {
+        self.seconds = self.seconds.max(other.seconds);
+        self.bytes += other.bytes;
+        self.open += other.open;
+        self.failed += other.failed;
+        self.slow += other.slow;
+        self.silent += other.silent;
+        for (time, other) in self.first_byte_ms.iter_mut().zip(other.first_byte_ms) {
+            *time = time.max(other);
+        }
+        self.why = self.why.take().or(other.why);
+    }
+
+    fn open(&self) -> u64 {
+        self.open
+    }
+
+    fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+}
+
 /// The time in which a viewer got what it got between two marks: from the last bytes before one
 /// to the last before the other, so that it does not matter where between two arrivals a mark
 /// falls. Who got nothing of late is counted up to the mark.
@@ -340,11 +363,12 @@ fn enough(bitrate: u64, time: Duration) -> u64 {
 }
 
 /// The connection is there, or was refused: asks for the stream.
-fn connected(socket: &Socket, plan: &Plan) -> io::Result<State> {
+fn connected(socket: &Socket, plan: &Plan, index: u64) -> io::Result<State> {
     if let Some(why) = socket.take_error()? {
         return Err(why);
     }
     let Some(path) = &plan.path else { return Ok(State::Served) };
+    let path = path.replace("{}", &(index % plan.streams.max(1) as u64).to_string());
     let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", plan.to);
     // A fresh socket has room for a request.
     rustix::net::send(socket, request.as_bytes(), SendFlags::NOSIGNAL)?;
@@ -401,6 +425,31 @@ mod tests {
         assert_eq!(watched(at(990), at(3_900), at(4_000)), Duration::from_millis(2_910));
         // Nothing for more than two seconds: the silence counts.
         assert_eq!(watched(at(990), at(1_900), at(4_000)), Duration::from_millis(3_010));
+    }
+
+    #[test]
+    fn marks_add_up() {
+        let mark = |n: u64| Mark {
+            seconds: n as f64,
+            bytes: n,
+            open: n,
+            failed: n,
+            slow: n,
+            silent: n,
+            first_byte_ms: [n as f64, 1.0, 5.0 - n as f64],
+            why: (n > 2).then(|| n.to_string()),
+        };
+        let mut sum = Mark::default();
+        for n in 1..=4 {
+            sum.add(serde_json::from_str(&serde_json::to_string(&mark(n)).unwrap()).unwrap());
+        }
+        let wanted = Mark {
+            seconds: 4.0,
+            first_byte_ms: [4.0, 1.0, 4.0],
+            why: Some("3".to_owned()),
+            ..mark(10)
+        };
+        assert_eq!(sum, wanted);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,24 +55,24 @@ pub fn pin(cores: &[usize]) -> Outcome<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// Becomes this program with other arguments, on `cores`, and killed when the thread of the
-/// process `parent` that started this process ends. Returns only if that fails.
+/// Becomes `program` with these arguments, on `cores`, and killed when the thread of the process
+/// `parent` that started this process ends. Returns only if that fails.
 pub fn become_pinned(
     parent: u32,
     cores: &[usize],
+    program: &Path,
     arguments: &[String],
 ) -> Box<dyn std::error::Error> {
-    let ready = || -> Outcome<std::path::PathBuf> {
+    let ready = || -> Outcome<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have ended before it was asked to take us with it.
         if std::os::unix::process::parent_id() != parent {
             return Err("the process that started this one has ended".into());
         }
-        pin(cores)?;
-        Ok(std::env::current_exe()?)
+        pin(cores)
     };
     match ready() {
-        Ok(program) => Command::new(program).args(arguments).exec().into(),
+        Ok(()) => Command::new(program).args(arguments).exec().into(),
         Err(why) => why,
     }
 }
@@ -140,13 +141,34 @@ fn parse_busy(text: &str, core: usize) -> Option<u32> {
     u32::try_from(sum).ok()
 }
 
-/// Resident memory of a process in bytes.
+/// Memory of a process in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// What is resident: its own, its files' and what it shares, such as the relay's rings.
+    pub resident: u64,
+    /// What it has allocated and touched itself.
+    pub own: u64,
+}
+
+/// Memory of a process (proc_pid_status(5)).
 ///
 /// # Errors
 /// If there is no such process.
-pub fn resident(pid: u32) -> Outcome<u64> {
+pub fn memory(pid: u32) -> Outcome<Memory> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(kib_line(&text, "VmRSS:").ok_or("no VmRSS")? * 1024)
+    let line = |name: &str| number_line(&text, name).ok_or_else(|| format!("no {name}"));
+    Ok(Memory { resident: line("VmRSS:")? * 1024, own: line("RssAnon:")? * 1024 })
+}
+
+/// Write calls of a process and the bytes that they wrote, sendfile(2) included and send(2)
+/// not (proc_pid_io(5)).
+///
+/// # Errors
+/// If there is no such process or it belongs to somebody else.
+pub fn writes(pid: u32) -> Outcome<[u64; 2]> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let line = |name: &str| number_line(&text, name).ok_or_else(|| format!("no {name}"));
+    Ok([line("syscw:")?, line("wchar:")?])
 }
 
 /// Kernel memory of all sockets and slabs of the machine in bytes: pages of TCP buffers
@@ -156,7 +178,7 @@ pub fn kernel_memory() -> u64 {
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let slabs = kib_line(&meminfo, "SUnreclaim:").unwrap_or(0) * 1024;
+    let slabs = number_line(&meminfo, "SUnreclaim:").unwrap_or(0) * 1024;
     tcp_pages(&sockstat).unwrap_or(0) * page + slabs
 }
 
@@ -165,7 +187,7 @@ fn tcp_pages(sockstat: &str) -> Option<u64> {
     line.split_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse().ok()
 }
 
-fn kib_line(text: &str, name: &str) -> Option<u64> {
+fn number_line(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
@@ -196,13 +218,15 @@ mod tests {
         assert_eq!(parse_busy(all, 1), None);
         let sockstat = "sockets: used 9\nTCP: inuse 8 orphan 0 tw 3 alloc 8 mem 77\nUDP: mem 5\n";
         assert_eq!(tcp_pages(sockstat), Some(77));
-        assert_eq!(kib_line("VmPeak:\t9 kB\nVmRSS:\t   123 kB\n", "VmRSS:"), Some(123));
+        assert_eq!(number_line("VmPeak:\t9 kB\nVmRSS:\t   123 kB\n", "VmRSS:"), Some(123));
     }
 
     #[test]
     fn this_process_has_counters() {
         let pid = std::process::id();
-        assert!(resident(pid).unwrap() > 1 << 20);
+        let memory = memory(pid).unwrap();
+        assert!(memory.resident > 1 << 20 && memory.own <= memory.resident);
+        assert!(writes(pid).is_ok() && writes(0).is_err());
         assert!(process_cpu(pid).is_ok() && process_cpu(0).is_err());
         assert!(kernel_memory() > 0 && describe().contains("Linux"));
         assert!(busy(&Cores::of_this_machine(1).unwrap().relay) > Duration::ZERO);

@@ -13,9 +13,11 @@
 //! its handle is dropped, and by the kernel when this process ends in any other way.
 #![forbid(unsafe_code)]
 
+mod asked;
 pub mod ceiling;
 mod child;
 mod crowd;
+pub mod hls;
 pub mod http;
 pub mod load;
 pub mod machine;
@@ -24,8 +26,13 @@ mod playout;
 mod probe;
 pub mod relay;
 pub mod report;
+pub mod shelf;
 pub mod source;
+pub mod step;
 pub mod storm;
+pub mod streams;
+mod swing;
+pub mod work;
 
 /// The outcome of anything here; the error is one line for a human.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -33,11 +33,23 @@ pub struct Probes {
 struct Window {
     from: AtomicU64,
     to: AtomicU64,
+    /// Delays in microseconds that nobody has asked for yet, while somebody asks.
+    recent: Mutex<Vec<u64>>,
 }
+
+/// The most delays that are kept until somebody asks: a minute of some probes.
+const RECENT_MAX: usize = 1 << 16;
 
 impl Window {
     fn has(&self, now: u64) -> bool {
         self.from.load(Ordering::Relaxed) <= now && now < self.to.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, delay: u64) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() < RECENT_MAX {
+            recent.push(delay);
+        }
     }
 
     fn is_over(&self, now: u64) -> bool {
@@ -56,7 +68,11 @@ impl Probes {
         behind: Duration,
         cores: &[usize],
     ) -> Outcome<Probes> {
-        let window = Arc::new(Window { from: u64::MAX.into(), to: u64::MAX.into() });
+        let window = Arc::new(Window {
+            from: u64::MAX.into(),
+            to: u64::MAX.into(),
+            recent: Mutex::default(),
+        });
         let probe = |index| {
             let (window, cores) = (Arc::clone(&window), cores.to_vec());
             thread::Builder::new().name(format!("probe-{index}")).spawn(move || {
@@ -73,6 +89,12 @@ impl Probes {
     /// From now on markers count.
     pub fn begin(&self) {
         self.window.from.store(marker::now(), Ordering::Relaxed);
+    }
+
+    /// Delays in microseconds of the markers that came since the last call, in any order.
+    #[must_use]
+    pub fn recent(&self) -> Vec<u64> {
+        std::mem::take(&mut self.window.recent.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends the probes: what they have seen since [`Probes::begin`], together.
@@ -115,6 +137,7 @@ fn watch(to: SocketAddr, behind: Duration, window: &Window) -> Outcome<PlayOut> 
         cutter.handle(&buffer[..n], |packet| {
             if let Some(marker) = Marker::read(packet).filter(|_| window.has(now)) {
                 play.handle(now, marker);
+                window.tell(now.saturating_sub(marker.sent) / 1000);
             }
         })?;
     }

@@ -56,8 +56,17 @@ fn median(sorted: &[f64]) -> f64 {
     }
 }
 
+/// Figures as they went, one line per moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Trace {
+    /// What stands in each column, with its unit.
+    pub columns: Vec<&'static str>,
+    /// The moments, each with a figure for every column.
+    pub lines: Vec<Vec<f64>>,
+}
+
 /// A whole report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// What was measured, with its parameters.
     pub title: String,
@@ -67,6 +76,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What a reader must know.
     pub notes: Vec<String>,
+    /// How it went, where that is the point.
+    pub trace: Option<Trace>,
 }
 
 impl Report {
@@ -92,6 +103,9 @@ impl Report {
             let _ = write!(text, "\n{note}");
         }
         text.push('\n');
+        if let Some(trace) = &self.trace {
+            text.push_str(&trace.text());
+        }
         text
     }
 
@@ -110,6 +124,18 @@ impl Report {
             save(path, percentiles(delays))?;
         }
         Ok(())
+    }
+}
+
+impl Trace {
+    fn text(&self) -> String {
+        let cells = |cells: Vec<String>| {
+            let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+            cells.concat() + "\n"
+        };
+        let head = cells(self.columns.iter().map(|name| (*name).to_owned()).collect());
+        let lines = self.lines.iter().map(|line| cells(line.iter().copied().map(figure).collect()));
+        format!("\n{head}{}", lines.collect::<String>())
     }
 }
 
@@ -174,6 +200,7 @@ mod tests {
             machine: "a machine".to_owned(),
             rows: vec![Row::new("cost", "CPU-s/GB", vec![0.5, 0.25])],
             notes: vec!["a note".to_owned()],
+            trace: None,
         };
         let table = report.table();
         let line = table.lines().find(|line| line.starts_with("cost")).unwrap();
@@ -184,6 +211,9 @@ mod tests {
         assert!(table.starts_with("two viewers\na machine\n") && table.ends_with("\na note\n"));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["rows"][0]["values"][0], 0.5);
+        let trace = Trace { columns: vec!["at s", "viewers"], lines: vec![vec![0.25, 100.0]] };
+        let table = Report { trace: Some(trace), ..report }.table();
+        assert!(table.ends_with("a note\n\n        at s     viewers\n       0.250         100\n"));
     }
 
     #[test]

@@ -143,33 +143,62 @@ fn picture_start(pts: u64) -> [u8; 100] {
     unit
 }
 
-/// Publishes to the relay at `to` for at most `life`, then ends. Blocks.
+/// Publishes streams with these names to the relay at `to` for at most `life`, each of
+/// `bitrate`, then ends. Blocks.
 ///
 /// # Errors
-/// If the relay refuses, or the connection breaks.
-pub fn run(to: SocketAddr, bitrate: u64, life: Duration) -> Outcome<()> {
-    let mut stream = Generator::new(bitrate);
-    let mut relay = TcpStream::connect(to)?;
-    relay.set_nodelay(true)?;
-    write!(relay, "PUT /live/{NAME} HTTP/1.1\r\nHost: {to}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-    let (start, step) = (Instant::now(), stream.step());
-    let (mut due, mut chunk, mut body) = (Duration::ZERO, Vec::new(), Vec::new());
-    while due < life {
-        body.clear();
-        stream.next(start.elapsed(), marker::now(), &mut body);
-        if !body.is_empty() {
-            chunk.clear();
-            write!(chunk, "{:x}\r\n", body.len())?;
-            chunk.extend_from_slice(&body);
-            chunk.extend_from_slice(b"\r\n");
-            if let Err(why) = relay.write_all(&chunk) {
-                return Err(refusal(&mut relay).unwrap_or_else(|| why.to_string()).into());
-            }
+/// If the relay refuses one, or its connection breaks.
+pub fn run(to: SocketAddr, names: &[String], bitrate: u64, life: Duration) -> Outcome<()> {
+    let mut encoders =
+        names.iter().map(|name| Encoder::new(to, name, bitrate)).collect::<Outcome<Vec<_>>>()?;
+    let (start, step) = (Instant::now(), Generator::new(bitrate).step());
+    // Encoders do not beat in time: each has its own place in the step.
+    let apart = step / u32::try_from(encoders.len().max(1)).unwrap_or(u32::MAX);
+    let mut round = Duration::ZERO;
+    while round < life {
+        let mut due = round;
+        for encoder in &mut encoders {
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            encoder.go_on(start.elapsed())?;
+            due += apart;
         }
-        due += step;
-        thread::sleep(due.saturating_sub(start.elapsed()));
+        round += step;
     }
     Ok(())
+}
+
+/// One stream on its way to the relay.
+struct Encoder {
+    stream: Generator,
+    relay: TcpStream,
+    body: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+impl Encoder {
+    fn new(to: SocketAddr, name: &str, bitrate: u64) -> Outcome<Encoder> {
+        let mut relay = TcpStream::connect(to)?;
+        relay.set_nodelay(true)?;
+        let head = format!("PUT /live/{name} HTTP/1.1\r\nHost: {to}\r\n");
+        relay.write_all((head + "Transfer-Encoding: chunked\r\n\r\n").as_bytes())?;
+        let (body, chunk) = (Vec::new(), Vec::new());
+        Ok(Encoder { stream: Generator::new(bitrate), relay, body, chunk })
+    }
+
+    /// Sends what is due `at` this long after the beginning.
+    fn go_on(&mut self, at: Duration) -> Outcome<()> {
+        self.body.clear();
+        self.stream.next(at, marker::now(), &mut self.body);
+        if self.body.is_empty() {
+            return Ok(());
+        }
+        self.chunk.clear();
+        write!(self.chunk, "{:x}\r\n", self.body.len())?;
+        self.chunk.extend_from_slice(&self.body);
+        self.chunk.extend_from_slice(b"\r\n");
+        let sent = self.relay.write_all(&self.chunk);
+        sent.map_err(|why| refusal(&mut self.relay).unwrap_or_else(|| why.to_string()).into())
+    }
 }
 
 /// What the relay said before it closed.

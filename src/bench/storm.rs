@@ -68,7 +68,7 @@ pub fn run(plan: &Plan, progress: Progress<'_>) -> Outcome<Report> {
         plan.bitrate as f64 / 1e6
     );
     let notes = why.map(|why| format!("The first failure: {why}")).into_iter().collect();
-    Ok(Report { title, machine, rows, notes })
+    Ok(Report { title, machine, rows, notes, trace: None })
 }
 
 fn storm(plan: &Plan, cores: &Cores, files: u64) -> Outcome<(Mark, String)> {
@@ -82,6 +82,7 @@ fn storm(plan: &Plan, cores: &Cores, files: u64) -> Outcome<(Mark, String)> {
         to: relay.http(),
         from: FROM,
         path: Some(relay::path()),
+        streams: 0,
         connections: plan.relay.viewers,
         ramp: plan.ramp,
         nap: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! `headwater bench`: from flags to measurements.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use hdrhistogram::Histogram;
 
 use crate::bench::relay::{Setting, Setup};
 use crate::bench::report::{Files, Report};
-use crate::bench::{self, ceiling, http, load, machine, source, storm};
+use crate::bench::work::Work;
+use crate::bench::{self, ceiling, http, machine, source, step, storm};
 use crate::cli::output;
 use crate::io::ceiling::{SIZE_MAX, Way};
 
@@ -34,15 +35,31 @@ enum Command {
     /// pair is the relay and then a raw send loop with as many connections, the same bytes per
     /// send and the same bytes per second, so the ratio holds for this machine as it is now.
     Http(HttpArgs),
+    /// Measure the relay with many HLS players, beside nginx with the same playlist and segments.
+    ///
+    /// Each pair is the relay and then nginx, which serves from memory what the relay has served,
+    /// at the same pace, to as many players. nginx is taken from PATH.
+    Hls(HlsArgs),
     /// Let many viewers join at once and measure the time to their first byte.
     Storm(StormArgs),
+    /// Let few viewers become many within seconds, and trace how the relay's coalescing follows.
+    ///
+    /// A busy relay gathers bytes longer before it sends them. The trace shows four times a
+    /// second how long, how busy it was, the bytes per send and the delay at the probes; the
+    /// report says whether the interval oscillates.
+    Step(StepArgs),
+    /// Publish very many small streams and a large one at once, and see whether anybody starves.
+    Streams(StreamsArgs),
     /// Be a load process.
     #[command(hide = true)]
     Load(LoadArgs),
     /// Be the publisher.
     #[command(hide = true)]
     Source(SourceArgs),
-    /// Become this program with other arguments, on some cores.
+    /// Remove a folder when the input ends.
+    #[command(hide = true)]
+    Sweep { folder: PathBuf },
+    /// Become a program, on some cores.
     #[command(hide = true)]
     Pinned(PinnedArgs),
 }
@@ -56,12 +73,16 @@ struct RelayArgs {
     /// Threads of the relay.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     shards: usize,
-    /// Bits per second of the stream: a number, or with k or M.
-    #[arg(long, value_name = "RATE", default_value = "2M", value_parser = bitrate)]
-    bitrate: u64,
     /// Set a key of the relay's configuration; may be given many times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = Setting::parse)]
     settings: Vec<Setting>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RateArgs {
+    /// Bits per second of the stream: a number, or with k or M.
+    #[arg(long, value_name = "RATE", default_value = "2M", value_parser = bitrate)]
+    bitrate: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +116,8 @@ struct HttpArgs {
     viewers: usize,
     #[command(flatten)]
     relay: RelayArgs,
+    #[command(flatten)]
+    rate: RateArgs,
     /// Seconds that count of each half of a pair.
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     seconds: Duration,
@@ -118,6 +141,31 @@ struct HttpArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct HlsArgs {
+    /// Number of players.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+    viewers: usize,
+    #[command(flatten)]
+    relay: RelayArgs,
+    #[command(flatten)]
+    rate: RateArgs,
+    /// Seconds that count of each half of a pair.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// Seconds that the players play before it counts.
+    #[arg(long, value_name = "S", default_value = "4", value_parser = seconds)]
+    warm_up: Duration,
+    /// Number of pairs; fewer than 5 are a trial.
+    #[arg(long, value_name = "P", default_value_t = 5, value_parser = at_least_one)]
+    pairs: usize,
+    /// nginx's program, if it is not in PATH; none: the relay alone.
+    #[arg(long, value_name = "PATH|none")]
+    nginx: Option<PathBuf>,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+#[derive(Debug, clap::Args)]
 struct StormArgs {
     /// Number of viewers.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = at_least_one)]
@@ -127,8 +175,61 @@ struct StormArgs {
     seconds: Duration,
     #[command(flatten)]
     relay: RelayArgs,
+    #[command(flatten)]
+    rate: RateArgs,
     /// Number of storms.
     #[arg(long, value_name = "P", default_value_t = 5, value_parser = at_least_one)]
+    pairs: usize,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct StepArgs {
+    /// Number of viewers at the beginning.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    viewers: usize,
+    /// Number of viewers at the end.
+    #[arg(long, value_name = "N", default_value_t = 4000, value_parser = at_least_one)]
+    to: usize,
+    /// Seconds within which the others come.
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    seconds: Duration,
+    /// Seconds that it is watched after they came.
+    #[arg(long, value_name = "S", default_value = "20", value_parser = seconds)]
+    watch: Duration,
+    #[command(flatten)]
+    relay: RelayArgs,
+    #[command(flatten)]
+    rate: RateArgs,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct StreamsArgs {
+    /// Number of small streams.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = streams)]
+    streams: usize,
+    /// Bits per second of each of them.
+    #[arg(long, value_name = "RATE", default_value = "200k", value_parser = bitrate)]
+    bitrate: u64,
+    /// Bits per second of the large stream.
+    #[arg(long, value_name = "RATE", default_value = "20M", value_parser = bitrate)]
+    large: u64,
+    /// Viewers of every stream.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    viewers: usize,
+    #[command(flatten)]
+    relay: RelayArgs,
+    /// Seconds that count.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// Seconds that the viewers watch before it counts.
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
+    warm_up: Duration,
+    /// Number of measurements.
+    #[arg(long, value_name = "P", default_value_t = 1, value_parser = at_least_one)]
     pairs: usize,
     #[command(flatten)]
     files: FileArgs,
@@ -143,22 +244,8 @@ struct FileArgs {
 
 #[derive(Debug, clap::Args)]
 struct LoadArgs {
-    #[arg(long)]
-    to: SocketAddr,
-    #[arg(long)]
-    from: IpAddr,
-    #[arg(long)]
-    path: Option<String>,
-    #[arg(long)]
-    connections: usize,
-    #[arg(long, value_parser = seconds)]
-    ramp: Duration,
-    #[arg(long, value_parser = seconds)]
-    nap: Duration,
-    #[arg(long)]
-    bitrate: u64,
-    #[arg(long, value_parser = seconds)]
-    life: Duration,
+    #[arg(value_parser = Work::parse)]
+    work: Work,
 }
 
 #[derive(Debug, clap::Args)]
@@ -169,6 +256,8 @@ struct SourceArgs {
     bitrate: u64,
     #[arg(long, value_parser = seconds)]
     life: Duration,
+    #[arg(long, value_delimiter = ',')]
+    names: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -177,6 +266,8 @@ struct PinnedArgs {
     parent: u32,
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
+    #[arg(long)]
+    program: PathBuf,
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -196,6 +287,11 @@ fn ways(text: &str) -> Result<Ways, String> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a whole number from 1".to_owned())
+}
+
+fn streams(text: &str) -> Result<usize, String> {
+    let most = bench::streams::STREAMS_MAX;
+    at_least_one(text).ok().filter(|n| *n <= most).ok_or_else(|| format!("1 to {most}"))
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -240,6 +336,7 @@ impl RelayArgs {
             io_driver: self.io_driver.clone(),
             shards: self.shards,
             viewers,
+            streams: 1,
             settings: self.settings.clone(),
         }
     }
@@ -251,10 +348,17 @@ pub fn bench(args: Args) -> ExitCode {
         Command::Ceiling(args) => run_ceiling(args),
         Command::Http(args) => run_http(args),
         Command::Storm(args) => run_storm(args),
-        Command::Load(args) => run_load(args),
-        Command::Source(args) => source::run(args.to, args.bitrate, args.life).map(|()| None),
+        Command::Step(args) => run_step(args),
+        Command::Hls(args) => run_hls(args),
+        Command::Sweep { folder } => bench::shelf::sweep(&folder).map(|()| None),
+        Command::Streams(args) => run_streams(args),
+        Command::Load(args) => args.work.run().map(|()| None),
+        Command::Source(args) => {
+            source::run(args.to, &args.names, args.bitrate, args.life).map(|()| None)
+        }
         Command::Pinned(args) => {
-            Err(machine::become_pinned(args.parent, &args.cores, &args.arguments))
+            let PinnedArgs { parent, cores, program, arguments } = args;
+            Err(machine::become_pinned(parent, &cores, &program, &arguments))
         }
     };
     match outcome {
@@ -296,7 +400,7 @@ fn run_ceiling(args: CeilingArgs) -> bench::Outcome<Option<Report>> {
 fn run_http(args: HttpArgs) -> bench::Outcome<Option<Report>> {
     let plan = http::Plan {
         relay: args.relay.setup(args.viewers),
-        bitrate: args.relay.bitrate,
+        bitrate: args.rate.bitrate,
         length: args.seconds,
         warm_up: args.warm_up,
         pairs: args.pairs,
@@ -307,19 +411,61 @@ fn run_http(args: HttpArgs) -> bench::Outcome<Option<Report>> {
     save(report, args.files, args.hdr, &delays)
 }
 
+fn run_hls(args: HlsArgs) -> bench::Outcome<Option<Report>> {
+    let nginx = match args.nginx {
+        None => bench::hls::nginx::find(),
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) if path.is_file() => Some(path),
+        Some(path) => return Err(format!("there is no {}", path.display()).into()),
+    };
+    let plan = bench::hls::Plan {
+        relay: args.relay.setup(args.viewers),
+        bitrate: args.rate.bitrate,
+        length: args.seconds,
+        warm_up: args.warm_up,
+        pairs: args.pairs,
+        nginx,
+    };
+    save(bench::hls::run(&plan, &progress)?, args.files, None, &Histogram::new(3)?)
+}
+
 fn run_storm(args: StormArgs) -> bench::Outcome<Option<Report>> {
     let plan = storm::Plan {
         relay: args.relay.setup(args.connections),
-        bitrate: args.relay.bitrate,
+        bitrate: args.rate.bitrate,
         ramp: args.seconds,
         pairs: args.pairs,
     };
     save(storm::run(&plan, &progress)?, args.files, None, &Histogram::new(3)?)
 }
 
-fn run_load(args: LoadArgs) -> bench::Outcome<Option<Report>> {
-    let LoadArgs { to, from, path, connections, ramp, nap, bitrate, life } = args;
-    load::run(load::Plan { to, from, path, connections, ramp, nap, bitrate, life }).map(|()| None)
+fn run_step(args: StepArgs) -> bench::Outcome<Option<Report>> {
+    if args.to <= args.viewers {
+        return Err("--to must be more than --viewers: it is a step up".into());
+    }
+    let plan = step::Plan {
+        relay: args.relay.setup(args.to),
+        bitrate: args.rate.bitrate,
+        from: args.viewers,
+        ramp: args.seconds,
+        watch: args.watch,
+    };
+    save(step::run(&plan, &progress)?, args.files, None, &Histogram::new(3)?)
+}
+
+fn run_streams(args: StreamsArgs) -> bench::Outcome<Option<Report>> {
+    let plan = bench::streams::Plan {
+        relay: args.relay.setup(0),
+        small: args.streams,
+        bitrate: args.bitrate,
+        large: args.large,
+        viewers: args.viewers,
+        length: args.seconds,
+        warm_up: args.warm_up,
+        pairs: args.pairs,
+    };
+    let report = bench::streams::run(&plan.seated(), &progress)?;
+    save(report, args.files, None, &Histogram::new(3)?)
 }
 
 #[cfg(test)]

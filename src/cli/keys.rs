@@ -1,10 +1,11 @@
-//! `headwater keys`: makes publish keys, and hashes those that exist.
+//! `headwater keys`: makes publish keys, hashes those that exist, and shows streams' own.
 //!
 //! A key has 160 random bits, so nobody guesses it and a plain SHA-256 protects it: the file
 //! holds the hash only, and a copy of the file lets nobody publish.
 
 use std::fmt::Write;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,6 +13,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use clap::Subcommand;
 
 use crate::cli::output;
+use crate::node::keeper;
 
 /// Bytes of a new key before it is written in base 32: 160 bits, 32 digits.
 const KEY_BYTES: usize = 20;
@@ -32,13 +34,20 @@ enum Command {
     New,
     /// Read a key from stdin and print its hash.
     Hash,
+    /// Print the swarm id of every stream that a state directory knows: its public key.
+    Swarm {
+        /// The relay's state directory.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+    },
 }
 
-/// Runs one of the two.
+/// Runs one of them.
 pub fn keys(args: &Args) -> ExitCode {
-    let text = match args.command {
+    let text = match &args.command {
         Command::New => new(),
         Command::Hash => hash(std::io::stdin().lock()),
+        Command::Swarm { state } => swarm(state),
     };
     match text {
         Ok(text) => output::say(&text),
@@ -73,6 +82,16 @@ fn hash(from: impl Read) -> Result<String, String> {
         1..=KEY_TEXT_MAX => Ok(format!("sha256:{}\n", sha256_hex(key))),
         _ => Err(format!("a key has at most {KEY_TEXT_MAX} bytes")),
     }
+}
+
+/// One line for each stream: its name and its id, or why it has none.
+fn swarm(state: &Path) -> Result<String, String> {
+    let swarms = keeper::swarms(state)?;
+    let lines = swarms.iter().map(|(name, id)| match id {
+        Ok(id) => format!("{name} {id}\n"),
+        Err(why) => format!("{name} - {why}\n"),
+    });
+    Ok(lines.collect())
 }
 
 /// RFC 4648 base 32 in lower case, which survives being read aloud. `bytes` in fives.

@@ -34,7 +34,7 @@ enum Command {
     Demo(demo::Args),
     /// Say whether a configuration file is good.
     Check(check::Args),
-    /// Make and hash publish keys.
+    /// Make and hash publish keys; show the keys of streams.
     Keys(keys::Args),
     /// Measure the relay on this machine, beside what the kernel allows.
     Bench(bench::Args),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
-use crate::base::limits::{SHARDS_MAX, SLAB_SMALL};
+use crate::base::limits::{SHARDS_MAX, WINDOW_MIN};
 use crate::config::error::{Place, Problem};
 use crate::config::ingest;
 use crate::config::parse::{self, Bad};
@@ -27,10 +27,6 @@ const ARENA_MIN: u64 = 8 << 20;
 
 /// The largest arena in bytes: a slip of the unit, not a machine of today.
 const ARENA_MAX: u64 = 1 << 42;
-
-/// The smallest memory of one stream in bytes: four small slabs, so that one can be written,
-/// one read and one reclaimed.
-const WINDOW_BYTES_MIN: u64 = 4 * SLAB_SMALL as u64;
 
 /// The most connections or viewers that may be asked for.
 pub(super) const COUNT_MAX: i64 = 10_000_000;
@@ -186,12 +182,14 @@ fn registry(r: &mut Reader<'_>, raw: &Raw, arena: Option<u64>) -> Option<Registr
         window_bytes: memory?.fixed_or(|| arena / max_streams as u64),
         linger: linger?,
         keys: keys?,
-        // The number of connections is the node's to fill in: see `Config::registry`.
+        // What else limits is filled in when it is known: see `Config::registry`.
         limits: Limits {
             viewers: viewers?,
             connections: 0,
             per_address: per_address?,
             exempt: exempt?,
+            peers: 0,
+            egress: None,
         },
     })
 }
@@ -295,10 +293,10 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
     let (max, each) = (config.registry.max_streams as u64, config.registry.window_bytes);
     let paths = ["streams.memory", "streams.max", "memory.arena"];
     let arena = config.arena;
-    if each < WINDOW_BYTES_MIN {
+    if each < WINDOW_MIN as u64 {
         let message = format!(
             "[streams] memory is {each} bytes for each of max = {max} streams; \
-             a window needs {WINDOW_BYTES_MIN} at least"
+             a window needs {WINDOW_MIN} at least"
         );
         together(r, paths, message, "lower [streams] max or raise [memory] arena");
     } else if each.saturating_mul(max) > arena {

@@ -42,8 +42,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the registry is told, with the number of connections that the node settled on and
-    /// a window that is long enough for HLS.
+    /// What the registry is told, with the limits of the swarm, the number of connections that
+    /// the node settled on, and a window that is long enough for HLS.
     #[must_use]
     pub fn registry(&self, connections: usize) -> Registry {
         let mut settings = self.registry.clone();
@@ -54,6 +54,8 @@ impl Config {
         let needed = self.shard.segment.saturating_mul(2).saturating_mul(playlist + 1);
         settings.window = settings.window.max(needed);
         settings.limits.connections = connections;
+        settings.limits.peers = self.swarm.peers;
+        settings.limits.egress = self.swarm.egress;
         settings
     }
 }

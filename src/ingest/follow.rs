@@ -39,7 +39,13 @@ impl Follower {
     /// Publishes what is contiguous, reads what is new in it and marks that. Returns the number
     /// of segments that were cut. Then ask the bells.
     pub fn follow(&mut self, now: Now, writer: &mut ChunkWriter) -> u64 {
-        writer.publish(now.mono);
+        self.follow_below(now, writer, u64::MAX)
+    }
+
+    /// As [`Follower::follow`], but nothing at or beyond stream offset `until`, which is to be
+    /// played later.
+    pub fn follow_below(&mut self, now: Now, writer: &mut ChunkWriter, until: u64) -> u64 {
+        writer.publish_below(now.mono, until);
         let head = writer.window().head();
         while self.next < head {
             match self.reader.read(self.next, STEP) {

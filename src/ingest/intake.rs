@@ -2,15 +2,20 @@
 //!
 //! Every packet that came in is written, byte for byte and in order. Only when the pool of
 //! slabs is empty is incoming data dropped, up to the next access point, because a writer never
-//! waits; that is counted and marked as a discontinuity.
+//! waits; that is counted and marked as a discontinuity. A stream with an identity in the swarm
+//! is sealed as it is published.
+
+use std::sync::Arc;
 
 use crate::base::limits::TS_PACKET;
-use crate::base::time::Now;
+use crate::base::time::{Mono, Now};
 use crate::ingest::scribe::Scribe;
+use crate::ingest::sealer::{Sealed, Sealer};
 use crate::media::aligner::Aligner;
 use crate::media::health::Health;
 use crate::media::reader::{Found, FoundKind};
 use crate::media::segmenter::Segmenter;
+use crate::registry::identity::Identity;
 use crate::ring::marks::{Mark, MarkKind};
 use crate::ring::writer::Writer;
 
@@ -27,6 +32,22 @@ pub struct Taken {
     pub discontinuity: bool,
     /// Segments cut.
     pub segments: u64,
+    /// What was sealed.
+    pub sealed: Sealed,
+}
+
+impl Taken {
+    /// Adds what another call did.
+    pub fn add(&mut self, more: Taken) {
+        self.written += more.written;
+        self.dropped += more.dropped;
+        self.starved |= more.starved;
+        self.discontinuity |= more.discontinuity;
+        self.segments += more.segments;
+        self.sealed.signed += more.sealed.signed;
+        self.sealed.padding += more.sealed.padding;
+        self.sealed.too_slow |= more.sealed.too_slow;
+    }
 }
 
 /// A publisher's way into a window.
@@ -47,6 +68,8 @@ struct Desk {
     shift: u64,
     /// Where writing began again after the last drop, in the reader's count.
     floor: u64,
+    /// Only of a stream that has an identity.
+    sealer: Option<Sealer>,
     taken: Taken,
 }
 
@@ -70,6 +93,7 @@ impl Intake {
             dropping: false,
             shift: 0,
             floor: 0,
+            sealer: None,
             taken: Taken::default(),
         };
         Intake { aligner: Aligner::default(), desk }
@@ -81,7 +105,37 @@ impl Intake {
         desk.taken = Taken::default();
         aligner.push(data, &mut |run| desk.run(now, run));
         desk.publish(now);
+        if let Some(sealer) = &mut desk.sealer {
+            desk.taken.sealed = sealer.seal(now.mono, &mut desk.writer);
+        }
         desk.taken
+    }
+
+    /// Whether the stream is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.desk.sealer.is_some()
+    }
+
+    /// The stream has an identity now: what is published is sealed from here on.
+    pub fn seal(&mut self, identity: &Arc<Identity>) {
+        let Desk { sealer, writer, .. } = &mut self.desk;
+        if sealer.is_none() {
+            *sealer = Some(Sealer::new(Arc::clone(identity), writer));
+        }
+    }
+
+    /// When [`Intake::handle_timer`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        self.desk.sealer.as_ref().and_then(Sealer::deadline)
+    }
+
+    /// Completes and seals what has been open for too long.
+    pub fn handle_timer(&mut self, now: Now) -> Taken {
+        let Desk { sealer, writer, .. } = &mut self.desk;
+        let sealed = sealer.as_mut().map(|sealer| sealer.handle_timer(now.mono, writer));
+        Taken { sealed: sealed.unwrap_or_default(), ..Taken::default() }
     }
 
     /// The publisher's health.
@@ -99,18 +153,22 @@ impl Intake {
     /// Ends this run and begins another one behind a discontinuity: what comes now continues
     /// nothing that was there before, although the publisher is the same.
     #[must_use]
-    pub fn restart(mut self, now: Now) -> Intake {
-        self.desk.end_run(now);
-        let Desk { writer, scribe, .. } = self.desk;
-        Intake::new(writer, scribe.into_segmenter(), true, now)
+    pub fn restart(mut self, now: Now) -> (Intake, Taken) {
+        let taken = self.desk.end_run(now);
+        let Desk { writer, scribe, sealer, .. } = self.desk;
+        let mut next = Intake::new(writer, scribe.into_segmenter(), true, now);
+        if let Some(sealer) = sealer {
+            next.seal(sealer.identity());
+        }
+        (next, taken)
     }
 
     /// Ends this publisher's run and its last segment: the open subtree is completed with null
-    /// packets, so that the next run begins on a subtree of its own.
+    /// packets and sealed, so that the next run begins on a subtree of its own.
     #[must_use]
-    pub fn finish(mut self, now: Now) -> Writer {
-        self.desk.end_run(now);
-        self.desk.writer
+    pub fn finish(mut self, now: Now) -> (Writer, Taken) {
+        let taken = self.desk.end_run(now);
+        (self.desk.writer, taken)
     }
 }
 
@@ -212,9 +270,14 @@ impl Desk {
     }
 
     /// What has been published is not continued by what follows.
-    fn end_run(&mut self, now: Now) {
+    fn end_run(&mut self, now: Now) -> Taken {
+        self.taken = Taken::default();
         self.break_off(now);
-        self.writer.pad(now.mono);
+        self.taken.sealed.padding = self.writer.pad(now.mono);
+        if let Some(sealer) = &mut self.sealer {
+            self.taken.sealed.signed = sealer.finish(now.mono, &mut self.writer);
+        }
+        self.taken
     }
 
     fn break_off(&mut self, now: Now) {

@@ -5,6 +5,7 @@ pub mod follow;
 pub mod intake;
 pub mod reorder;
 mod scribe;
+pub mod sealer;
 pub mod settings;
 pub mod tcp;
 pub mod udp;

@@ -5,6 +5,7 @@
 //! flags, the same batch, the same socket options; what is missing is everything else.
 
 mod epoll;
+mod trains;
 mod uring;
 
 use std::io;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::limits::SEND_MAX;
 use crate::io::socket;
+
+pub use trains::{TRAIN, Trains, run_trains};
 
 /// The most bytes of one send: a little more than the relay ever sends at once.
 pub const SIZE_MAX: usize = 64 * 1024;

@@ -12,10 +12,13 @@ use crate::base::ids::{ListenerId, ShardId, SocketId};
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::io::clock::Clock;
+use crate::io::connect;
 use crate::io::hub::{self, Hub};
-use crate::io::machine::{Closed, ConnectError, Input, Machine, Outbox, Output};
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::io::mailbox::{Phase, Post};
+use crate::io::outbound;
 use crate::io::outgoing::Outgoing;
+use crate::io::parcel::{Content, Parcel};
 use crate::io::socket;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
@@ -66,7 +69,7 @@ pub(super) trait Backend: Sized {
     /// Begins or stops accepting from the hub's listeners. Idempotent.
     fn accept<X: Machine>(&mut self, hub: &mut Hub<'_, X>, on: bool);
 
-    /// Begins to receive on a new connection.
+    /// Begins to receive on a new connection, accepted or opened.
     fn open<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()>;
 
     /// Takes one send, to be answered by `sent`, `blocked` or `close` at the latest in `flush`.
@@ -88,6 +91,25 @@ pub(super) trait Backend: Sized {
             socket::send_fin(fd);
         }
     }
+
+    /// Sends a parcel through the datagram socket at `index`, to be answered by
+    /// `outbound::conclude` at the latest in `flush`.
+    fn ship<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: usize, parcel: Parcel) {
+        outbound::send(hub, self, index, parcel);
+    }
+
+    /// Begins (`on`) or stops to wait until the datagram socket at `index` is writable, which
+    /// `outbound::room` is then told.
+    fn watch_room<X: Machine>(
+        &mut self,
+        hub: &mut Hub<'_, X>,
+        index: usize,
+        on: bool,
+    ) -> io::Result<()>;
+
+    /// Begins to wait until the kernel has opened a connection or failed to, which
+    /// `connect::decided` is then told.
+    fn watch_connect<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()>;
 
     /// Lets the socket of a closed connection go and gives its place back, now or as soon as
     /// the kernel holds no operation on it.
@@ -156,6 +178,7 @@ pub(super) fn drive<X: Machine, B: Backend>(
         }
         hub.post.get_up(hub.shard);
     };
+    connect::give_up(&mut hub, &mut lap.backend, true);
     for index in 0..u32::try_from(hub.table.len()).unwrap_or(u32::MAX) {
         hub::close(&mut hub, &mut lap.backend, index, Closed::Local);
     }
@@ -185,6 +208,8 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
         post.receive(shard, |mail| hub.tell(Input::Mail(mail)));
         post.receive_heads(shard, |stream| hub.tell(Input::Head { stream }));
         self.follow_phase(hub);
+        outbound::retry(hub, &mut self.backend);
+        connect::give_up(hub, &mut self.backend, false);
         let quiet = self.run_machine(hub); // 3
         hub::reopen(hub, &mut self.backend);
         let on = hub.accepting();
@@ -263,12 +288,16 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
                         hub::close(hub, &mut self.backend, index, Closed::Local);
                     }
                 }
-                Output::Datagram { socket, to, from: _, data } => {
-                    hub.send_datagram(socket, to, data.as_slice());
+                Output::Datagram { socket, to, from, data } => {
+                    let content = Content::One { to, from, data };
+                    outbound::ship(hub, &mut self.backend, socket, content);
                 }
-                Output::Train(train) => hub.send_train(&train),
-                Output::Connect { token, .. } => {
-                    hub.tell(Input::ConnectFailed { token, why: ConnectError::Other });
+                Output::Train(train) => {
+                    let socket = train.socket;
+                    outbound::ship(hub, &mut self.backend, socket, Content::Train(train));
+                }
+                Output::Connect { token, to } => {
+                    connect::begin(hub, &mut self.backend, token, to);
                 }
                 Output::Mail { shard, mail } => {
                     self.outgoing.send(&hub.post, hub.shard, shard, mail, &hub.cells);
@@ -293,7 +322,7 @@ impl<M: Send + 'static, B: Backend> Loop<M, B> {
                 return Duration::ZERO;
             }
         }
-        let deadlines = [hub.machine().next_deadline(), hub.gate_deadline(), self.end];
+        let deadlines = [hub.machine().next_deadline(), hub.next_deadline(), self.end];
         let now = self.clock.mono();
         let next = deadlines.into_iter().flatten().min();
         next.map_or(SLEEP_MAX, |next| next.since(now).min(SLEEP_MAX))

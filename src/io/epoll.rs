@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -16,9 +17,11 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
 
 use crate::base::payload::Payload;
+use crate::io::connect;
 use crate::io::driver::{self, Backend, Setup};
 use crate::io::hub::{self, Hub};
 use crate::io::machine::{Closed, Machine};
+use crate::io::outbound;
 use crate::io::recvmmsg::{Batch, MESSAGES};
 use crate::io::socket;
 use crate::io::udp::Control;
@@ -69,7 +72,7 @@ struct Epoll {
     batch: Option<Batch>,
 }
 
-/// The token of the listener at `index`.
+/// The token of the listener at `index`; those of the sockets for datagrams follow.
 fn listener_token(index: usize) -> Token {
     Token(BELL.0 - 1 - index)
 }
@@ -109,8 +112,15 @@ impl Backend for Epoll {
 
     fn open<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        let fd = hub.table.raw_fd(index);
-        self.poll.registry().register(&mut SourceFd(&fd), Token(index as usize), both)
+        let (fd, token) = (hub.table.raw_fd(index), Token(index as usize));
+        let registry = self.poll.registry();
+        match registry.register(&mut SourceFd(&fd), token, both) {
+            // One that was being opened. What is ready by now is reported once more.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                registry.reregister(&mut SourceFd(&fd), token, both)
+            }
+            result => result,
+        }
     }
 
     fn send<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32, parts: [Payload; 2]) {
@@ -136,6 +146,25 @@ impl Backend for Epoll {
     }
 
     fn settle<X: Machine>(&mut self, _: &mut Hub<'_, X>, _: u32) {}
+
+    fn watch_room<X: Machine>(
+        &mut self,
+        hub: &mut Hub<'_, X>,
+        index: usize,
+        on: bool,
+    ) -> io::Result<()> {
+        // Not always: every datagram that leaves makes the socket writable once more.
+        let room = on.then_some(Interest::WRITABLE);
+        let interest = room.map_or(Interest::READABLE, |room| room | Interest::READABLE);
+        let fd = hub.sockets[index].udp.as_raw_fd();
+        let token = listener_token(self.waiting.len() + index);
+        self.poll.registry().reregister(&mut SourceFd(&fd), token, interest)
+    }
+
+    fn watch_connect<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()> {
+        let (fd, token) = (hub.table.raw_fd(index), Token(index as usize));
+        self.poll.registry().register(&mut SourceFd(&fd), token, Interest::WRITABLE)
+    }
 
     /// Closing the only descriptor takes a socket out of the epoll set.
     fn release<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
@@ -201,23 +230,25 @@ impl Epoll {
 
     /// Sorts what epoll reported into the lists, and tells who can write again.
     fn take_events<X: Machine>(&mut self, hub: &mut Hub<'_, X>) {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let mut count = 0;
-        for event in &self.events {
+        for event in &events {
             count += 1;
             if event.token() == BELL {
                 hub.woken();
                 continue;
             }
             let Ok(index) = u32::try_from(event.token().0) else {
-                let mut flags = self.waiting.iter_mut().chain(&mut self.arrived);
-                if let Some(flag) = flags.nth(BELL.0 - 1 - event.token().0) {
-                    *flag = true;
-                }
+                self.take_socket_event(hub, event);
                 continue;
             };
             // An event of this batch for a connection that an earlier input closed finds the
-            // place closed. None finds a new connection there: accepting comes last.
+            // place closed. None finds a new connection there: accepting comes last, and
+            // connecting too.
             if !hub.table.is_open(index) {
+                if hub.table.slot(index).connecting {
+                    connect::decided(hub, self, index);
+                }
                 continue;
             }
             let slot = hub.table.slot(index);
@@ -231,8 +262,25 @@ impl Epoll {
                 hub.writable(index);
             }
         }
-        self.events.clear();
+        events.clear();
+        self.events = events;
         hub.cells.add(Cell::IoEvents, count);
+    }
+
+    /// Something happened at a listener or a socket for datagrams.
+    fn take_socket_event<X: Machine>(&mut self, hub: &mut Hub<'_, X>, event: &Event) {
+        let place = BELL.0 - 1 - event.token().0;
+        match place.checked_sub(self.waiting.len()) {
+            None => self.waiting[place] = true,
+            Some(socket) => {
+                if let Some(arrived) = self.arrived.get_mut(socket) {
+                    *arrived = true;
+                    if event.is_writable() {
+                        outbound::room(hub, self, socket);
+                    }
+                }
+            }
+        }
     }
 
     /// Reads a few times. Whether there may be more.

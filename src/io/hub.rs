@@ -11,9 +11,13 @@ use rustix::io::Errno;
 
 use crate::base::ids::{ListenerId, ShardId, SocketId};
 use crate::base::time::{Mono, Now};
+use crate::io::clock::Clock;
+use crate::io::connect::Attempts;
 use crate::io::driver::{Backend, Setup};
-use crate::io::machine::{Closed, Input, Machine, Train};
+use crate::io::machine::{Closed, Input, Machine};
 use crate::io::mailbox::Post;
+use crate::io::outbound::Outbound;
+use crate::io::parcel::Frame;
 use crate::io::socket::{self, AcceptError};
 use crate::io::table::Table;
 use crate::io::udp::Control;
@@ -39,8 +43,10 @@ enum Gate {
 
 /// A socket for datagrams.
 pub(super) struct Datagram {
-    id: SocketId,
+    pub id: SocketId,
     pub udp: UdpSocket,
+    /// Its sending half.
+    pub outbound: Outbound,
     /// Datagrams that the kernel had dropped when it last said so, modulo 2^32.
     dropped: u32,
 }
@@ -58,6 +64,11 @@ pub(super) struct Hub<'m, X: Machine> {
     pub max_connections: usize,
     pub descriptors: usize,
     pub post: Post<X::Mail>,
+    /// What the kernel reads while a datagram is sent by a plain call.
+    pub frame: Box<Frame>,
+    /// Connections that are being opened.
+    pub attempts: Attempts,
+    clock: Clock,
     gate: Gate,
     /// Accepted sockets without a place, with their listener's index.
     held: VecDeque<(usize, OwnedFd)>,
@@ -75,12 +86,15 @@ impl<'m, X: Machine> Hub<'m, X> {
             sockets: setup
                 .sockets
                 .into_iter()
-                .map(|(id, udp)| Datagram { id, udp, dropped: 0 })
+                .map(|(id, udp)| Datagram { id, outbound: Outbound::new(&udp), udp, dropped: 0 })
                 .collect(),
             shard: setup.shard,
             max_connections: setup.max_connections,
             descriptors: setup.descriptors,
             post: setup.post,
+            frame: Box::new(Frame::new()),
+            attempts: Attempts::new(),
+            clock: setup.clock,
             gate: Gate::Open,
             held: VecDeque::with_capacity(HELD_MAX),
         }
@@ -126,40 +140,6 @@ impl<'m, X: Machine> Hub<'m, X> {
         }
     }
 
-    /// Sends one datagram, at once or not at all.
-    pub fn send_datagram(&mut self, socket: SocketId, to: SocketAddr, data: &[u8]) {
-        let Some(socket) = self.sockets.iter().find(|s| s.id == socket) else { return };
-        let ours = socket.udp.local_addr();
-        let to = match to {
-            SocketAddr::V4(v4) if ours.is_ok_and(|ours| ours.is_ipv6()) => {
-                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
-            }
-            to => to,
-        };
-        let _ = rustix::net::sendto(&socket.udp, data, rustix::net::SendFlags::DONTWAIT, &to);
-    }
-
-    /// Sends each datagram of a train.
-    pub fn send_train(&mut self, train: &Train) {
-        let (header, chunk) = (usize::from(train.header).max(1), usize::from(train.chunk).max(1));
-        let stamp = self.now.mono.as_nanos() / 1000;
-        let mut datagram = [0; 2048];
-        let head = std::iter::once((train.head.as_slice(), [].as_slice()));
-        let pairs =
-            train.headers.as_slice().chunks(header).zip(train.body.as_slice().chunks(chunk));
-        for (front, back) in head.chain(pairs).filter(|(front, _)| front.len() >= 4) {
-            let len = front.len() + back.len();
-            let Some(datagram) = datagram.get_mut(..len) else { return };
-            datagram[..front.len()].copy_from_slice(front);
-            datagram[front.len()..].copy_from_slice(back);
-            datagram[..4].copy_from_slice(&train.channel.to_be_bytes());
-            if !back.is_empty() {
-                datagram[front.len() - 8..front.len()].copy_from_slice(&stamp.to_be_bytes());
-            }
-            self.send_datagram(train.socket, train.to, datagram);
-        }
-    }
-
     /// The kernel took `n` bytes.
     pub fn sent(&mut self, index: u32, n: usize) {
         let slot = self.table.slot(index);
@@ -195,16 +175,28 @@ impl<'m, X: Machine> Hub<'m, X> {
         self.gate == Gate::Open
     }
 
-    /// When the gate is to be looked at again.
-    pub fn gate_deadline(&self) -> Option<Mono> {
-        match self.gate {
+    /// Whether the process ends and nobody is let in any more.
+    pub fn is_shut(&self) -> bool {
+        self.gate == Gate::Shut
+    }
+
+    /// When the gate, a full socket or a connection that is being opened is to be looked at.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let gate = match self.gate {
             Gate::Paused(until) => Some(until),
             Gate::Open | Gate::Shut => None,
-        }
+        };
+        let sockets = self.sockets.iter().filter_map(|socket| socket.outbound.retry());
+        sockets.chain(gate).chain(self.attempts.next_deadline()).min()
+    }
+
+    /// The time for a datagram that is submitted now, in microseconds.
+    pub fn stamp(&self) -> u64 {
+        self.clock.mono().as_nanos() / 1000
     }
 
     /// Accepts nothing for a while. Called when something has run out.
-    fn pause(&mut self, class: Cell) {
+    pub fn pause(&mut self, class: Cell) {
         self.cells.add(class, 1);
         if self.gate == Gate::Open {
             self.gate = Gate::Paused(self.now.mono + PAUSE);
@@ -306,7 +298,6 @@ mod tests {
 
     use super::*;
     use crate::base::payload::Payload;
-    use crate::io::clock::Clock;
     use crate::io::machine::Outbox;
 
     /// Counts its connections.
@@ -337,6 +328,17 @@ mod tests {
         }
         fn send<X: Machine>(&mut self, _: &mut Hub<'_, X>, _: u32, _: [Payload; 2]) {}
         fn settle<X: Machine>(&mut self, _: &mut Hub<'_, X>, _: u32) {}
+        fn watch_room<X: Machine>(
+            &mut self,
+            _: &mut Hub<'_, X>,
+            _: usize,
+            _: bool,
+        ) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn watch_connect<X: Machine>(&mut self, _: &mut Hub<'_, X>, _: u32) -> std::io::Result<()> {
+            Ok(())
+        }
         fn release<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) {
             hub.table.remove(index);
         }
@@ -394,6 +396,6 @@ mod tests {
         reopen(&mut hub, &mut Still);
         assert_eq!((hub.machine().0, hub.held.len()), (2, 0));
         shut(&mut hub, &mut Still);
-        assert!(!hub.accepting() && hub.gate_deadline().is_none());
+        assert!(!hub.accepting() && hub.next_deadline().is_none());
     }
 }

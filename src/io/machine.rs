@@ -23,7 +23,8 @@
 //! Datagrams are not answered one by one. What the kernel takes is sent, what the network loses
 //! is lost. When the kernel takes no more, the driver keeps what it was given, in order, and says
 //! `SocketFull` once; the machine gives nothing for that socket from then on, but what stands in
-//! the same outbox already is kept as well. `SocketReady` follows when all of it was sent.
+//! the same outbox already is kept as well. `SocketReady` follows when all of it was sent. Whole
+//! datagrams and trains of that outbox that the kernel did take may be ahead of what was kept.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -9,12 +9,15 @@ pub mod ceiling;
 pub mod clock;
 #[cfg(test)]
 mod conformance;
+mod connect;
 pub mod driver;
 pub mod epoll;
 mod hub;
 pub mod machine;
 pub mod mailbox;
+mod outbound;
 mod outgoing;
+mod parcel;
 pub mod probe;
 mod recvmmsg;
 pub mod socket;

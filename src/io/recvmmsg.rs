@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::io::udp::{CONTROL, Control, DATA, sender};
 
 /// Messages per call. Each may be a whole run of datagrams.
-pub(super) const MESSAGES: usize = 8;
+pub(super) const MESSAGES: usize = 16;
 
 /// What the kernel writes beside the bytes; aligned as it wants control messages.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ impl Message<'_> {
 }
 
 impl Batch {
-    /// Allocates: half a megabyte.
+    /// Allocates: a megabyte.
     pub fn new() -> Batch {
         // SAFETY: sockaddr_storage is a plain C struct, for which all zeroes are a value.
         let name: libc::sockaddr_storage = unsafe { zeroed() };

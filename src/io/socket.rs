@@ -29,10 +29,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// caller who wanted `[::]` may try `0.0.0.0`. [`io::ErrorKind::InvalidInput`]: no shard at
 /// all, or more than [`SHARDS_MAX`].
 pub fn listen(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
-    if shards == 0 || shards > SHARDS_MAX {
-        let text = format!("{addr}: {shards} shards, but 1 to {SHARDS_MAX} are possible");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
+    check_shards(addr, shards)?;
     if shards > 1 && addr.port() != 0 {
         // With SO_REUSEPORT a second relay could join the first one's port unnoticed, and each
         // would get half of the connections. Binding without it is refused while anybody listens.
@@ -46,6 +43,15 @@ pub fn listen(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Refuses impossible numbers of shards.
+pub(super) fn check_shards(addr: SocketAddr, shards: usize) -> io::Result<()> {
+    if (1..=SHARDS_MAX).contains(&shards) {
+        return Ok(());
+    }
+    let text = format!("{addr}: {shards} shards, but 1 to {SHARDS_MAX} are possible");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 fn listen_one(addr: SocketAddr, share: bool) -> io::Result<TcpListener> {
@@ -70,7 +76,7 @@ fn bind_one(addr: SocketAddr, share: bool) -> io::Result<Socket> {
 }
 
 /// The same error with the address and, where it is known, what to do.
-fn name(addr: SocketAddr, error: &io::Error) -> io::Error {
+pub(super) fn name(addr: SocketAddr, error: &io::Error) -> io::Error {
     let no_ipv6 = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT))
         || (addr.is_ipv6() && matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL)));
     if addr.is_ipv6() && no_ipv6 && addr.ip().is_unspecified() {

@@ -28,6 +28,8 @@ pub(super) struct Slot {
     pub inflight: u16,
     /// The machine knows the connection and was not told that it is closed.
     pub open: bool,
+    /// It is being opened: the machine does not know it yet.
+    pub connecting: bool,
     /// A send was answered by `Blocked`, and `Writable` was not told since.
     pub blocked: bool,
     /// A send was submitted and not answered.
@@ -80,6 +82,13 @@ impl Table {
 
     /// Takes a place for a socket; `None` when the table is full.
     pub fn insert(&mut self, fd: OwnedFd) -> Option<u32> {
+        let index = self.insert_connecting(fd)?;
+        self.establish(index);
+        Some(index)
+    }
+
+    /// The same for one that the machine does not know before [`Table::establish`].
+    pub fn insert_connecting(&mut self, fd: OwnedFd) -> Option<u32> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() < self.capacity => {
@@ -90,10 +99,18 @@ impl Table {
         };
         let slot = &mut self.slots[index as usize];
         let (socket, generation) = (Holder::Process(fd), slot.generation);
-        *slot = Slot { socket, generation, open: true, ..Slot::default() };
-        self.open += 1;
+        *slot = Slot { socket, generation, connecting: true, ..Slot::default() };
         self.descriptors += 1;
         Some(index)
+    }
+
+    /// The machine is told of the connection at `index`.
+    pub fn establish(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if std::mem::take(&mut slot.connecting) {
+            slot.open = true;
+            self.open += 1;
+        }
     }
 
     /// The place of `conn`, unless it was closed.
@@ -154,6 +171,7 @@ impl Table {
     /// Outputs for the connection are ignored from now on. False if it was closed already.
     pub fn close(&mut self, index: u32) -> bool {
         let slot = &mut self.slots[index as usize];
+        slot.connecting = false;
         let was_open = std::mem::replace(&mut slot.open, false);
         self.open -= usize::from(was_open);
         was_open

@@ -1,5 +1,7 @@
 //! Datagram sockets: how they are made, and what the kernel says beside the bytes.
 
+mod swarm;
+
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -7,7 +9,10 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use swarm::bind_swarm;
+
 /// Bytes that the kernel may hold for one socket: a second at 32 Mbit/s, while a core is busy.
+/// For the swarm the same in either direction.
 pub const BACKLOG: usize = 4 << 20;
 
 /// Bytes for the largest run of datagrams that the kernel hands over at once. It puts at most

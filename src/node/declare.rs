@@ -5,14 +5,20 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::config::resolved::Choice;
+use crate::face::swarm::PEER_BYTES;
 use crate::ingest::settings::Way;
 use crate::io::{probe, udp, uring};
 use crate::registry;
+use crate::ring::records::SubtreeSize;
 use crate::shard;
+use crate::swarm::halfopen::OPENINGS_MAX;
 
 /// Descriptors kept for everything that is no connection: listeners, logs, the control port.
 /// At most a quarter of the limit.
 const RESERVED_FILES: usize = 256;
+
+/// Memory of one shard for openings that are not confirmed, with their index.
+const OPENINGS_BYTES: u64 = OPENINGS_MAX as u64 * (40 + 32);
 
 /// Kernel memory of one idle TCP connection, in bytes (measured: 4.4 kB at one end).
 const KERNEL_IDLE: u64 = 4_400;
@@ -111,21 +117,32 @@ pub(super) fn log_memory(
 ) {
     let connections = registry.limits.connections as u64;
     let viewers = registry.limits.viewers.min(registry.limits.connections) as u64;
+    let swarm = config.swarm.listen.is_some();
+    let peers = if swarm { registry.limits.peers as u64 } else { 0 };
     let user = connections * (config.http.head_bytes as u64 + shard::CONNECTION_BYTES)
         + registry.max_streams as u64 * shard::PUBLISHER_BYTES
         + shards as u64 * shard::CLAIMANTS_BYTES;
+    let peers_bytes = peers * PEER_BYTES + u64::from(swarm) * shards as u64 * OPENINGS_BYTES;
+    let size = config.swarm.size.unwrap_or(SubtreeSize::SMALLEST);
+    let records = match config.swarm.listen {
+        Some(_) => registry.max_streams as u64 * size.index_bytes(registry.window_bytes),
+        None => 0,
+    };
     let datagrams =
         config.ingest.iter().filter(|ingest| matches!(ingest.way, Way::Udp { .. })).count() as u64;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     info!(
         arena_mib = mib(arena),
+        records_mib = mib(records),
         connections_mib = mib(user),
+        peers_mib = mib(peers_bytes),
         kernel_idle_mib = mib(connections * KERNEL_IDLE),
         kernel_worst_mib = mib(viewers * KERNEL_DEAD_READER),
         kernel_datagrams_mib = mib(datagrams * 2 * udp::BACKLOG as u64),
         max_streams = registry.max_streams,
         max_viewers = viewers,
         max_connections = connections,
+        max_peers = peers,
         "memory: the most that this configuration can use"
     );
 }

@@ -1,7 +1,7 @@
-//! The sockets of the configured ingests: bound before the relay says that it is ready, then
-//! handed to the shard that each one lives on.
+//! The sockets of the configured ingests and of the swarm: bound before the relay says that it
+//! is ready, then handed to the shard that each one lives on.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use tracing::warn;
 
@@ -18,15 +18,27 @@ enum Door {
 /// What one shard gets.
 pub(super) type Handed = (Vec<(ListenerId, TcpListener)>, Vec<(SocketId, UdpSocket)>);
 
-/// What is bound and not yet handed out, by the index in the configuration.
-pub(super) struct Doors(Vec<Option<Door>>);
+/// What is bound and not yet handed out.
+pub(super) struct Doors {
+    /// By the index in the configuration.
+    ingest: Vec<Option<Door>>,
+    /// By the shard.
+    swarm: Vec<Option<UdpSocket>>,
+}
 
 impl Doors {
-    /// Binds everything.
+    /// Binds everything: peers come in at `swarm`.
     ///
     /// # Errors
     /// One line that names the stream, the key and the address.
-    pub fn open(ingest: &[Settings]) -> Result<Doors, String> {
+    pub fn open(
+        ingest: &[Settings],
+        swarm: Option<SocketAddr>,
+        shards: usize,
+    ) -> Result<Doors, String> {
+        let bind = |address| udp::bind_swarm(address, shards);
+        let swarm = swarm.map(bind).transpose().map_err(|why| format!("swarm.listen: {why}"))?;
+        let swarm = swarm.into_iter().flatten().map(Some).collect();
         let open = |settings: &Settings| {
             let stream = &settings.stream;
             let name = |key: &str, why: std::io::Error| {
@@ -51,12 +63,18 @@ impl Doors {
                 }
             }))
         };
-        ingest.iter().map(open).collect::<Result<_, String>>().map(Doors)
+        let ingest = ingest.iter().map(open).collect::<Result<_, String>>()?;
+        Ok(Doors { ingest, swarm })
+    }
+
+    /// Where peers come in, with the real port.
+    pub fn swarm(&self) -> Option<SocketAddr> {
+        self.swarm.first()?.as_ref()?.local_addr().ok()
     }
 
     /// Each stream and its way in, with the real port.
     pub fn ways(&self, ingest: &[Settings]) -> Vec<(StreamName, Way)> {
-        let ways = ingest.iter().zip(&self.0).map(|(settings, door)| {
+        let ways = ingest.iter().zip(&self.ingest).map(|(settings, door)| {
             let bound = match door {
                 Some(Door::Udp(socket)) => socket.local_addr().ok(),
                 Some(Door::Tcp(listener)) => listener.local_addr().ok(),
@@ -73,16 +91,19 @@ impl Doors {
         ways.collect()
     }
 
-    /// Hands out what lives on shard `id`: every `shards`th, from the shard's number on.
+    /// Hands out what lives on shard `id`: every `shards`th ingest, from the shard's number on,
+    /// and its socket of the swarm.
     pub fn of_shard(&mut self, id: usize, shards: usize) -> Handed {
         let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
-        for (index, door) in (0u16..).zip(&mut self.0).skip(id).step_by(shards.max(1)) {
+        for (index, door) in (0u16..).zip(&mut self.ingest).skip(id).step_by(shards.max(1)) {
             match door.take() {
                 Some(Door::Udp(socket)) => sockets.push((SocketId(index), socket)),
                 Some(Door::Tcp(listener)) => listeners.push((ListenerId(index + 1), listener)),
                 None => {}
             }
         }
+        let swarm = self.swarm.get_mut(id).and_then(Option::take);
+        sockets.extend(swarm.map(|socket| (SocketId::SWARM, socket)));
         (listeners, sockets)
     }
 }

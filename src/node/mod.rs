@@ -6,10 +6,11 @@
 
 mod declare;
 mod doors;
-mod ledger;
+pub mod keeper;
 pub mod logging;
 mod notify;
 mod ready;
+pub mod roots;
 mod watch;
 
 use std::io;
@@ -38,12 +39,13 @@ use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
 use crate::node::declare::Seats;
 use crate::node::doors::Doors;
-use crate::node::ledger::Ledger;
+use crate::node::keeper::Keeper;
 use crate::node::watch::Watch;
 use crate::registry::pulse::Pulse;
 use crate::registry::streams::Registry;
 use crate::ring::arena::Arena;
 use crate::shard::mail::Mail;
+use crate::shard::swarm::Swarming;
 use crate::shard::{Parts, Shard};
 
 /// Mail that may wait for one shard. Mail is rare: publishers coming and going.
@@ -82,7 +84,8 @@ pub struct Relay {
     listeners: Vec<TcpListener>,
     doors: Doors,
     control: TcpListener,
-    ledger: Ledger,
+    swarming: Option<Swarming>,
+    keeper: Keeper,
 }
 
 /// What the household hears.
@@ -112,9 +115,9 @@ impl Relay {
         let seats = declare::connections(&config, shards, uring)?;
         let listeners = listen(config.listen.http, shards)?;
         let control = listen(config.listen.control, 1)?.remove(0);
-        let doors = Doors::open(&config.ingest)?;
+        let doors = Doors::open(&config.ingest, config.swarm.listen, shards)?;
         let addresses = Addresses {
-            swarm: None,
+            swarm: doors.swarm(),
             ingest: doors.ways(&config.ingest),
             http: listeners[0].local_addr().map_err(|why| why.to_string())?,
             control: control.local_addr().map_err(|why| why.to_string())?,
@@ -126,7 +129,9 @@ impl Relay {
             .map_err(|why| format!("cannot make mailboxes: {why}"))?;
         declare::log_memory(&config, &settings, arena.bytes(), shards);
         let registry = Arc::new(Registry::new(settings, arena, shards));
-        let ledger = Ledger::open(config.state_dir.as_deref(), &registry)?;
+        let clock = Clock::start();
+        let (dir, now) = (config.state_dir.as_deref(), clock.now());
+        let keeper = Keeper::open(dir, &config.swarm, &registry, now)?;
         let house = Arc::new(House {
             registry,
             cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
@@ -134,10 +139,12 @@ impl Relay {
             io_driver: if uring { "uring" } else { "epoll" },
             io_reason,
             ready: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
         });
+        let swarming = swarming(&config)?;
         Ok(Relay {
             config,
+            swarming,
             addresses,
             post,
             house,
@@ -146,7 +153,7 @@ impl Relay {
             listeners,
             doors,
             control,
-            ledger,
+            keeper,
         })
     }
 
@@ -165,16 +172,18 @@ impl Relay {
         }
         let (stop_control, stopped) = oneshot::channel();
         let control = self.spawn_control(stopped, &tell)?;
-        let started = self.wait_ready(&news, shards.len());
-        let started = started.and_then(|()| self.announce());
-        if started.is_ok() {
-            ready(&self.addresses);
-        }
-        let outcome = started.and_then(|()| self.look_after(&news));
+        let outcome = match wait_ready(&news, shards.len()) {
+            Ok(true) => self.announce().and_then(|()| {
+                ready(&self.addresses);
+                self.look_after(&news)
+            }),
+            Ok(false) => Ok(()),
+            Err(why) => Err(why),
+        };
         self.stop(&news, shards);
         drop(stop_control);
         let _ = control.join();
-        self.ledger.close(&self.house.registry);
+        self.keeper.close(&self.house.registry, self.house.clock.now());
         outcome
     }
 
@@ -191,6 +200,7 @@ impl Relay {
             http: Arc::new(self.config.http.clone()),
             ingest: self.config.ingest.clone().into(),
             registry: Arc::clone(&self.house.registry),
+            swarm: self.swarming.clone(),
             cells: Arc::clone(&self.house.cells[index]),
             shelf: Arc::clone(&self.house.shelves[index]),
         };
@@ -246,25 +256,13 @@ impl Relay {
             .map_err(|why| format!("no thread: {why}"))
     }
 
-    fn wait_ready(&self, news: &Receiver<News>, shards: usize) -> Result<(), String> {
-        let deadline = Instant::now() + START_MAX;
-        let mut ready = 0;
-        while ready < shards {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match news.recv_timeout(left) {
-                Ok(News::ShardReady) => ready += 1,
-                Ok(News::Signal(_)) => return Err("stopped while starting".to_owned()),
-                Ok(other) => return Err(describe(other)),
-                Err(_) => return Err(format!("only {ready} of {shards} shards got ready")),
-            }
-        }
-        Ok(())
-    }
-
     fn announce(&self) -> Result<(), String> {
         self.house.ready.store(true, Relaxed);
-        let Addresses { http, control, ref ingest, .. } = self.addresses;
+        let Addresses { http, control, ref ingest, swarm } = self.addresses;
         let shards = self.house.cells.len();
+        if let Some(address) = swarm {
+            info!(%address, "peers are served");
+        }
         info!(%http, %control, io_driver = self.house.io_driver, shards, "ready");
         for (stream, way) in ingest {
             let (way, address) = (ready::word(way), way.address());
@@ -292,9 +290,8 @@ impl Relay {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("every part ended".to_owned()),
             }
-            if watch.tick(&self.house) {
-                self.ledger.tick(&self.house.registry);
-            }
+            watch.tick(&self.house);
+            self.keeper.tick(&self.house.registry, self.house.clock.now());
         }
     }
 
@@ -322,6 +319,25 @@ impl Relay {
             let _ = shard.join();
         }
     }
+}
+
+/// Waits until every shard runs. `false`: a signal came first, which is a stop like any other.
+fn wait_ready(news: &Receiver<News>, shards: usize) -> Result<bool, String> {
+    let deadline = Instant::now() + START_MAX;
+    let mut ready = 0;
+    while ready < shards {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match news.recv_timeout(left) {
+            Ok(News::ShardReady) => ready += 1,
+            Ok(News::Signal(signal)) => {
+                info!(signal, "stopped while starting");
+                return Ok(false);
+            }
+            Ok(other) => return Err(describe(other)),
+            Err(_) => return Err(format!("only {ready} of {shards} shards got ready")),
+        }
+    }
+    Ok(true)
 }
 
 fn describe(news: News) -> String {
@@ -358,6 +374,16 @@ fn choose_driver(wish: IoDriver) -> Result<(bool, String), String> {
     Ok(chosen)
 }
 
+/// What shards need to have peers, with a new secret behind the ids of channels.
+fn swarming(config: &Config) -> Result<Option<Swarming>, String> {
+    if config.swarm.listen.is_none() {
+        return Ok(None);
+    }
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "no randomness for the swarm".to_owned())?;
+    Ok(Some(Swarming { settings: Arc::new(config.swarm.clone()), key }))
+}
+
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
     // The error names the address.
     socket::listen(address, shards).map_err(|why| why.to_string())
@@ -379,4 +405,21 @@ fn watch_signals(tell: &Sender<News>) -> Result<(), String> {
         .spawn(body)
         .map_err(|why| format!("no thread: {why}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_while_starting_is_a_clean_stop_and_a_failure_is_not() {
+        let (tell, news) = channel();
+        let say = |one| tell.send(one).unwrap();
+        [News::ShardReady, News::Signal(SIGTERM)].into_iter().for_each(say);
+        assert_eq!(wait_ready(&news, 2), Ok(false));
+        [News::ShardReady, News::ShardReady].into_iter().for_each(say);
+        assert_eq!(wait_ready(&news, 2), Ok(true));
+        say(News::ShardEnded(ShardId(1), Err(io::Error::other("no ring"))));
+        assert_eq!(wait_ready(&news, 2), Err("shard 1 failed: no ring".to_owned()));
+    }
 }

@@ -1,8 +1,9 @@
 //! The ready file: tells whoever started the relay where it listens. Written whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -51,7 +52,7 @@ pub(super) fn write(
         shards,
         ingest: addresses.ingest.iter().map(|(stream, way)| ingest(stream, way)).collect(),
     };
-    replace(path, &serde_json::to_vec(&ready)?)
+    replace(path, &serde_json::to_vec(&ready)?, Access::Everybody)
 }
 
 fn ingest(stream: &StreamName, way: &Way) -> BTreeMap<&'static str, String> {
@@ -65,16 +66,31 @@ pub(super) fn remove(path: Option<&Path>) {
     let _ = path.map(fs::remove_file);
 }
 
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Whom the process's umask lets.
+    Everybody,
+    /// The user of the process: there is a secret in it.
+    Owner,
+}
+
 /// Puts `bytes` in the place of the file at `path`: a reader sees the old file or the new one,
 /// also after a crash.
 ///
 /// # Errors
 /// If the file or its folder cannot be written.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary)?;
+    // A crash may have left one behind, open to others.
+    if access == Access::Owner {
+        let _ = fs::remove_file(&temporary);
+    }
+    let mode = if access == Access::Owner { 0o600 } else { 0o666 };
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
     file.write_all(bytes)?;
     file.write_all(b"\n")?;
     file.sync_all()?;

@@ -19,10 +19,29 @@ const STUCK: Duration = Duration::from_millis(2500);
 const BEAT: Duration = Duration::from_secs(1);
 const BEATS: usize = 10;
 
+/// How far each shard's loop had turned, and since when it has not turned further.
+#[derive(Debug, Default)]
+struct Progress(Vec<(u64, Instant)>);
+
+impl Progress {
+    /// Whether no shard is stuck. `rounds` of every shard, in their order.
+    fn all_move(&mut self, rounds: impl ExactSizeIterator<Item = u64>, now: Instant) -> bool {
+        self.0.resize(rounds.len(), (0, now));
+        let mut all = true;
+        for (seen, rounds) in self.0.iter_mut().zip(rounds) {
+            if rounds != seen.0 {
+                *seen = (rounds, now);
+            }
+            all &= now - seen.1 < STUCK;
+        }
+        all
+    }
+}
+
 /// Remembers what was seen last.
 #[derive(Debug)]
 pub(super) struct Watch {
-    rounds: Vec<(u64, Instant)>,
+    progress: Progress,
     fed: Instant,
     interval: Option<Duration>,
     beat: Instant,
@@ -33,7 +52,7 @@ impl Watch {
     pub(super) fn new() -> Watch {
         let now = Instant::now();
         Watch {
-            rounds: Vec::new(),
+            progress: Progress::default(),
             fed: now,
             interval: notify::watchdog_interval(),
             beat: now,
@@ -41,10 +60,11 @@ impl Watch {
         }
     }
 
-    /// Looks at everything once. Returns whether a second has passed.
-    pub(super) fn tick(&mut self, house: &House) -> bool {
+    /// Looks at everything once.
+    pub(super) fn tick(&mut self, house: &House) {
         let now = Instant::now();
-        if self.all_move(house, now)
+        let rounds = house.cells.iter().map(|cells| cells.get(Cell::LoopRounds));
+        if self.progress.all_move(rounds, now)
             && self
                 .interval
                 .is_some_and(|interval| now - self.fed >= (interval / 2).saturating_sub(BEAT / 4))
@@ -52,25 +72,10 @@ impl Watch {
             self.fed = now;
             notify::watchdog();
         }
-        if now - self.beat < BEAT {
-            return false;
+        if now - self.beat >= BEAT {
+            self.beat = now;
+            self.take_pulse(house);
         }
-        self.beat = now;
-        self.take_pulse(house);
-        true
-    }
-
-    fn all_move(&mut self, house: &House, now: Instant) -> bool {
-        self.rounds.resize(house.cells.len(), (0, now));
-        let mut all = true;
-        for (seen, cells) in self.rounds.iter_mut().zip(&house.cells) {
-            let rounds = cells.get(Cell::LoopRounds);
-            if rounds != seen.0 {
-                *seen = (rounds, now);
-            }
-            all &= now - seen.1 < STUCK;
-        }
-        all
     }
 
     fn take_pulse(&mut self, house: &House) {
@@ -91,5 +96,23 @@ impl Watch {
         let draining = house.registry.pulse.load().draining;
         let pulse = Pulse { delay_p50_ms: ms(0.5), delay_p99_ms: ms(0.99), draining };
         house.registry.pulse.store(Arc::new(pulse));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_stuck_shard_starves_the_watchdog_until_it_moves_again() {
+        let (start, mut progress) = (Instant::now(), Progress::default());
+        let mut moves = |seconds: u64, rounds: [u64; 2]| {
+            progress.all_move(rounds.into_iter(), start + Duration::from_secs(seconds))
+        };
+        assert!(moves(0, [1, 1]));
+        assert!(moves(2, [2, 1]), "a sleeping shard turns at least once a second");
+        assert!(!moves(3, [3, 1]), "the second one is stuck");
+        assert!(!moves(60, [60, 1]));
+        assert!(moves(61, [61, 2]));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::registry::settings::Limits;
@@ -21,6 +21,10 @@ pub enum Refused {
     Connections,
     /// Too many viewers in all.
     Viewers,
+    /// Too many peers in all.
+    Peers,
+    /// What the peers inside were promised leaves no room for another one.
+    Egress,
 }
 
 /// One IPv4 address or one IPv6 /64: what one household or one attacker has.
@@ -47,13 +51,16 @@ impl Household {
     }
 }
 
-/// Counts who is inside. The tables hold one entry per household with an open connection, so
-/// `limits.connections` bounds them.
+/// Counts who is inside. The tables hold one entry per household with an open connection or a
+/// peer, so `limits.connections` and `limits.peers` bound them.
 #[derive(Debug)]
 pub struct Admission {
     limits: Limits,
     viewers: AtomicUsize,
     connections: AtomicUsize,
+    peers: AtomicUsize,
+    /// Promised to peers, in kbit/s.
+    promised: AtomicU64,
     households: [Mutex<HashMap<Household, usize>>; STRIPES],
 }
 
@@ -65,6 +72,8 @@ impl Admission {
             limits,
             viewers: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            peers: AtomicUsize::new(0),
+            promised: AtomicU64::new(0),
             households: Default::default(),
         }
     }
@@ -78,7 +87,33 @@ impl Admission {
         if !enter(&self.connections, self.limits.connections) {
             return Err(Refused::Connections);
         }
-        Ok(Permit { admission: Arc::clone(self), household: None, viewer: false })
+        Ok(Permit::new(self, Guest::Connection))
+    }
+
+    /// Lets a peer in that is to get `bits` per second.
+    ///
+    /// # Errors
+    /// If there are too many, of its address or in all, or too much was promised.
+    pub fn peer(self: &Arc<Admission>, ip: IpAddr, bits: u64) -> Result<Permit, Refused> {
+        if !enter(&self.peers, self.limits.peers) {
+            return Err(Refused::Peers);
+        }
+        let mut permit = Permit::new(self, Guest::Peer);
+        permit.client(ip)?;
+        let kbits = bits.div_ceil(1_000).min(u64::from(u32::MAX));
+        let most = self.limits.egress.map_or(u64::MAX, |egress| egress / 1_000);
+        let under = |sum: u64| sum.checked_add(kbits).filter(|sum| *sum <= most);
+        if self.promised.fetch_update(Relaxed, Relaxed, under).is_err() {
+            return Err(Refused::Egress);
+        }
+        permit.kbits = u32::try_from(kbits).unwrap_or(u32::MAX);
+        Ok(permit)
+    }
+
+    /// Peers inside.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.peers.load(Relaxed)
     }
 
     /// Viewers inside.
@@ -103,15 +138,30 @@ fn enter(counter: &AtomicUsize, limit: usize) -> bool {
     counter.fetch_update(Relaxed, Relaxed, under).is_ok()
 }
 
+/// What a permit is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guest {
+    Connection,
+    /// A connection that plays.
+    Viewer,
+    Peer,
+}
+
 /// The right to be inside; given back on drop.
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
     household: Option<Household>,
-    viewer: bool,
+    /// What it was promised, in kbit/s.
+    kbits: u32,
+    guest: Guest,
 }
 
 impl Permit {
+    fn new(admission: &Arc<Admission>, guest: Guest) -> Permit {
+        Permit { admission: Arc::clone(admission), household: None, kbits: 0, guest }
+    }
+
     /// Counts the connection for its client's address, once.
     ///
     /// # Errors
@@ -138,11 +188,11 @@ impl Permit {
     /// # Errors
     /// If there are too many viewers.
     pub fn viewer(&mut self) -> Result<(), Refused> {
-        if !self.viewer {
+        if self.guest == Guest::Connection {
             if !enter(&self.admission.viewers, self.admission.limits.viewers) {
                 return Err(Refused::Viewers);
             }
-            self.viewer = true;
+            self.guest = Guest::Viewer;
         }
         Ok(())
     }
@@ -150,8 +200,14 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.connections.fetch_sub(1, Relaxed);
-        if self.viewer {
+        self.admission.promised.fetch_sub(self.kbits.into(), Relaxed);
+        match self.guest {
+            Guest::Peer => drop(self.admission.peers.fetch_sub(1, Relaxed)),
+            Guest::Connection | Guest::Viewer => {
+                self.admission.connections.fetch_sub(1, Relaxed);
+            }
+        }
+        if self.guest == Guest::Viewer {
             self.admission.viewers.fetch_sub(1, Relaxed);
         }
         if let Some(household) = self.household {
@@ -173,7 +229,15 @@ mod tests {
 
     fn admission(viewers: usize, connections: usize, per_address: usize) -> Arc<Admission> {
         let exempt = vec![Network { address: "127.0.0.0".parse().unwrap(), prefix: 8 }];
-        Arc::new(Admission::new(Limits { viewers, connections, per_address, exempt }))
+        let (peers, egress) = (connections, Some(5_000_000));
+        Arc::new(Admission::new(Limits {
+            viewers,
+            connections,
+            per_address,
+            exempt,
+            peers,
+            egress,
+        }))
     }
 
     fn come(house: &Arc<Admission>, ip: &str) -> Result<Permit, Refused> {
@@ -186,6 +250,8 @@ mod tests {
         house.households.iter().all(|table| table.lock().unwrap().is_empty())
             && house.connections() == 0
             && house.viewers() == 0
+            && house.peers() == 0
+            && house.promised.load(Relaxed) == 0
     }
 
     #[test]
@@ -200,6 +266,22 @@ mod tests {
         assert_eq!(a.viewer(), Ok(()));
         assert_eq!(b.viewer(), Err(Refused::Viewers));
         drop((a, b, c));
+        assert!(is_empty(&house));
+    }
+
+    #[test]
+    fn peers_are_counted_apart_and_promised_their_bits() {
+        let house = admission(1, 3, 2);
+        let ip = |text: &str| text.parse().unwrap();
+        let a = house.peer(ip("192.0.2.1"), 2_000_000).unwrap();
+        let b = house.peer(ip("192.0.2.1"), 2_000_000).unwrap();
+        assert_eq!(house.peer(ip("192.0.2.1"), 1).unwrap_err(), Refused::Address);
+        assert_eq!(house.peer(ip("192.0.2.2"), 1_000_001).unwrap_err(), Refused::Egress);
+        let c = come(&house, "192.0.2.9").unwrap();
+        let d = house.peer(ip("192.0.2.2"), 1_000_000).unwrap();
+        assert_eq!(house.peer(ip("192.0.2.3"), 0).unwrap_err(), Refused::Peers);
+        assert_eq!((house.peers(), house.connections()), (3, 1));
+        drop((a, b, c, d));
         assert!(is_empty(&house));
     }
 

@@ -38,10 +38,14 @@ pub struct Limits {
     pub viewers: usize,
     /// Connections of the whole process, viewers included.
     pub connections: usize,
-    /// Connections of one IPv4 address or one IPv6 /64.
+    /// Connections and peers of one IPv4 address or one IPv6 /64.
     pub per_address: usize,
     /// Networks to which `per_address` does not apply.
     pub exempt: Vec<Network>,
+    /// Peers of the whole process.
+    pub peers: usize,
+    /// What peers may be promised together, in bits per second. `None`: anything.
+    pub egress: Option<u64>,
 }
 
 /// An address range: `10.0.0.0/8`, `2001:db8::/32`.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +12,7 @@ use crate::base::ids::{ShardId, StreamName, StreamSlot};
 use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
 use crate::media::segmenter::{Counts, Numbers};
+use crate::registry::identity::Identity;
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
 use crate::ring::writer::Writer;
@@ -70,6 +71,7 @@ pub struct Stream {
     pub since: Utc,
     /// Where the numbers of its segments go on. Shared with the publisher's segmenter.
     pub segments: Arc<Numbers>,
+    identity: OnceLock<Arc<Identity>>,
     desk: Mutex<Desk>,
     held: AtomicBool,
     ended: AtomicBool,
@@ -91,6 +93,38 @@ pub struct Share {
     pub viewers: AtomicU32,
     /// Stream bytes that the kernel accepted for them.
     pub egress_bytes: AtomicU64,
+    /// Peers that it serves.
+    pub peers: AtomicU32,
+    /// UDP payload sent to them.
+    pub swarm_bytes: AtomicU64,
+    /// What they told in all.
+    pub told: Told,
+    /// How many of them tell of their delay, the sum of their medians, and the largest 99th
+    /// percentile.
+    pub reporting: AtomicU32,
+    /// See `reporting`.
+    pub delay_p50_ms_sum: AtomicU64,
+    /// See `reporting`.
+    pub delay_p99_ms_max: AtomicU32,
+}
+
+/// What peers report of themselves: sums over all sessions, those that ended included.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Bytes that they got from the relay.
+    pub relay_bytes: AtomicU64,
+    /// Bytes that they got from each other.
+    pub peer_bytes: AtomicU64,
+    /// Bytes that they sent each other.
+    pub sent_bytes: AtomicU64,
+    /// Stalls.
+    pub stalls: AtomicU64,
+    /// Time stalled in milliseconds.
+    pub stall_ms: AtomicU64,
+    /// Chunks fetched from the relay because their deadline was near.
+    pub rescues: AtomicU64,
+    /// Chunks that were not what was signed.
+    pub bad: AtomicU64,
 }
 
 /// The publisher's place: at most one sits there, and the writer lies there while it is empty.
@@ -156,6 +190,7 @@ impl Stream {
             window,
             since: now.utc,
             segments: Arc::new(Numbers::new(segments)),
+            identity: OnceLock::new(),
             desk: Mutex::new(desk),
             held: AtomicBool::new(true),
             ended: AtomicBool::new(false),
@@ -192,6 +227,17 @@ impl Stream {
     /// Ends a received stream.
     pub(super) fn end_received(&self) {
         self.ended.store(true, Relaxed);
+    }
+
+    /// Who it is in the swarm; `None` until that is known, or if there is no swarm.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.get()
+    }
+
+    /// Gives it its identity, once, a moment after it went live.
+    pub fn identify(&self, identity: Arc<Identity>) {
+        let _ = self.identity.set(identity);
     }
 
     /// Live or held.
@@ -256,6 +302,11 @@ impl Stream {
     #[must_use]
     pub fn viewers(&self) -> u64 {
         self.shares.iter().map(|s| u64::from(s.viewers.load(Relaxed))).sum()
+    }
+
+    /// The figures of all shards.
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.shares.iter().map(|share| &**share)
     }
 
     /// Bytes that viewers of all shards got.

@@ -68,6 +68,8 @@ pub enum Claim {
     TooMany,
     /// No memory for another window.
     NoMemory,
+    /// What was kept of this stream cannot be used: why, in one line.
+    Refused(Arc<str>),
 }
 
 /// The right to write a stream.
@@ -105,6 +107,8 @@ pub struct Resume {
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<StreamName, Known>,
+    /// Names that nobody may publish: what was kept of them is broken.
+    refused: HashMap<StreamName, Arc<str>>,
     clock: u64,
 }
 
@@ -209,6 +213,9 @@ impl Registry {
                 Seat::Taken | Seat::Ended => return Claim::Taken,
             }
         }
+        if let Some(why) = table.refused.get(name) {
+            return Claim::Refused(Arc::clone(why));
+        }
         let Some(slot) = directory.by_slot.iter().position(Option::is_none) else {
             return Claim::TooMany;
         };
@@ -308,6 +315,12 @@ impl Registry {
         for (name, resume) in numbers {
             remember(&mut table, &name, resume);
         }
+    }
+
+    /// Lets nobody publish `name` until the process starts anew: going on would use its numbers
+    /// twice, or another key. Called at start, for at most as many names as there are files.
+    pub fn refuse(&self, name: StreamName, why: Arc<str>) {
+        self.table().refused.insert(name, why);
     }
 
     fn replace(

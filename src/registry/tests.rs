@@ -22,7 +22,14 @@ fn registry_of(frames: u64, max_streams: usize) -> Registry {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
         KeySetting { sha256: digest.as_ref().try_into().unwrap(), streams: Vec::new() }
     };
-    let limits = Limits { viewers: 9, connections: 9, per_address: 9, exempt: Vec::new() };
+    let limits = Limits {
+        viewers: 9,
+        connections: 9,
+        per_address: 9,
+        exempt: Vec::new(),
+        peers: 9,
+        egress: None,
+    };
     let settings = Settings {
         max_streams,
         window: Duration::from_secs(60),
@@ -53,6 +60,7 @@ fn granted(claim: Claim) -> Lease {
         Claim::Taken => panic!("taken"),
         Claim::TooMany => panic!("too many"),
         Claim::NoMemory => panic!("no memory"),
+        Claim::Refused(why) => panic!("{why}"),
     }
 }
 
@@ -80,6 +88,18 @@ fn first_come_first_served_and_only_the_same_key_takes_over_silence() {
     let second = granted(claim(blue, THERE, 2_100));
     assert!(second.resumed && second.ticket > lease.ticket);
     assert_eq!(second.writer.next(), next, "the same window");
+}
+
+#[test]
+fn a_refused_name_is_refused_by_itself_alone() {
+    let registry = registry_of(8, 4);
+    let red = key(&registry, "red");
+    registry.refuse(name("broken"), "file: broken".into());
+    match registry.claim(&name("broken"), red, HERE, at(0)) {
+        Claim::Refused(why) => assert_eq!(&*why, "file: broken"),
+        _ => panic!("not refused"),
+    }
+    granted(registry.claim(&name("whole"), red, HERE, at(0)));
 }
 
 fn resume(next: u64) -> Resume {

@@ -53,13 +53,14 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Maps an arena of `bytes` bytes, rounded down to whole large slabs, at least two.
+    /// Maps an arena of `bytes` bytes, rounded up to whole large slabs, at least two: windows
+    /// that share `bytes` among them, each rounded down, always fit.
     /// Blocks while the kernel provides every page.
     ///
     /// # Errors
     /// What the kernel says, in particular that there is no memory.
     pub fn create(bytes: u64) -> io::Result<Arc<Arena>> {
-        let frames = (bytes / SLAB_LARGE as u64).max(2);
+        let frames = bytes.div_ceil(SLAB_LARGE as u64).max(2);
         if frames > FRAMES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -220,7 +221,8 @@ mod tests {
     #[test]
     fn sizes_are_whole_large_slabs_and_at_least_two() {
         let two = 2 * SLAB_LARGE as u64;
-        for (asked, got) in [(0, two), (two + 1, two), (3 * SLAB_LARGE as u64, two / 2 * 3)] {
+        for (asked, got) in [(0, two), (two + 1, two / 2 * 3), (3 * SLAB_LARGE as u64, two / 2 * 3)]
+        {
             assert_eq!(Arena::create(asked).unwrap().bytes(), got);
         }
         assert!(Arena::create(u64::MAX).is_err());

@@ -48,6 +48,12 @@ impl ChunkWriter {
         self.0.next() / CHUNK as u64
     }
 
+    /// Number of the first chunk that lies too far ahead to be taken now.
+    #[must_use]
+    pub fn ahead(&self) -> u64 {
+        self.limit() / CHUNK as u64
+    }
+
     /// Writes chunk number `chunk`, which readers of chunks see at once.
     ///
     /// # Errors
@@ -89,10 +95,28 @@ impl ChunkWriter {
         lost
     }
 
+    /// Fills the first chunk that is missing with bytes that nothing proves: they are played, and
+    /// like padding they never count as there, so nobody passes them on.
+    ///
+    /// # Errors
+    /// [`Refused`] says why nothing was written.
+    pub fn fill(&mut self, now: Mono, bytes: &[u8; CHUNK]) -> Result<(), Refused> {
+        self.place(now, self.next(), bytes)?;
+        self.0.skip(CHUNK as u64);
+        self.advance();
+        Ok(())
+    }
+
     /// Moves the head to the first chunk that is missing and drops what is older than the span.
     /// Then ask the bells.
     pub fn publish(&mut self, now: Mono) {
         self.0.publish(now);
+    }
+
+    /// As [`ChunkWriter::publish`], but not beyond stream offset `until`, cut to whole packets:
+    /// what is there sooner than it is to be played waits behind the head.
+    pub fn publish_below(&mut self, now: Mono, until: u64) {
+        self.0.publish_below(now, until);
     }
 
     /// Adds a mark, as [`Writer::mark`] does.

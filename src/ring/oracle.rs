@@ -18,7 +18,7 @@ use crate::ring::reader::{Overtaken, Reader};
 use crate::ring::records::tests::record;
 use crate::ring::records::{NoRecord, SubtreeSize, Unsigned};
 use crate::ring::tests::{cases, joined, noise};
-use crate::ring::window::{QUOTA_MIN, Settings, Window, open, open_signed};
+use crate::ring::window::{QUOTA_LARGE, Settings, Window, open, open_signed};
 use crate::ring::writer::Writer;
 
 const LARGE: u64 = SLAB_LARGE as u64;
@@ -83,7 +83,8 @@ struct Stream {
 impl Stream {
     fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
         let first = seed % 5 * SUBTREE as u64;
-        let quota = Settings { bytes: QUOTA_MIN + seed % 3 * SMALL, span: Duration::from_secs(5) };
+        let quota =
+            Settings { bytes: QUOTA_LARGE + seed % 3 * SMALL, span: Duration::from_secs(5) };
         let size = SubtreeSize::new(2 << (seed % 4)).unwrap();
         // Some begin to have records when they are in use already.
         let (writer, window) = match seed % 3 {
@@ -237,7 +238,7 @@ impl World {
         assert!(taken.is_multiple_of(TS_PACKET));
         stream.written.extend(&bytes[..taken]);
         let unpublished = stream.writer.next() - stream.window().head();
-        let excuse = pinned > 0 || unpublished + 3 * LARGE > QUOTA_MIN;
+        let excuse = pinned > 0 || unpublished + 3 * LARGE > QUOTA_LARGE;
         assert!(taken == bytes.len() || excuse, "starved with nothing pinned");
     }
 

@@ -17,7 +17,7 @@ use crate::ring::reader::{Overtaken, Reader};
 use crate::ring::records::tests::record;
 use crate::ring::records::{NoRecord, SubtreeSize, Unsigned};
 use crate::ring::tests::{cases, joined, noise};
-use crate::ring::window::{QUOTA_MIN, Settings, Window, open, open_received};
+use crate::ring::window::{QUOTA_LARGE, Settings, Window, open, open_received};
 
 const LARGE: u64 = SLAB_LARGE as u64;
 
@@ -77,7 +77,7 @@ struct Stream {
 
 impl Stream {
     fn open(arena: &Arc<Arena>, seed: u64) -> Stream {
-        let quota = Settings { bytes: QUOTA_MIN, span: Duration::from_secs(5) };
+        let quota = Settings { bytes: QUOTA_LARGE, span: Duration::from_secs(5) };
         let size = SubtreeSize::new(2 << (seed % 4)).unwrap();
         let first = seed % 5 * SUBTREE as u64;
         let (writer, window) = open_received(arena, &quota, size, first, 1).unwrap();
@@ -91,7 +91,7 @@ impl Stream {
     }
 
     fn limit(&self) -> u64 {
-        self.window().head() + QUOTA_MIN / 4
+        self.window().head() + QUOTA_LARGE / 4
     }
 
     fn write(&mut self, now: Mono, chunk: u64, pinned: u64) {
@@ -333,6 +333,32 @@ fn follow(window: &Arc<Window>, size: SubtreeSize, newest: &AtomicU64, last: u64
         reader.release();
     }
     got
+}
+
+/// What is played later than it came, and what nothing proves.
+#[test]
+fn the_head_waits_for_its_time_and_unproven_chunks_are_only_played() {
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(5) };
+    let size = SubtreeSize::new(16).unwrap();
+    let (mut writer, window) = open_received(&arena, &quota, size, 0, 1).unwrap();
+    for chunk in [0, 1, 3] {
+        writer.write_chunk(Mono::ZERO, chunk, &bytes(7, chunk)).unwrap();
+    }
+    writer.publish_below(Mono::ZERO, 1_000);
+    assert_eq!(window.head(), 940, "whole packets");
+    writer.publish_below(Mono::ZERO, 200);
+    assert_eq!(window.head(), 940, "never back");
+    writer.fill(Mono::ZERO, &bytes(7, 2)).unwrap();
+    assert_eq!(writer.next(), 4, "what came before goes on behind it");
+    writer.publish_below(Mono::ZERO, u64::MAX);
+    assert_eq!(window.head(), 4 * CHUNK as u64);
+    assert!(!window.has_chunk(2) && window.has_chunk(3));
+    let mut reader = Reader::new(window);
+    assert_eq!(reader.read_chunk(2).unwrap().map(|_| ()), None);
+    let read = joined(&reader.read(2 * CHUNK as u64, CHUNK).unwrap());
+    assert_eq!(read, bytes(7, 2));
+    assert_eq!(writer.write_chunk(Mono::ZERO, 2, &bytes(7, 2)), Err(Refused::Late));
 }
 
 /// One writer in steps out of order, two readers: what is there is right, whoever asks.

@@ -26,6 +26,9 @@ const fn words(chunks: usize) -> usize {
 pub struct SubtreeSize(usize);
 
 impl SubtreeSize {
+    /// Two chunks.
+    pub const SMALLEST: SubtreeSize = SubtreeSize(2);
+
     /// A subtree of `chunks` chunks; `None` unless that is 2, 4, 8 or 16.
     #[must_use]
     pub const fn new(chunks: usize) -> Option<SubtreeSize> {

@@ -13,7 +13,7 @@ use crate::base::time::{Mono, Utc};
 use crate::ring::arena::Arena;
 use crate::ring::marks::{Mark, MarkKind};
 use crate::ring::reader::{Overtaken, Reader};
-use crate::ring::window::{OutOfMemory, QUOTA_MIN, Settings, Window, open};
+use crate::ring::window::{OutOfMemory, QUOTA_LARGE, Settings, Window, open};
 use crate::ring::writer::Writer;
 
 const LARGE: u64 = SLAB_LARGE as u64;
@@ -213,10 +213,10 @@ fn pins_on_everything_starve_the_writer_but_never_block_it() {
 #[test]
 fn the_arena_promises_no_more_than_it_has() {
     let arena = Arena::create(9 * LARGE).unwrap();
-    let least = settings(0, MINUTE);
+    let least = settings(QUOTA_LARGE, MINUTE);
     let (first, _) = open(&arena, &least, 0, 1).unwrap();
     let (second, second_window) = open(&arena, &least, 0, 1).unwrap();
-    assert_eq!(arena.reserved(), 2 * QUOTA_MIN);
+    assert_eq!(arena.reserved(), 2 * QUOTA_LARGE);
     assert_eq!(open(&arena, &least, 0, 1).err(), Some(OutOfMemory));
     drop(second);
     assert_eq!(open(&arena, &least, 0, 1).err(), Some(OutOfMemory), "its window is in use");
@@ -225,6 +225,29 @@ fn the_arena_promises_no_more_than_it_has() {
     assert!(open(&arena, &settings(u64::MAX, MINUTE), 0, 1).is_err());
     assert!(open(&arena, &settings(5 * LARGE, MINUTE), 0, 1).is_ok());
     drop(first);
+    assert_eq!(arena.reserved(), 0);
+}
+
+/// Many small windows in one arena: as many as their quotas fit, each of small slabs only.
+#[test]
+fn an_arena_holds_as_many_windows_as_it_was_divided_for() {
+    let bytes = 9 * LARGE + 5;
+    let arena = Arena::create(bytes).unwrap();
+    for count in [1, 7, 20, 36] {
+        let each = settings(bytes / count, MINUTE);
+        let open = || open(&arena, &each, 0, 1).expect("a window");
+        let mut windows: Vec<_> = (0..count).map(|_| open()).collect();
+        assert!(arena.reserved() <= arena.bytes());
+        let piece = noise(0, 0, 50 * TS_PACKET);
+        for (writer, window) in &mut windows {
+            for _ in 0..2 * bytes / count / piece.len() as u64 {
+                assert_eq!(writer.append(Mono::ZERO, &piece), piece.len(), "{count} windows");
+                writer.publish(Mono::ZERO);
+            }
+            assert!(window.head() - window.tail() >= SMALL, "{count} windows");
+        }
+        assert!(arena.in_use() <= arena.bytes());
+    }
     assert_eq!(arena.reserved(), 0);
 }
 
@@ -303,7 +326,7 @@ fn follow(window: Arc<Window>, shard: ShardId, done: &AtomicBool) -> (u64, u64) 
 fn threads_agree_on_every_byte() {
     const PACKETS: u64 = 150_000;
     let arena = Arena::create(0).unwrap();
-    let (mut writer, window) = open(&arena, &settings(0, MINUTE), 0, 2).unwrap();
+    let (mut writer, window) = open(&arena, &settings(arena.bytes(), MINUTE), 0, 2).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (tell, told) = mpsc::channel();

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE};
+use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE, WINDOW_MIN};
 use crate::base::time::Mono;
 use crate::ring::arena::Arena;
 use crate::ring::bell::Bell;
@@ -21,21 +21,20 @@ use crate::ring::sync::{AtomicU64, Ordering};
 use crate::ring::timeline::Timeline;
 use crate::ring::writer::Writer;
 
-/// The least quota of a window: four large slabs, or the whole arena if that is smaller.
+/// The quota from which on a window uses large slabs as well: four of them.
 ///
 /// Four, because a stream of a high bitrate needs at every moment one large slab that is being
 /// filled, two that are full, and one that just left the window and that a reader may still
 /// pin. Two full slabs are 2 MB: even a reader that looks only every 200 ms (the longest batch
-/// delay) is not overtaken up to 80 Mbit/s. A stream above that needs a larger quota. In an
-/// arena smaller than four large slabs a window uses small slabs only.
-pub const QUOTA_MIN: u64 = 4 * SLAB_LARGE as u64;
+/// delay) is not overtaken up to 80 Mbit/s. A stream above that needs a larger quota.
+pub const QUOTA_LARGE: u64 = 4 * SLAB_LARGE as u64;
 
 /// How much of a stream is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The most memory of the window in bytes: reserved when it is opened. Raised to
-    /// [`QUOTA_MIN`] (or the arena's size), cut to whole small slabs. One slab of it is kept
-    /// free for the turn from one slab to the next.
+    /// [`WINDOW_MIN`], cut to whole small slabs. One slab of it is kept free for the turn from
+    /// one slab to the next.
     pub bytes: u64,
     /// How long bytes are kept, if `bytes` allows. The newest two slabs stay whatever their age.
     pub span: Duration,
@@ -129,7 +128,7 @@ fn build(
     debug_assert!(first.is_multiple_of(SUBTREE as u64));
     let first = first.next_multiple_of(SUBTREE as u64);
     let small = SLAB_SMALL as u64;
-    let quota = settings.bytes.max(QUOTA_MIN.min(arena.bytes())) / small * small;
+    let quota = settings.bytes.max(WINDOW_MIN as u64) / small * small;
     if !arena.reserve(quota) {
         return Err(OutOfMemory);
     }

@@ -10,7 +10,7 @@ use crate::ring::directory::Held;
 use crate::ring::marks::Mark;
 use crate::ring::pool::Class;
 use crate::ring::records::{Record, SubtreeSize, Unsigned};
-use crate::ring::window::{QUOTA_MIN, Window};
+use crate::ring::window::{QUOTA_LARGE, Window};
 
 /// A small slab that was full in less is followed by a large one (above 1 Mbit/s).
 const FAST: Duration = Duration::from_millis(500);
@@ -86,8 +86,15 @@ impl Writer {
     /// Shows everything appended to the readers, as come in at `now`, and drops what is older
     /// than the span. Then ask the bells.
     pub fn publish(&mut self, now: Mono) {
-        if self.next != self.window.head() {
-            self.window.publish(self.next, now);
+        self.publish_below(now, self.next);
+    }
+
+    /// Shows what was written below stream offset `until`, whole packets only. The head never
+    /// goes back.
+    pub(super) fn publish_below(&mut self, now: Mono, until: u64) {
+        let until = self.next.min(until - until % TS_PACKET as u64);
+        if until > self.window.head() {
+            self.window.publish(until, now);
         }
         self.drop_while(|writer| {
             writer.slabs.front().is_some_and(|oldest| now.since(oldest.last) > writer.span)
@@ -226,7 +233,7 @@ impl Writer {
     /// The size that suits the stream, judged by how long the last slab took to fill.
     fn next_class(&self) -> Class {
         let Some(filled) = self.slabs.back() else { return Class::Small };
-        if self.window.quota() < QUOTA_MIN {
+        if self.window.quota() < QUOTA_LARGE {
             return Class::Small;
         }
         let took = filled.last.since(filled.first);

@@ -20,7 +20,7 @@ use crate::registry::stream::Proto;
 use crate::registry::streams::Claim;
 use crate::shard::Shard;
 use crate::shard::connections::Role;
-use crate::shard::publish::{Seat, Writing, add};
+use crate::shard::publish::{Seat, Writing};
 
 /// How long a feed that was refused its seat waits before it asks again: the registry is behind
 /// a lock, and datagrams come by the thousand.
@@ -147,6 +147,15 @@ impl Shard {
         }
     }
 
+    /// Completes and seals what has been open for too long.
+    pub(super) fn seal_feeds(&mut self, now: Now) {
+        for place in 0..self.feeds.feeds.len() {
+            let Some(mut feed) = self.feeds.take(place) else { continue };
+            self.seal_timer(now, &mut feed.publisher.seat);
+            self.feeds.put(place, feed);
+        }
+    }
+
     fn count_datagrams(&self, outcome: &Outcome, seat: &Seat) {
         let taken = match seat {
             Seat::Writing(_) => Cell::DatagramsTaken,
@@ -177,10 +186,10 @@ impl Shard {
         taken: &mut Taken,
     ) {
         match piece {
-            Piece::Break => publisher.seat.restart(now),
+            Piece::Break => taken.add(publisher.seat.restart(now)),
             Piece::Bytes(proto, bytes) => {
                 if self.seat_feed(now, publisher) {
-                    add(taken, publisher.seat.push(now, proto, bytes));
+                    taken.add(publisher.seat.push(now, proto, bytes));
                     publisher.seat.hear(now.mono);
                 }
             }

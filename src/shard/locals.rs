@@ -139,9 +139,9 @@ impl Locals {
     pub(super) fn detach_if_idle(&mut self, place: u32) {
         let Some(entry) = self.all.get_mut(place as usize) else { return };
         if entry.as_ref().is_some_and(|local| local.viewers.is_empty()) {
-            if let Some(local) = entry.take() {
-                local.stream.window.bell(local.shard).disarm();
-            }
+            // Its bell stays armed: peers may wait for it as well, and one ring for nobody is
+            // harmless.
+            *entry = None;
             self.touched.retain(|p| *p != place);
         }
     }

@@ -1,10 +1,12 @@
 //! What shards tell each other.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::registry::stream::Stream;
 
-/// Mail between shards. All of it is rare: when a publisher comes, goes or is replaced.
+/// Mail between shards. All of it is rare: when a publisher comes, goes or is replaced, and when
+/// the kernel gives a datagram to the wrong shard.
 #[derive(Debug)]
 pub enum Mail {
     /// A publisher began to write: whoever waits for the stream looks again.
@@ -20,4 +22,17 @@ pub enum Mail {
     Parked,
     /// The stream is over: its viewers are closed.
     Ended(Arc<Stream>),
+    /// A datagram for a peer of that shard.
+    Stray(Box<Stray>),
+}
+
+/// A datagram that came to the wrong shard.
+#[derive(Debug)]
+pub struct Stray {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// The address that it was sent to.
+    pub to: Option<IpAddr>,
+    /// The datagram.
+    pub data: Box<[u8]>,
 }

@@ -6,6 +6,7 @@
 
 pub mod mail;
 pub mod settings;
+pub mod swarm;
 
 mod connections;
 mod feeds;
@@ -27,17 +28,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ids::{ConnId, ShardId};
+use crate::base::ids::{ConnId, ShardId, SocketId, StreamSlot};
 use crate::base::time::{Mono, Now};
 use crate::face::http;
 use crate::face::http::connection::{Connection, Event, SocketWish};
 use crate::face::http::progressive::Rules;
+use crate::face::swarm::Swarm;
 use crate::ingest;
 use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::{DelayRecorder, DelayShelf};
 use crate::metrics::table::Cell;
-use crate::registry::admission::{Permit, Refused};
+use crate::registry::admission::Permit;
 use crate::registry::stream::Stream;
 use crate::registry::streams::Registry;
 use crate::shard::connections::{Connections, Role, Talk};
@@ -49,6 +51,7 @@ use crate::shard::pace::Pace;
 use crate::shard::play::Retry;
 use crate::shard::settings::Settings;
 use crate::shard::site::Desk;
+use crate::shard::swarm::{Load, Swarming};
 use crate::shard::viewers::Viewers;
 
 /// The most user-space memory of one connection beyond its request buffer, in bytes: its role,
@@ -79,6 +82,8 @@ pub struct Parts {
     pub ingest: Arc<[ingest::settings::Settings]>,
     /// All streams.
     pub registry: Arc<Registry>,
+    /// What it needs to have peers. `None`: there is no swarm.
+    pub swarm: Option<Swarming>,
     /// Its block of metrics.
     pub cells: Arc<Cells>,
     /// Where it publishes delays.
@@ -102,6 +107,11 @@ pub struct Shard {
     locals: Locals,
     library: Library,
     feeds: Feeds,
+    swarm: Option<Box<Swarm>>,
+    /// Whether it has too much to do to let peers in.
+    load: Load,
+    /// Datagrams in `out` that are for other shards.
+    strays: usize,
     /// Outputs that no queue of their own stands for. A connection has at most one send and
     /// three socket wishes in here, a stream one note per shard: bounded by both limits.
     out: VecDeque<Output<Mail>>,
@@ -111,6 +121,10 @@ pub struct Shard {
     waiting: Vec<ConnId>,
     /// Whether any of them has to be looked at often.
     haste: bool,
+    /// Connections of publishers, and of some that were: those whose streams are sealed here.
+    publishers: Vec<ConnId>,
+    /// When a stream written here has something to seal that nobody's bytes bring about.
+    seals: Option<Mono>,
     /// One handle more than publishers that wait for a seat.
     places: Rc<()>,
     /// Before this time no line is logged about a refused publisher.
@@ -137,8 +151,9 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(parts: Parts) -> Shard {
-        let Parts { id, settings, http, ingest, registry, cells, shelf } = parts;
+        let Parts { id, settings, http, ingest, registry, swarm, cells, shelf } = parts;
         let feeds = Feeds::new(&ingest, usize::from(id.0), registry.shards());
+        let swarm = Shard::swarm_face(swarm, id, &registry, &cells);
         Shard {
             id,
             rules: Rules { max_lag: settings.max_lag, max_jumps: settings.max_jumps },
@@ -155,10 +170,15 @@ impl Shard {
             locals: Locals::default(),
             library: Library::default(),
             feeds,
+            swarm,
+            load: Load::default(),
+            strays: 0,
             out: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
             haste: false,
+            publishers: Vec::new(),
+            seals: None,
             places: Rc::default(),
             next_refusal: Mono::ZERO,
             swept: Vec::new(),
@@ -189,7 +209,7 @@ impl Shard {
     fn admit(&self) -> Option<Permit> {
         match self.registry.admission.connection() {
             Ok(permit) => Some(permit),
-            Err(Refused::Connections | Refused::Address | Refused::Viewers) => {
+            Err(_) => {
                 self.cells.add(Cell::RejectedConnections, 1);
                 None
             }
@@ -223,6 +243,7 @@ impl Shard {
                     let share = book.stream.share(self.id);
                     share.egress_bytes.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
                     self.cells.add(Cell::EgressHlsBytes, read);
+                    self.cells.add(Cell::Sends, 1);
                 }
                 self.drive(now, conn);
             }
@@ -240,7 +261,14 @@ impl Shard {
 
     fn blocked(&mut self, now: Now, conn: ConnId) {
         match self.connections.role(conn) {
-            Some(Role::Http(talk)) => talk.connection.handle_blocked(),
+            Some(Role::Http(talk)) => {
+                // Of HLS downloads only: other answers are no viewing.
+                if talk.book.is_some() {
+                    self.cells.add(Cell::Sends, 1);
+                    self.cells.add(Cell::SendsBlocked, 1);
+                }
+                talk.connection.handle_blocked();
+            }
             Some(Role::Publisher(publisher)) => publisher.connection.handle_blocked(),
             Some(Role::Viewer(viewer)) => {
                 self.cells.add(Cell::SendsBlocked, 1);
@@ -353,6 +381,7 @@ impl Shard {
             Mail::Live | Mail::Parked => self.retry_waiting(now, Retry::All),
             Mail::GiveUp { stream, ticket } => self.give_up(now, &stream, ticket),
             Mail::Ended(stream) => self.stream_ended(&stream),
+            Mail::Stray(stray) => self.stray(now, &stray),
         }
     }
 
@@ -376,6 +405,13 @@ impl Shard {
             self.close(conn);
         }
         self.drain_feeds(now);
+        self.swarm.iter_mut().for_each(|face| face.handle_drain());
+    }
+
+    /// A stream that is served here has grown.
+    fn grown(&mut self, now: Now, stream: StreamSlot) {
+        self.locals.grown(stream, now.mono);
+        self.swarm.iter_mut().for_each(|face| face.handle_head(now.mono, stream));
     }
 }
 
@@ -391,6 +427,9 @@ impl Machine for Shard {
                     Some(index) => self.feed_accepted(now, conn, index, peer),
                 }
             }
+            Input::Datagrams { socket: SocketId::SWARM, from, to, segment, data } => {
+                self.swarm_datagrams(now, from, to, segment, data);
+            }
             Input::Datagrams { socket, from, segment, data, .. } => {
                 self.datagrams(now, socket.0, from, segment, data);
             }
@@ -400,12 +439,11 @@ impl Machine for Shard {
             Input::Writable { conn } => self.writable(now, conn),
             Input::Closed { conn, why } => self.closed(now, conn, why),
             // Answers to what a shard does not do.
-            Input::SocketFull { .. }
-            | Input::SocketReady { .. }
-            | Input::Connected { .. }
-            | Input::ConnectFailed { .. } => {}
+            Input::SocketFull { socket } => self.swarm_socket(socket, true),
+            Input::SocketReady { socket } => self.swarm_socket(socket, false),
+            Input::Connected { .. } | Input::ConnectFailed { .. } => {}
             Input::Mail(mail) => self.mail(now, mail),
-            Input::Head { stream } => self.locals.grown(stream, now.mono),
+            Input::Head { stream } => self.grown(now, stream),
             Input::Drain => self.drain(now),
         }
     }
@@ -413,9 +451,12 @@ impl Machine for Shard {
     fn poll(&mut self, now: Now, out: &mut Outbox<Mail>) {
         self.sweep(now);
         self.feed_timers(now);
+        self.seal_timers(now);
         // The driver's own account of its time is what the load is measured by.
         let worked = Duration::from_nanos(self.cells.get(Cell::BusyNanos));
-        if self.pace.observe(now.mono, worked).is_some() {
+        if let Some(busy) = self.pace.observe(now.mono, worked) {
+            let overloaded = self.load.observe(now.mono, busy);
+            self.swarm.iter_mut().for_each(|face| face.set_busy(overloaded));
             let interval = u64::try_from(self.pace.interval().as_nanos()).unwrap_or(u64::MAX);
             self.cells.set(Cell::FlushInterval, interval);
         }
@@ -425,9 +466,14 @@ impl Machine for Shard {
         while out.has_room() {
             if let Some(output) = self.out.pop_front() {
                 out.push(output);
-            } else if let Some(viewer) = self.ready.pop_front() {
-                self.serve(now, viewer, out);
-            } else {
+                continue;
+            }
+            self.strays = 0;
+            // One of each in turn: neither face shall wait for the other's crowd.
+            let viewer = self.ready.pop_front();
+            viewer.into_iter().for_each(|viewer| self.serve(now, viewer, out));
+            let shipped = out.has_room() && self.ship(now, out);
+            if viewer.is_none() && !shipped {
                 break;
             }
         }
@@ -437,11 +483,18 @@ impl Machine for Shard {
             self.released = now.mono;
             self.locals.release();
             self.library.release();
+            self.swarm.iter_mut().for_each(|face| face.release());
         }
     }
 
     fn next_deadline(&self) -> Option<Mono> {
-        let deadlines = [self.locals.next_flush(), self.sweep_deadline(), self.feeds.deadline()];
+        let deadlines = [
+            self.locals.next_flush(),
+            self.sweep_deadline(),
+            self.feeds.deadline(),
+            self.seals,
+            self.swarm.as_ref().and_then(|face| face.deadline()),
+        ];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -10,7 +10,6 @@ use crate::face::http::connection::{PlayRequest, Refusal};
 use crate::face::http::progressive::{Start, Viewer, backlog};
 use crate::io::machine::Output;
 use crate::metrics::table::Cell;
-use crate::registry::admission::Refused;
 use crate::registry::stream::{State, Stream};
 use crate::registry::streams::Lookup;
 use crate::ring::marks::{Mark, MarkKind, Marks};
@@ -167,7 +166,7 @@ impl Shard {
         let permit = self.connections.permit(conn)?;
         match permit.client(client) {
             Ok(()) => None,
-            Err(Refused::Address | Refused::Viewers | Refused::Connections) => {
+            Err(_) => {
                 self.cells.add(Cell::RejectedAddress, 1);
                 Some(too_many_of_address())
             }
@@ -221,6 +220,7 @@ impl Shard {
 
     /// The stream is over: closes everybody who watches it here.
     pub(super) fn stream_ended(&mut self, stream: &Arc<Stream>) {
+        self.swarm.iter_mut().for_each(|face| face.handle_end(stream));
         let Some(place) = self.locals.find(stream) else { return };
         let viewers = self.locals.get(place).map(|local| local.viewers.clone());
         for viewer in viewers.unwrap_or_default() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::base::ids::{ConnId, ShardId, StreamName};
+use crate::base::limits::TS_PACKET;
 use crate::base::time::{Mono, Now};
 use crate::face::http::connection::{Connection, Event, PublishRequest, Refusal};
 use crate::ingest::intake::{Intake, Taken};
@@ -33,6 +34,12 @@ pub(super) const CLAIMANTS_MAX: usize = 4;
 
 /// How often a line is logged about refused publishers: strangers must not fill the log.
 const REFUSALS_APART: Duration = Duration::from_secs(1);
+
+/// So many bytes without one packet of a transport stream: it is something else.
+const STRAY_MAX: u64 = 1 << 20;
+
+/// The same of a body that has ended: fewer are too few for packets to be recognised.
+const STRAY_MIN: u64 = 10 * TS_PACKET as u64;
 
 /// The most bytes kept while it waits; a publisher that sends more is refused.
 pub(super) const HELD_MAX: usize = 4 << 20;
@@ -67,6 +74,15 @@ pub(super) struct Writing {
     pub(super) ticket: u64,
     pub(super) intake: Intake,
     resyncs: u64,
+    /// The bytes that came, as long as there was no packet among them.
+    stray: Option<u64>,
+}
+
+impl Writing {
+    /// Whether what comes (and, if it has `ended`, all that came) is no transport stream.
+    fn is_no_stream(&self, ended: bool) -> bool {
+        self.stray.is_some_and(|bytes| bytes > if ended { STRAY_MIN } else { STRAY_MAX })
+    }
 }
 
 impl Shard {
@@ -119,10 +135,13 @@ impl Shard {
         let idle = Connection::new(now.mono, (*client, 0).into(), &self.http);
         let mut connection = std::mem::replace(&mut talk.connection, idle);
         connection.publish(now.mono);
+        let connections = &mut self.connections;
+        self.publishers.retain(|conn| matches!(connections.role(*conn), Some(Role::Publisher(_))));
+        self.publishers.push(conn);
         let mut publisher = Publisher { connection, seat };
         let Publisher { connection, seat } = &mut publisher;
         let mut taken = Taken::default();
-        connection.drain_body(&mut |body| add(&mut taken, seat.push(now, Proto::Http, body)));
+        connection.drain_body(&mut |body| taken.add(seat.push(now, Proto::Http, body)));
         self.note(now, &publisher.seat, taken);
         Some(Role::Publisher(Box::new(publisher)))
     }
@@ -133,7 +152,7 @@ impl Shard {
         let Publisher { connection, seat } = &mut *publisher;
         let mut taken = Taken::default();
         connection.handle_received(now.mono, data, &mut |body| {
-            add(&mut taken, seat.push(now, Proto::Http, body));
+            taken.add(seat.push(now, Proto::Http, body));
         });
         if let Seat::Writing(writing) = seat {
             writing.stream.hear(now.mono);
@@ -147,12 +166,59 @@ impl Shard {
         let Seat::Writing(writing) = seat else { return };
         self.cells.add(Cell::RingDroppedBytes, taken.dropped);
         self.cells.add(Cell::RingStarved, u64::from(taken.starved));
-        self.cells.add(Cell::SegmentsCut, taken.segments);
         if taken.discontinuity {
             writing.stream.discontinuities.fetch_add(1, Relaxed);
         }
+        self.seals = self.seals.into_iter().chain(writing.intake.deadline()).min();
         let stream = Arc::clone(&writing.stream);
+        self.count_sealed(&stream, taken);
         self.ring(now, &stream);
+    }
+
+    /// Counts what was marked and sealed.
+    fn count_sealed(&mut self, stream: &Stream, taken: Taken) {
+        let Taken { segments, sealed, .. } = taken;
+        self.cells.add(Cell::SegmentsCut, segments);
+        self.cells.add(Cell::SubtreesSigned, sealed.signed);
+        self.cells.add(Cell::PaddingBytes, sealed.padding);
+        if sealed.too_slow {
+            let chunks = stream.identity().map_or(0, |identity| identity.size.chunks());
+            warn!(
+                stream = %stream.name, chunks,
+                "the stream is too slow for its signatures: peers get it late; set \
+                 swarm.chunks_per_signature to a smaller number"
+            );
+        }
+    }
+
+    /// Completes and seals what has been open for too long.
+    pub(super) fn seal_timers(&mut self, now: Now) {
+        if self.seals.is_none_or(|due| now.mono < due) {
+            return;
+        }
+        self.seals = None;
+        let mut publishers = std::mem::take(&mut self.publishers);
+        publishers.retain(|conn| match self.connections.take(*conn) {
+            Some(Role::Publisher(mut publisher)) => {
+                self.seal_timer(now, &mut publisher.seat);
+                self.connections.put(*conn, Role::Publisher(publisher));
+                true
+            }
+            Some(role) => {
+                self.connections.put(*conn, role);
+                false
+            }
+            None => false,
+        });
+        self.publishers = publishers;
+        self.seal_feeds(now);
+    }
+
+    pub(super) fn seal_timer(&mut self, now: Now, seat: &mut Seat) {
+        let Seat::Writing(writing) = seat else { return };
+        let due = writing.intake.deadline().is_some_and(|due| now.mono >= due);
+        let taken = if due { writing.intake.handle_timer(now) } else { Taken::default() };
+        self.note(now, seat, taken);
     }
 
     fn ring(&mut self, now: Now, stream: &Arc<Stream>) {
@@ -162,7 +228,7 @@ impl Shard {
                 continue;
             }
             if shard == self.id {
-                self.locals.grown(stream.slot, now.mono);
+                self.grown(now, stream.slot);
             } else {
                 self.out.push_back(Output::Head { shard, stream: stream.slot });
             }
@@ -181,6 +247,14 @@ impl Shard {
             }
             // Not polled: to a body that has ended it would answer that all is published.
             Seat::Asking(_) => {}
+            Seat::Writing(writing)
+                if writing.is_no_stream(publisher.connection.has_body_ended()) =>
+            {
+                let refusal = no_stream();
+                warn!(stream = %writing.stream.name, why = %refusal.text, "publisher refused");
+                self.leave(now, &mut publisher.seat, "no transport stream");
+                publisher.connection.refuse(now.mono, &refusal);
+            }
             Seat::Writing(_) | Seat::Left => {
                 match publisher.connection.poll(now.mono, &mut self.desk.site(now)) {
                     Event::PublishEnded | Event::PublishBroken => {
@@ -212,9 +286,9 @@ impl Shard {
         let Writing { stream, ticket, intake, .. } = *writing;
         info!(stream = %stream.name, why, "publisher gone, stream is held");
         self.cells.sub(Cell::Publishers, 1);
-        let cut = stream.segments.counts().next;
-        stream.park(intake.finish(now), now.mono);
-        self.cells.add(Cell::SegmentsCut, stream.segments.counts().next - cut);
+        let (writer, taken) = intake.finish(now);
+        stream.park(writer, now.mono);
+        self.count_sealed(&stream, taken);
         self.ring(now, &stream);
         let until = now.mono + self.registry.linger();
         // An older ticket ends nothing any more.
@@ -307,7 +381,7 @@ impl Shard {
         let segments = Arc::clone(&stream.segments);
         let segmenter = Segmenter::new(self.settings.segment, segments, resumed);
         let intake = Intake::new(writer, segmenter, resumed, now);
-        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }))
+        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0, stray: Some(0) }))
     }
 
     pub(super) fn claim_refusal(&self, claim: &Claim) -> Refusal {
@@ -322,6 +396,10 @@ impl Shard {
                 Refusal::new(503, "memory: no room for another stream (memory.arena)")
                     .retry_after(10)
             }
+            Claim::Refused(why) => {
+                self.cells.add(Cell::RejectedState, 1);
+                Refusal::new(503, format!("what was kept of this stream cannot be used: {why}"))
+            }
             Claim::Granted(_) | Claim::Ask(..) | Claim::Taken => {
                 self.cells.add(Cell::RejectedBusy, 1);
                 busy()
@@ -334,8 +412,16 @@ impl Seat {
     pub(super) fn push(&mut self, now: Now, proto: Proto, body: &[u8]) -> Taken {
         match self {
             Seat::Writing(writing) => {
+                if !writing.intake.is_sealed()
+                    && let Some(identity) = writing.stream.identity()
+                {
+                    writing.intake.seal(identity);
+                }
                 let taken = writing.intake.push(now, body);
                 writing.stream.take_in(proto, body.len() as u64);
+                let found = taken.written + taken.dropped > 0;
+                writing.stray =
+                    writing.stray.filter(|_| !found).map(|bytes| bytes + body.len() as u64);
                 let resyncs = writing.intake.resyncs();
                 writing.stream.resyncs.fetch_add(resyncs - writing.resyncs, Relaxed);
                 writing.resyncs = resyncs;
@@ -360,22 +446,27 @@ impl Seat {
     }
 
     /// What comes now continues nothing that was there before.
-    pub(super) fn restart(&mut self, now: Now) {
+    pub(super) fn restart(&mut self, now: Now) -> Taken {
+        let mut ended = Taken::default();
         if let Seat::Writing(writing) = std::mem::replace(self, Seat::Left) {
             let Writing { stream, ticket, intake, .. } = *writing;
             stream.discontinuities.fetch_add(1, Relaxed);
-            let intake = intake.restart(now);
-            *self = Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0 }));
+            let (intake, taken) = intake.restart(now);
+            ended = taken;
+            *self = Seat::Writing(Box::new(Writing {
+                stream,
+                ticket,
+                intake,
+                resyncs: 0,
+                stray: None,
+            }));
         }
+        ended
     }
 }
 
-pub(super) fn add(sum: &mut Taken, more: Taken) {
-    sum.written += more.written;
-    sum.dropped += more.dropped;
-    sum.starved |= more.starved;
-    sum.discontinuity |= more.discontinuity;
-    sum.segments += more.segments;
+fn no_stream() -> Refusal {
+    Refusal::new(415, "there is no MPEG transport stream in this; with ffmpeg: -f mpegts")
 }
 
 fn busy() -> Refusal {

@@ -27,8 +27,9 @@ impl Shard {
         let busy = self.connections.any_talking()
             || !self.lingering.is_empty()
             || self.feeds.writing().next().is_some();
+        let peers = self.swarm.as_ref().is_some_and(|face| face.has_peers());
         let sweep = (busy || !self.waiting.is_empty()).then_some(self.next_sweep);
-        let second = (busy || self.viewers.any()).then_some(self.next_figures);
+        let second = (busy || self.viewers.any() || peers).then_some(self.next_figures);
         [sweep, second].into_iter().flatten().min()
     }
 
@@ -102,6 +103,7 @@ impl Shard {
         }
         self.swept = talking;
         self.feeds.writing().for_each(|writing| publish_health(now, writing));
+        self.swarm.iter_mut().for_each(|face| face.publish_figures(now.mono));
     }
 }
 

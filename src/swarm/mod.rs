@@ -6,9 +6,31 @@
 //! ```text
 //! integrity  hashes, signatures, keys, the signer's clock and the age of what it signed
 //! crimes     everything that the other end can do wrong, what it costs, how it is counted
+//! channel    ids for links: unpredictable, with the shard inside, not soon used again
+//! halfopen   openings that were answered and not yet confirmed: bounded, whatever comes in
+//! ledbat     how much may be under way: the congestion window, in trains
+//! pacer      how fast questions are answered
+//! requests   what was asked for and not yet answered
+//! flight     trains under way: which chunks of them were not acknowledged
+//! sender     one link's sending half: what is sent next, and when the link is given up
+//! opener     the initiator's handshake; receiver: the half of a link that receives
+//! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
+//! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod channel;
 pub mod crimes;
+pub mod flight;
+pub mod halfopen;
 pub mod integrity;
+pub mod ledbat;
+pub mod opener;
+pub mod pacer;
+pub mod playout;
+pub mod receiver;
+pub mod requests;
+pub mod sender;
 pub mod settings;
+pub mod stamp;
+pub mod timeline;

@@ -111,6 +111,7 @@ pub struct Publisher {
     thread: JoinHandle<Result<PutStream, String>>,
     stop: Arc<AtomicBool>,
     frames: Arc<AtomicUsize>,
+    sent: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Publisher {
@@ -124,7 +125,9 @@ impl Publisher {
     pub fn drive(mut put: PutStream, broadcast: &Broadcast) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let frames = Arc::new(AtomicUsize::new(0));
-        let (stopped, sent, broadcast) = (stop.clone(), frames.clone(), broadcast.clone());
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, broadcast) = (stop.clone(), broadcast.clone());
+        let (count, times) = (frames.clone(), sent.clone());
         let thread = thread::spawn(move || {
             let start = Instant::now();
             for frame in 0..broadcast.frames() {
@@ -135,12 +138,18 @@ impl Publisher {
                     pass(left.min(Duration::from_millis(20)));
                 }
                 let bytes = broadcast.slice(frame, frame + 1);
+                times.lock().expect("the times").push(Instant::now());
                 put.try_push(bytes).map_err(|e| format!("frame {frame}: {e}"))?;
-                sent.store(frame + 1, Relaxed);
+                count.store(frame + 1, Relaxed);
             }
             Ok(put)
         });
-        Publisher { thread, stop, frames }
+        Publisher { thread, stop, frames, sent }
+    }
+
+    /// When each frame was handed to the kernel.
+    pub fn sent(&self) -> Vec<Instant> {
+        self.sent.lock().expect("the times").clone()
     }
 
     /// Frames handed to the kernel so far.
@@ -187,7 +196,7 @@ impl Idle {
             }
             Ok(put)
         });
-        Idle(Publisher { thread, stop, frames: Arc::default() })
+        Idle(Publisher { thread, stop, frames: Arc::default(), sent: Arc::default() })
     }
 
     /// Takes the connection back.
@@ -248,6 +257,8 @@ pub struct Seen {
     pub end: End,
     /// The judgement, if a reference was given.
     pub verdict: Option<Result<Verdict, String>>,
+    /// When it had read how many bytes of the body.
+    pub reads: Vec<(Instant, usize)>,
 }
 
 /// A viewer on a thread.
@@ -293,6 +304,7 @@ impl Watch {
             first_byte: None,
             judge: None,
             wrong: None,
+            reads: Vec::new(),
         };
         let thread = thread::Builder::new()
             .stack_size(512 * 1024)
@@ -326,6 +338,7 @@ struct Reader {
     first_byte: Option<Duration>,
     judge: Option<Judge>,
     wrong: Option<String>,
+    reads: Vec<(Instant, usize)>,
 }
 
 impl Reader {
@@ -343,14 +356,16 @@ impl Reader {
         });
         let body = std::mem::take(&mut *self.body.lock().expect("the body"));
         let bytes = self.bytes.load(Relaxed);
-        Seen { head, body, bytes, first_byte: self.first_byte, end, verdict }
+        let reads = std::mem::take(&mut self.reads);
+        Seen { head, body, bytes, first_byte: self.first_byte, end, verdict, reads }
     }
 
     fn take(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        self.first_byte.get_or_insert_with(|| self.asked.elapsed());
+        let now = Instant::now();
+        self.first_byte.get_or_insert_with(|| now - self.asked);
         match &mut self.judge {
             Some(judge) if self.wrong.is_none() => self.wrong = judge.feed(bytes).err(),
             Some(_) => {}
@@ -360,7 +375,8 @@ impl Reader {
                 body.extend_from_slice(bytes);
             }
         }
-        self.bytes.fetch_add(bytes.len(), Relaxed);
+        let before = self.bytes.fetch_add(bytes.len(), Relaxed);
+        self.reads.push((now, before + bytes.len()));
     }
 
     fn read(&mut self, mut stream: &TcpStream) -> End {

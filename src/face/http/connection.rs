@@ -364,6 +364,12 @@ impl Connection {
         }
     }
 
+    /// Whether a publisher's body is over and `poll` has not said so yet.
+    #[must_use]
+    pub fn has_body_ended(&self) -> bool {
+        matches!(self.state, State::Published { .. })
+    }
+
     /// When bytes last came.
     #[must_use]
     pub fn last_received(&self) -> Mono {

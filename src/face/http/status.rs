@@ -1,5 +1,7 @@
 //! What pages and the API say of a stream, as JSON.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use serde::Serialize;
 
 use crate::base::time::Now;
@@ -51,6 +53,38 @@ pub struct Status {
     pub ingest_bytes: u64,
     /// Bytes to viewers.
     pub egress_bytes: u64,
+    /// Peers, and what they say.
+    pub swarm: Swarm,
+}
+
+/// The peers of one stream.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Swarm {
+    /// The stream's name in the swarm, hexadecimal; absent until it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Peers served now.
+    pub peers: u64,
+    /// UDP payload sent to them.
+    pub bytes: u64,
+    /// Bytes that they say they got from the relay.
+    pub relay_bytes: u64,
+    /// Bytes that they got from each other.
+    pub peer_bytes: u64,
+    /// Bytes that they sent each other.
+    pub sent_bytes: u64,
+    /// Mean of their median delays behind live in milliseconds.
+    pub delay_p50_ms: u64,
+    /// The largest of their 99th percentiles.
+    pub delay_p99_ms: u64,
+    /// Stalls.
+    pub stalls: u64,
+    /// Time stalled in milliseconds.
+    pub stall_ms: u64,
+    /// Chunks that they asked the relay for because their deadline was near.
+    pub rescues: u64,
+    /// Chunks that were not what was signed.
+    pub bad: u64,
 }
 
 /// The status of every stream.
@@ -67,7 +101,6 @@ pub fn streams(registry: &Registry, now: Now) -> Streams {
 /// The status of one stream.
 #[must_use]
 pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
-    use std::sync::atomic::Ordering::Relaxed;
     let window = &stream.window;
     let oldest = window.ingest_time(window.tail()).unwrap_or(now.mono);
     Status {
@@ -88,5 +121,33 @@ pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
         delay_p99_ms: pulse.delay_p99_ms,
         ingest_bytes: Proto::ALL.iter().map(|proto| stream.ingest_bytes(*proto)).sum(),
         egress_bytes: stream.egress_bytes(),
+        swarm: swarm(stream),
     }
+}
+
+fn swarm(stream: &Stream) -> Swarm {
+    let mut all =
+        Swarm { id: stream.identity().map(|id| id.swarm_id.to_string()), ..Swarm::default() };
+    let (mut medians, mut reporting) = (0, 0);
+    for share in stream.shares() {
+        let told = &share.told;
+        all.peers += u64::from(share.peers.load(Relaxed));
+        for (sum, figure) in [
+            (&mut all.bytes, &share.swarm_bytes),
+            (&mut all.relay_bytes, &told.relay_bytes),
+            (&mut all.peer_bytes, &told.peer_bytes),
+            (&mut all.sent_bytes, &told.sent_bytes),
+            (&mut all.stalls, &told.stalls),
+            (&mut all.stall_ms, &told.stall_ms),
+            (&mut all.rescues, &told.rescues),
+            (&mut all.bad, &told.bad),
+            (&mut medians, &share.delay_p50_ms_sum),
+        ] {
+            *sum += figure.load(Relaxed);
+        }
+        reporting += u64::from(share.reporting.load(Relaxed));
+        all.delay_p99_ms = all.delay_p99_ms.max(share.delay_p99_ms_max.load(Relaxed).into());
+    }
+    all.delay_p50_ms = medians.checked_div(reporting).unwrap_or(0);
+    all
 }

@@ -185,7 +185,7 @@ fn a_run_ends_on_a_subtree_and_the_next_one_begins_with_a_mark() {
     }
     let sent = stage.sent.len() - stage.sent.len() % TS_PACKET;
     let now = stage.now();
-    let writer = stage.intake.take().unwrap().finish(now);
+    let (writer, _) = stage.intake.take().unwrap().finish(now);
     let end = writer.next();
     assert!(end.is_multiple_of(SUBTREE as u64) && end >= first + sent as u64);
     assert_eq!(stage.window.head(), end, "padding is published");

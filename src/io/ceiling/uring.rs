@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::io::ceiling::{Outcome, Rounds};
 use crate::io::driver::BATCH;
@@ -42,41 +42,54 @@ impl Rounds for Ring {
                     .build();
                 // SAFETY: the bytes are constant and live for ever. The descriptor is open until
                 // the entry is submitted, which is below: `connections` is borrowed meanwhile.
-                let pushed = unsafe { self.0.submission().push(&entry) };
-                pushed.map_err(io::Error::other)?;
+                unsafe { self.push(&entry)? };
             }
-            // Sends that do not wait are complete when the call that submits them returns.
-            self.0.submit()?;
-            outcome.calls += 1;
-            let mut owed = batch.len();
-            loop {
-                owed -= self.reap(outcome)?;
-                if owed == 0 {
-                    break;
+            self.settle(batch.len(), outcome, |result, outcome| {
+                match result {
+                    n if n >= 0 => {
+                        outcome.bytes += u64::from(n.unsigned_abs());
+                        outcome.sends += 1;
+                    }
+                    n if n == -libc::EAGAIN || n == -libc::EINTR => outcome.blocked += 1,
+                    n => return Err(io::Error::from_raw_os_error(-n)),
                 }
-                self.0.submit_and_wait(owed)?;
-                outcome.calls += 1;
-            }
+                Ok(())
+            })?;
         }
         Ok(())
     }
 }
 
 impl Ring {
-    /// Takes the completions that are there: how many.
-    fn reap(&mut self, outcome: &mut Outcome) -> io::Result<usize> {
-        let mut count = 0;
-        for completion in self.0.completion() {
-            count += 1;
-            match completion.result() {
-                n if n >= 0 => {
-                    outcome.bytes += u64::from(n.unsigned_abs());
-                    outcome.sends += 1;
-                }
-                n if n == -libc::EAGAIN || n == -libc::EINTR => outcome.blocked += 1,
-                n => return Err(io::Error::from_raw_os_error(-n)),
+    /// Queues an operation.
+    ///
+    /// # Safety
+    /// What it points to must stay as it is until it is complete, or for ever.
+    pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.submission().push(entry) }.map_err(io::Error::other)
+    }
+
+    /// Submits what is queued and takes all `owed` completions, each of which `add` is given.
+    pub fn settle(
+        &mut self,
+        mut owed: usize,
+        outcome: &mut Outcome,
+        mut add: impl FnMut(i32, &mut Outcome) -> io::Result<()>,
+    ) -> io::Result<()> {
+        // Sends that do not wait are complete when the call that submits them returns.
+        self.0.submit()?;
+        outcome.calls += 1;
+        loop {
+            for completion in self.0.completion() {
+                owed -= 1;
+                add(completion.result(), outcome)?;
             }
+            if owed == 0 {
+                return Ok(());
+            }
+            self.0.submit_and_wait(owed)?;
+            outcome.calls += 1;
         }
-        Ok(count)
     }
 }

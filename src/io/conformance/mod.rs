@@ -1,8 +1,10 @@
 //! One test suite of the loop, run for every driver: the contract of [`crate::io::machine`],
 //! against real loopback sockets driven from another thread.
 
+mod connecting;
 mod datagrams;
 mod rig;
+mod trains;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

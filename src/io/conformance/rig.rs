@@ -1,8 +1,8 @@
 //! A machine that does what a test tells it, and the threads that run it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
 use crate::io::clock::Clock;
 use crate::io::driver::Setup;
-use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::io::machine::{Closed, ConnectError, Input, Machine, Outbox, Output};
 use crate::io::mailbox::Post;
 use crate::io::{epoll, socket, udp, uring};
 use crate::metrics::cells::Cells;
@@ -58,6 +58,10 @@ pub(super) enum Event {
     /// The last hit of a rally, and the longest that this side waited for the ball.
     Rally(Duration),
     Drain,
+    /// A socket took no more (true), or takes more again.
+    Socket(bool),
+    Connected(u64, ConnId),
+    ConnectFailed(u64, ConnectError),
 }
 
 pub(super) enum Mail {
@@ -90,9 +94,33 @@ pub(super) struct Scripted {
     shard: ShardId,
     events: Sender<(ShardId, Event)>,
     conns: HashMap<ConnId, Conn>,
+    /// Connections asked for and not answered.
+    tokens: HashSet<u64>,
+    /// The socket took no more: what goes through it waits here.
+    full: bool,
+    /// Datagrams and trains to send as the socket takes them.
+    pub parcels: VecDeque<Output<Mail>>,
 }
 
 impl Scripted {
+    fn new(shard: ShardId, events: Sender<(ShardId, Event)>, echo: bool) -> Scripted {
+        Scripted {
+            now: Now::default(),
+            todo: VecDeque::new(),
+            deadline: None,
+            echo,
+            sink: None,
+            rally: None,
+            longest: Duration::ZERO,
+            shard,
+            events,
+            conns: HashMap::new(),
+            tokens: HashSet::new(),
+            full: false,
+            parcels: VecDeque::new(),
+        }
+    }
+
     fn report(&self, event: Event) {
         let _ = self.events.send((self.shard, event));
     }
@@ -131,6 +159,18 @@ impl Scripted {
     pub fn mark_sending(&mut self, conn: ConnId, len: usize) {
         let state = self.conns.get_mut(&conn).expect("known");
         (state.sending, state.unsent) = (true, vec![0; len].into());
+    }
+
+    /// Asks for a connection.
+    pub fn connect(&mut self, token: u64, to: SocketAddr) {
+        self.tokens.insert(token);
+        self.todo.push_back(Output::Connect { token, to });
+    }
+
+    fn socket(&mut self, socket: SocketId, full: bool) {
+        assert_eq!(socket, SocketId::SWARM);
+        assert_ne!(std::mem::replace(&mut self.full, full), full, "told twice");
+        self.report(Event::Socket(full));
     }
 
     fn hit(&mut self, stream: StreamSlot) {
@@ -172,7 +212,7 @@ impl Machine for Scripted {
                 }
             }
             Input::Datagrams { socket, from, to, segment, data } => {
-                assert_eq!(socket, SocketId(9));
+                assert!(socket == SocketId(9) || socket == SocketId::SWARM);
                 assert!((1..=data.len()).contains(&segment), "{segment} of {}", data.len());
                 let data = data.to_vec();
                 self.report(Event::Datagrams { from, to, segment, data });
@@ -198,10 +238,17 @@ impl Machine for Scripted {
                 assert!(self.conns.remove(&conn).is_some(), "{conn:?} closed twice");
                 self.report(Event::Closed(conn, why));
             }
-            Input::SocketFull { .. }
-            | Input::SocketReady { .. }
-            | Input::Connected { .. }
-            | Input::ConnectFailed { .. } => panic!("not asked for"),
+            Input::SocketFull { socket } => self.socket(socket, true),
+            Input::SocketReady { socket } => self.socket(socket, false),
+            Input::Connected { token, conn } => {
+                assert!(self.tokens.remove(&token), "{token} was not asked for");
+                assert!(self.conns.insert(conn, Conn::default()).is_none(), "{conn:?} twice");
+                self.report(Event::Connected(token, conn));
+            }
+            Input::ConnectFailed { token, why } => {
+                assert!(self.tokens.remove(&token), "{token} was not asked for");
+                self.report(Event::ConnectFailed(token, why));
+            }
             Input::Mail(Mail::Order(order)) => order(self),
             Input::Mail(Mail::Number(number)) => self.report(Event::Number(number)),
             Input::Head { stream } if self.rally.is_some() => self.hit(stream),
@@ -220,6 +267,10 @@ impl Machine for Scripted {
             let Some(output) = self.todo.pop_front() else { break };
             out.push(output);
         }
+        while out.has_room() && !self.full {
+            let Some(output) = self.parcels.pop_front() else { break };
+            out.push(output);
+        }
     }
 
     fn next_deadline(&self) -> Option<Mono> {
@@ -236,6 +287,12 @@ pub(super) struct Options {
     pub echo: bool,
     /// Where each shard receives datagrams.
     pub udp: Option<&'static str>,
+    /// Where all shards receive datagrams of the swarm.
+    pub swarm: Option<&'static str>,
+    /// SO_SNDBUF of its sockets.
+    pub send_buffer: Option<usize>,
+    /// Its sockets make no checksums, for which reason the kernel cuts no trains.
+    pub uncut: bool,
     /// Connections that may have a descriptor, where the driver can do without.
     pub descriptors: usize,
     /// SO_RCVBUF of the driver's connections.
@@ -252,6 +309,9 @@ impl Default for Options {
             mailbox: 64,
             echo: false,
             udp: None,
+            swarm: None,
+            send_buffer: None,
+            uncut: false,
             descriptors: 0,
             receive_buffer: None,
         }
@@ -264,10 +324,27 @@ pub(super) struct Rig {
     pub addrs: Vec<SocketAddr>,
     /// The address of each shard's own socket for datagrams, if it has one.
     pub udp: Vec<SocketAddr>,
+    /// The address of the swarm's sockets, if there are any.
+    pub swarm: Option<SocketAddr>,
     pub post: Post<Mail>,
     pub cells: Vec<Arc<Cells>>,
     events: Receiver<(ShardId, Event)>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// The sockets of the swarm, one per shard, if the test wants any.
+fn swarm(options: &Options) -> VecDeque<UdpSocket> {
+    let Some(address) = options.swarm else { return VecDeque::new() };
+    let sockets = udp::bind_swarm(address.parse().unwrap(), options.shards).unwrap();
+    for socket in &sockets {
+        if let Some(bytes) = options.send_buffer {
+            SockRef::from(socket).set_send_buffer_size(bytes).unwrap();
+        }
+        if options.uncut {
+            udp::set_option(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        }
+    }
+    sockets.into()
 }
 
 impl Rig {
@@ -278,6 +355,8 @@ impl Rig {
         let (ready, all_ready) = channel();
         let (mut addrs, mut cells, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         let mut sockets = Vec::new();
+        let mut swarm = swarm(options);
+        let swarm_address = swarm.front().map(|socket| socket.local_addr().unwrap());
         for number in 0..options.shards {
             let shard = ShardId(number.try_into().unwrap());
             let listener = socket::listen(options.listen.parse().unwrap(), 1).unwrap().remove(0);
@@ -289,12 +368,14 @@ impl Rig {
                 udp::bind(address.parse().unwrap(), Ipv4Addr::LOCALHOST, 0).unwrap().0
             });
             sockets.extend(socket.as_ref().map(|socket| socket.local_addr().unwrap()));
+            let mut own: Vec<_> = socket.into_iter().map(|socket| (SocketId(9), socket)).collect();
+            own.extend(swarm.pop_front().map(|socket| (SocketId::SWARM, socket)));
             cells.push(Arc::new(Cells::default()));
             let ready = ready.clone();
             let setup = Setup {
                 shard,
                 listeners: vec![(ListenerId(7), listener)],
-                sockets: socket.into_iter().map(|socket| (SocketId(9), socket)).collect(),
+                sockets: own,
                 post: post.clone(),
                 clock: Clock::start(),
                 cells: Arc::clone(&cells[number]),
@@ -307,18 +388,7 @@ impl Rig {
             };
             let (events, echo) = (tell.clone(), options.echo);
             threads.push(std::thread::spawn(move || {
-                let mut machine = Scripted {
-                    now: Now::default(),
-                    todo: VecDeque::new(),
-                    deadline: None,
-                    echo,
-                    sink: None,
-                    rally: None,
-                    longest: Duration::ZERO,
-                    shard,
-                    events,
-                    conns: HashMap::new(),
-                };
+                let mut machine = Scripted::new(shard, events, echo);
                 match driver {
                     Driver::Epoll => epoll::run(setup, &mut machine),
                     Driver::Uring | Driver::UringTable => uring::run(setup, &mut machine),
@@ -328,7 +398,7 @@ impl Rig {
         for _ in 0..options.shards {
             all_ready.recv_timeout(PATIENCE).expect("a driver did not start");
         }
-        Rig { addrs, udp: sockets, post, cells, events, threads }
+        Rig { addrs, udp: sockets, swarm: swarm_address, post, cells, events, threads }
     }
 
     /// The next event of any shard.

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use crate::io::hub::{self, Hub};
 use crate::io::machine::{Closed, Machine};
-use crate::io::socket;
 use crate::io::uring::{Accepting, Uring};
+use crate::io::{connect, outbound, socket};
 use crate::metrics::table::Cell;
 
 /// What an operation is; the upper half of its `user_data`.
@@ -28,8 +28,14 @@ pub(super) enum Op {
     Shutdown,
     /// Waiting for the bell.
     Bell,
-    /// Receiving datagrams; the index is the socket's.
+    /// Receiving datagrams; the index is the socket's, as for `Room`.
     Datagrams,
+    /// Sending datagrams; the index is the place in the batch.
+    Parcel,
+    /// Waiting until a socket takes datagrams again.
+    Room,
+    /// Waiting until a connection is open; the index is the connection's.
+    Connect,
     /// Cancelling another one.
     Cancel,
 }
@@ -63,6 +69,9 @@ impl Completion {
             5 => Op::Shutdown,
             6 => Op::Bell,
             7 => Op::Datagrams,
+            8 => Op::Parcel,
+            9 => Op::Room,
+            10 => Op::Connect,
             _ => Op::Cancel,
         };
         let result = entry.result();
@@ -133,6 +142,27 @@ impl Uring {
                 }
             }
             Op::Datagrams => self.datagrams(hub, completion),
+            Op::Parcel => {
+                let Some((socket, parcel)) = self.parcels.finish(index) else { return };
+                let result = completion.result.map(|n| n as usize);
+                outbound::conclude(hub, self, socket, parcel, result);
+            }
+            Op::Room => {
+                self.watching[index as usize] = false;
+                outbound::room(hub, self, index as usize);
+            }
+            Op::Connect => {
+                hub.table.slot(index).inflight -= 1;
+                if hub.table.slot(index).connecting {
+                    // From now on io_uring waits, which it does not for a socket that does not
+                    // block.
+                    let blocks = hub.table.fd(index).map(|fd| rustix::io::ioctl_fionbio(fd, false));
+                    debug_assert_eq!(blocks, Some(Ok(())));
+                    connect::decided(hub, self, index);
+                } else {
+                    self.let_go(hub, index);
+                }
+            }
             Op::Cancel => {}
         }
     }

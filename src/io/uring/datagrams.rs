@@ -30,6 +30,11 @@ const FRONT: usize = 16 + NAME + CONTROL;
 /// socket for datagrams.
 const SHAPE: Shape = Shape { group: 1, count: 16, size: (DATA + FRONT).next_multiple_of(64) };
 
+/// The same with the socket of the swarm. Each acknowledgement of a peer takes a buffer for
+/// itself, for runs are of one sender; it fills only the first page. When they run out, receiving
+/// ends and is armed again: with 64 that costs one more entry per 64 datagrams.
+const SWARM: Shape = Shape { count: 64, ..SHAPE };
+
 /// What receiving datagrams needs.
 pub(super) struct Datagrams {
     buffers: Buffers,
@@ -45,13 +50,13 @@ impl Datagrams {
     ///
     /// # Errors
     /// As [`Buffers::new`].
-    pub fn new(ring: &Ring, sockets: usize) -> io::Result<Datagrams> {
+    pub fn new(ring: &Ring, sockets: usize, swarm: bool) -> io::Result<Datagrams> {
         // SAFETY: msghdr is a plain C struct of integers and pointers; all zeroes are a value.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_namelen = NAME as libc::socklen_t;
         header.msg_controllen = CONTROL as _;
         Ok(Datagrams {
-            buffers: Buffers::new(ring, SHAPE)?,
+            buffers: Buffers::new(ring, if swarm { SWARM } else { SHAPE })?,
             header: Box::new(UnsafeCell::new(header)),
             rearm: (0..u32::try_from(sockets).unwrap_or(u32::MAX)).collect(),
         })

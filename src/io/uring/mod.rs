@@ -3,13 +3,14 @@
 //! Accepting, receiving and the bell are armed once and go on by themselves (multishot). The
 //! sends of a batch are submitted by one system call and are answered when it returns. Beyond
 //! its share of descriptors a connection lives in the ring's own table (`files`). The memory
-//! that the kernel reads or writes belongs to `buffers`, `send` and `datagrams`, and outlives
-//! every operation: `Uring` lets go of it only after the last one was taken back.
+//! that the kernel reads or writes belongs to `buffers`, `send`, `datagrams` and `parcels`, and
+//! outlives every operation: `Uring` lets go of it only after the last one was taken back.
 
 mod buffers;
 mod completion;
 mod datagrams;
 mod files;
+mod parcels;
 mod ring;
 mod send;
 
@@ -20,17 +21,20 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+use crate::base::ids::SocketId;
 use crate::base::payload::Payload;
 use crate::io::driver::{self, Backend, Setup};
 use crate::io::hub::Hub;
 use crate::io::machine::Machine;
-use crate::io::socket;
+use crate::io::parcel::Parcel;
+use crate::io::{outbound, socket};
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
 use buffers::Buffers;
 use completion::Op;
 use datagrams::Datagrams;
 use files::{Files, Target};
+use parcels::Parcels;
 use ring::Ring;
 use send::Sends;
 
@@ -60,6 +64,9 @@ struct Uring {
     buffers: ManuallyDrop<Buffers>,
     sends: ManuallyDrop<Sends>,
     datagrams: ManuallyDrop<Option<Datagrams>>,
+    parcels: ManuallyDrop<Parcels>,
+    /// Sockets for datagrams for which an operation waits until they are writable.
+    watching: Box<[bool]>,
     files: Files,
     /// A socket went into the table since descriptors last ran out.
     moved: bool,
@@ -79,10 +86,11 @@ impl Drop for Uring {
                 ManuallyDrop::drop(&mut self.sends);
                 ManuallyDrop::drop(&mut self.buffers);
                 ManuallyDrop::drop(&mut self.datagrams);
+                ManuallyDrop::drop(&mut self.parcels);
             }
             self.files.close_all(&self.ring);
         }
-        // Else both leak: the kernel may still use them, and a leak harms nobody.
+        // Else they leak: the kernel may still use them, and a leak harms nobody.
     }
 }
 
@@ -96,7 +104,10 @@ impl Backend for Uring {
         }
         let datagrams = match hub.sockets.len() {
             0 => None,
-            sockets => Some(Datagrams::new(&ring, sockets)?),
+            sockets => {
+                let swarm = hub.sockets.iter().any(|socket| socket.id == SocketId::SWARM);
+                Some(Datagrams::new(&ring, sockets, swarm)?)
+            }
         };
         for socket in &hub.sockets {
             socket.udp.set_nonblocking(false)?;
@@ -105,6 +116,8 @@ impl Backend for Uring {
         let files = Files::new(&ring, places)?;
         let mut uring = Uring {
             datagrams: ManuallyDrop::new(datagrams),
+            parcels: ManuallyDrop::new(Parcels::new()),
+            watching: vec![false; hub.sockets.len()].into(),
             ring,
             files,
             moved: false,
@@ -186,6 +199,47 @@ impl Backend for Uring {
             Some(fd) => socket::send_fin(fd),
             None => self.shut_down(hub, index, libc::SHUT_WR),
         }
+    }
+
+    fn ship<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: usize, parcel: Parcel) {
+        if !self.parcels.has_room() {
+            // The kernel still owes answers of an earlier batch.
+            return outbound::send(hub, self, index, parcel);
+        }
+        let stamp = hub.stamp();
+        let socket = &hub.sockets[index];
+        let (fd, v6) = (types::Fd(socket.udp.as_raw_fd()), socket.outbound.v6);
+        if let Some((place, entry)) = self.parcels.take(index, fd, v6, stamp, parcel) {
+            // SAFETY: `parcels` keeps what the entry points to until `finish`, which is called
+            // for this operation's completion only, or for ever (`Drop`).
+            unsafe { self.ring.push(&hub.cells, Op::Parcel, place, entry) };
+        }
+    }
+
+    fn watch_room<X: Machine>(
+        &mut self,
+        hub: &mut Hub<'_, X>,
+        index: usize,
+        on: bool,
+    ) -> io::Result<()> {
+        // Waiting ends by itself when it has come true.
+        if on && !std::mem::replace(&mut self.watching[index], true) {
+            let fd = types::Fd(hub.sockets[index].udp.as_raw_fd());
+            let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            // SAFETY: the entry points to no memory.
+            unsafe { self.ring.push(&hub.cells, Op::Room, index, entry) };
+        }
+        Ok(())
+    }
+
+    fn watch_connect<X: Machine>(&mut self, hub: &mut Hub<'_, X>, index: u32) -> io::Result<()> {
+        let fd = types::Fd(hub.table.raw_fd(index));
+        let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
+        hub.table.slot(index).inflight += 1;
+        // SAFETY: the entry points to no memory.
+        unsafe { self.ring.push(&hub.cells, Op::Connect, index, entry) };
+        Ok(())
     }
 
     /// Ends what the kernel still does for the connection by ending the connection itself:

@@ -54,8 +54,14 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> World {
-        let limits =
-            Limits { viewers: 100, connections: 200, per_address: 200, exempt: Vec::new() };
+        let limits = Limits {
+            viewers: 100,
+            connections: 200,
+            per_address: 200,
+            exempt: Vec::new(),
+            peers: 100,
+            egress: None,
+        };
         let settings = RegistrySettings {
             max_streams: 4,
             window: Duration::from_secs(60),
@@ -262,6 +268,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         settings,
         http: Arc::new(http),
         registry: Arc::clone(registry),
+        swarm: None,
         cells: Arc::new(Cells::default()),
         shelf: Arc::new(DelayShelf::default()),
     }

@@ -11,6 +11,8 @@ pub mod freshness;
 mod keys;
 pub mod ntp;
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 pub use crate::ring::records::Hash;
@@ -38,6 +40,16 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// [`CannotSign`]; trying again later is right.
     fn sign(&self, plaintext: &[u8]) -> Result<Signature, CannotSign>;
+}
+
+impl<S: Signer + ?Sized> Signer for Arc<S> {
+    fn swarm_id(&self) -> SwarmId {
+        (**self).swarm_id()
+    }
+
+    fn sign(&self, plaintext: &[u8]) -> Result<Signature, CannotSign> {
+        (**self).sign(plaintext)
+    }
 }
 
 /// Who checks what others sent. A simulator has its own here as well.

@@ -1,9 +1,11 @@
-//! How a request's body is delimited (RFC 9112 section 6), and its bytes.
+//! How a body is delimited (RFC 9112 section 6), and its bytes.
 
+use crate::wire::http::answer::Answer;
 use crate::wire::http::chunked::{BadChunk, Chunked};
+use crate::wire::http::fields::Fields;
 use crate::wire::http::head::Head;
 
-/// Why nobody can say where a request's body ends.
+/// Why nobody can say where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFraming {
     /// Both `Content-Length` and `Transfer-Encoding`.
@@ -33,16 +35,37 @@ impl Body {
     /// # Errors
     /// [`BadFraming`]: whatever is ambiguous is refused, not repaired.
     pub fn of(head: &Head<'_>) -> Result<Option<Body>, BadFraming> {
-        let codings = head.all("Transfer-Encoding").count();
-        let lengths = head.all("Content-Length").count();
+        Body::framed(head, head.minor)
+    }
+
+    /// The body of the answer to a GET.
+    ///
+    /// # Errors
+    /// [`BadFraming`].
+    pub fn of_answer(answer: &Answer<'_>) -> Result<Body, BadFraming> {
+        // "Any response with a 1xx (Informational), 204 (No Content), or 304 (Not Modified)
+        // status code is always terminated by the first empty line" (6.3).
+        if matches!(answer.status, 100..=199 | 204 | 304) {
+            return Ok(Body::Length(0));
+        }
+        // "Otherwise, this is a response message without a declared message body length, so
+        // the message body length is determined by the number of octets received prior to the
+        // server closing the connection" (6.3).
+        Ok(Body::framed(answer, answer.minor)?.unwrap_or(Body::UntilClose))
+    }
+
+    fn framed(fields: &Fields<'_>, minor: u8) -> Result<Option<Body>, BadFraming> {
+        let codings = fields.all("Transfer-Encoding").count();
+        let lengths = fields.all("Content-Length").count();
         match (codings, lengths) {
             (0, 0) => Ok(None),
             (0, _) => {
-                let value = head.one("Content-Length").ok().flatten().ok_or(BadFraming::Length)?;
+                let value = fields.one("Content-Length").ok().flatten();
+                let value = value.ok_or(BadFraming::Length)?;
                 length(value).map(|n| Some(Body::Length(n))).ok_or(BadFraming::Length)
             }
-            (1, 0) if head.minor == 0 => Err(BadFraming::Coding),
-            (1, 0) => match head.one("Transfer-Encoding") {
+            (1, 0) if minor == 0 => Err(BadFraming::Coding),
+            (1, 0) => match fields.one("Transfer-Encoding") {
                 Ok(Some(coding)) if coding.eq_ignore_ascii_case("chunked") => {
                     Ok(Some(Body::Chunked(Chunked::default())))
                 }

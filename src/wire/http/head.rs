@@ -1,6 +1,10 @@
 //! Request heads: found in a growing buffer, bounded while they grow, then read at once.
 
+use std::ops::Deref;
+
 use httparse::{EMPTY_HEADER, Header};
+
+use crate::wire::http::fields::Fields;
 
 /// The most header lines that can be read, whatever the settings say.
 pub const HEADER_LINES_MAX: usize = 256;
@@ -139,7 +143,7 @@ pub fn lines<'a>() -> Lines<'a> {
     [EMPTY_HEADER; HEADER_LINES_MAX]
 }
 
-/// A request head, borrowed from the buffer.
+/// A request head, borrowed from the buffer. Its header lines are [`Fields`].
 #[derive(Debug)]
 pub struct Head<'a> {
     /// The method, case-sensitive.
@@ -148,12 +152,8 @@ pub struct Head<'a> {
     pub target: &'a str,
     /// The minor version: HTTP/1.0 or HTTP/1.1.
     pub minor: u8,
-    fields: &'a [Header<'a>],
+    fields: Fields<'a>,
 }
-
-/// A header that may be there once was there twice, or is not text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadField;
 
 impl<'a> Head<'a> {
     /// Reads the head whose end a [`HeadScanner`] found.
@@ -170,46 +170,18 @@ impl<'a> Head<'a> {
         }
         match (request.method, request.path, request.version) {
             (Some(method), Some(target), Some(minor)) => {
-                Ok(Head { method, target, minor, fields: request.headers })
+                Ok(Head { method, target, minor, fields: Fields::new(request.headers) })
             }
             _ => Err(HeadError::Malformed),
         }
     }
+}
 
-    /// Every value of the header `name`, in order.
-    pub fn all(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> + '_ {
-        let wanted = move |field: &&Header<'a>| field.name.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(wanted).map(|field| field.value)
-    }
+impl<'a> Deref for Head<'a> {
+    type Target = Fields<'a>;
 
-    /// The value of a header that may be there at most once.
-    ///
-    /// # Errors
-    /// If it is there more than once, or is not UTF-8.
-    pub fn one(&self, name: &'static str) -> Result<Option<&'a str>, BadField> {
-        let mut values = self.all(name);
-        match (values.next(), values.next()) {
-            (None, _) => Ok(None),
-            (Some(value), None) => {
-                std::str::from_utf8(value).map(|v| Some(v.trim_ascii())).map_err(|_| BadField)
-            }
-            (Some(_), Some(_)) => Err(BadField),
-        }
-    }
-
-    /// The members of a header that is a comma-separated list, over all its lines. Members that
-    /// are not text are left out.
-    pub fn list(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> + '_ {
-        self.all(name)
-            .flat_map(|value| value.split(|b| *b == b','))
-            .filter_map(|member| std::str::from_utf8(member).ok())
-            .map(str::trim_ascii)
-            .filter(|member| !member.is_empty())
-    }
-
-    /// Whether a header is there whose lower-case name `matches`.
-    pub fn any(&self, matches: impl Fn(&str) -> bool) -> bool {
-        self.fields.iter().any(|field| matches(&field.name.to_ascii_lowercase()))
+    fn deref(&self) -> &Fields<'a> {
+        &self.fields
     }
 }
 
@@ -297,18 +269,5 @@ mod tests {
             let got = Head::parse(input.as_bytes(), &mut room);
             assert_eq!(got.map(|h| (h.method, h.target, h.minor)), *expected, "{input:?}");
         }
-    }
-
-    #[test]
-    fn fields_are_found_whatever_their_case() {
-        let mut room = lines();
-        let text = b"GET / HTTP/1.1\r\nhOST: a \r\nVia: x\r\nVIA: y,, z\r\nB: \xff\r\n\r\n";
-        let head = Head::parse(text, &mut room).unwrap();
-        assert_eq!(head.one("Host"), Ok(Some("a")));
-        assert_eq!(head.one("Via"), Err(BadField));
-        assert_eq!(head.one("b"), Err(BadField));
-        assert_eq!(head.one("c"), Ok(None));
-        assert_eq!(head.list("via").collect::<Vec<_>>(), ["x", "y", "z"]);
-        assert!(head.any(|name| name.starts_with("vi")));
     }
 }

@@ -43,8 +43,7 @@ pub struct Handshake<'a> {
 }
 
 impl Handshake<'_> {
-    /// "an explicit close [is] a HANDSHAKE with source channel 0" (RFC 7574, 8.4), options
-    /// empty or the version only.
+    /// A close: source channel 0, and no options (RFC 7574, 8.4). Others may send the version.
     pub const CLOSE: Handshake<'static> = Handshake { channel: 0, options: Options::NONE };
 }
 
@@ -158,8 +157,8 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// Judges the answer to an opening. A swarm id "MAY" be in it (RFC 7574, 7.4); the caller
-    /// compares it if it is.
+    /// Judges the answer to an opening. A swarm id may be in it; the caller compares it if it
+    /// is.
     ///
     /// # Errors
     /// [`Unfit`]: the answer is dropped.
@@ -190,7 +189,7 @@ impl<'a> Options<'a> {
         let mut last = None;
         loop {
             let code = at.u8()?;
-            // "This list of options MUST be sorted": a second of a kind is out of order, too.
+            // The list must be sorted (RFC 7574, 7): a second of a kind is out of order, too.
             if last.is_some_and(|last| last >= code) {
                 return Err(Malformed::OptionOrder);
             }
@@ -297,8 +296,7 @@ impl MessageSet {
         kind < 64 && self.0 << kind >> 63 == 1
     }
 
-    /// "trailing zero bytes [are] cut" (RFC 7574, 7.10), but those of a peer that does not are
-    /// no harm.
+    /// Zero bytes at the end are to be cut, but those of a peer that does not are no harm.
     fn read(bitmap: &[u8]) -> Result<MessageSet, Malformed> {
         if bitmap.len() > BITMAP_MAX {
             return Err(Malformed::OptionLength);

@@ -36,8 +36,8 @@ pub mod kind {
 pub enum Message<'a> {
     /// Opens a channel, answers, or closes.
     Handshake(Handshake<'a>),
-    /// A chunk's bytes: as many as a chunk has, or what is left of the datagram. "If a datagram
-    /// contains a single DATA message, it MUST be last" (8.6): it has no length.
+    /// A chunk's bytes: as many as a chunk has, or what is left of the datagram. It has no
+    /// length, so a single one must be last in its datagram (8.6).
     Data {
         /// Which chunk.
         chunk: u64,

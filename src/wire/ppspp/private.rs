@@ -105,6 +105,9 @@ pub enum Bye {
 }
 
 impl Bye {
+    /// How many reasons there are: their numbers are those below.
+    pub const COUNT: usize = 8;
+
     /// The reason with this number.
     #[must_use]
     pub const fn from_code(code: u8) -> Bye {

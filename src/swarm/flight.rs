@@ -1,0 +1,277 @@
+//! Trains under way to one peer: which of their chunks were not acknowledged. Eight bytes each.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::time::Mono;
+use crate::swarm::requests::Run;
+
+/// The most trains under way. It bounds a stream of 20 Mbit/s to a round trip of 270 ms.
+pub const TRAINS_MAX: usize = 32;
+
+/// Answers that follow each other this closely count as one train.
+const SAME: Duration = Duration::from_millis(5);
+
+/// A train that follows the one before this closely waits behind it in every queue on the way:
+/// its delay says nothing of the path.
+const BACK_TO_BACK: Duration = Duration::from_millis(2);
+
+/// One train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Train {
+    /// Low bits of the subtree's number: what is under way spans far less than 65,536 subtrees.
+    number: u16,
+    /// One bit per chunk that was sent and not acknowledged.
+    missing: u16,
+    /// When it was sent, in microseconds modulo 2^32; the lowest bit says that it followed the
+    /// one before it closely.
+    sent: u32,
+}
+
+const _: () = assert!(size_of::<Train>() == 8, "32 trains are 256 bytes");
+
+/// What an acknowledgement was good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acked {
+    /// Chunks that had not been acknowledged before.
+    pub chunks: u32,
+    /// Time since a whole train was sent that is now complete.
+    pub round_trip: Option<Duration>,
+    /// Whether the delay of what was acknowledged is that of the path.
+    pub sampled: bool,
+}
+
+/// The trains under way, oldest first.
+#[derive(Debug, Default)]
+pub struct Flight {
+    trains: VecDeque<Train>,
+    /// When the newest train was sent of which anything was acknowledged.
+    acked: u32,
+}
+
+impl Flight {
+    /// Whether another train may be added.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.trains.len() < TRAINS_MAX
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.trains.is_empty()
+    }
+
+    /// Chunks under way.
+    #[must_use]
+    pub fn chunks(&self) -> u32 {
+        self.trains.iter().map(|train| train.missing.count_ones()).sum()
+    }
+
+    /// Chunks of one subtree (of `size` chunks) were sent. Asks [`Flight::has_room`] before.
+    pub fn send(&mut self, now: Mono, run: Run, size: u64) {
+        let number = number(run.first() / size);
+        let missing = bits(run, run.first() / size, size);
+        let sent = micros(now) & !1;
+        let back = self.trains.back_mut();
+        if let Some(back) = back
+            && back.number == number
+            && since(sent, back.sent) < SAME.as_micros() as u32
+        {
+            back.missing |= missing;
+            return;
+        }
+        let close = |back: &Train| since(sent, back.sent) < BACK_TO_BACK.as_micros() as u32;
+        let follows = u32::from(self.trains.back().is_some_and(close));
+        if self.trains.len() == self.trains.capacity() {
+            let more = self.trains.len().max(4).min(TRAINS_MAX - self.trains.len());
+            self.trains.reserve_exact(more);
+        }
+        self.trains.push_back(Train { number, missing, sent: sent | follows });
+    }
+
+    /// Chunks `first` to `last` were acknowledged.
+    pub fn ack(&mut self, now: Mono, run: Run, size: u64) -> Acked {
+        let mut acked = Acked::default();
+        let now = micros(now);
+        for at in 0..self.trains.len() {
+            let train = self.trains[at];
+            let got = train.missing & named(&train, run, size);
+            if got == 0 {
+                continue;
+            }
+            acked.chunks += got.count_ones();
+            acked.sampled |= train.sent & 1 == 0;
+            if since(train.sent, self.acked) < u32::MAX / 2 {
+                self.acked = train.sent;
+            }
+            self.trains[at].missing &= !got;
+            // Acknowledged in one go, or chunk by chunk without a hole.
+            if train.missing == got {
+                acked.round_trip = Some(Duration::from_micros(since(now, train.sent).into()));
+            }
+        }
+        self.trains.retain(|train| train.missing != 0);
+        acked
+    }
+
+    /// Whether a chunk of the run is under way and was sent less than `age` ago: too late for
+    /// the peer to know anything of it.
+    #[must_use]
+    pub fn is_fresh(&self, now: Mono, run: Run, size: u64, age: Duration) -> bool {
+        let young = |train: &&Train| u128::from(since(micros(now), train.sent)) < age.as_micros();
+        let here = |train: &Train| train.missing & named(train, run, size) != 0;
+        self.trains.iter().rev().take_while(young).any(here)
+    }
+
+    /// The peer asks for chunks: those of them that were under way are lost. Returns how many.
+    pub fn report(&mut self, run: Run, size: u64) -> u32 {
+        let mut lost = 0;
+        for train in &mut self.trains {
+            let gone = train.missing & named(train, run, size);
+            lost += gone.count_ones();
+            train.missing &= !gone;
+        }
+        self.trains.retain(|train| train.missing != 0);
+        lost
+    }
+
+    /// Takes out trains older than `grace` after which one was acknowledged. Returns how many
+    /// chunks were lost with them.
+    pub fn expire(&mut self, now: Mono, grace: Duration) -> u32 {
+        let (now, acked) = (micros(now), self.acked);
+        let mut lost = 0;
+        while let Some(first) = self.trains.front() {
+            let old = u128::from(since(now, first.sent)) > grace.as_micros();
+            let passed = acked != 0 && since(acked, first.sent) < u32::MAX / 2;
+            if !(old && passed && first.sent != acked) {
+                break;
+            }
+            lost += first.missing.count_ones();
+            self.trains.pop_front();
+        }
+        lost
+    }
+
+    /// Gives everything up. Returns how many chunks that were.
+    pub fn clear(&mut self) -> u32 {
+        let lost = self.chunks();
+        self.trains.clear();
+        lost
+    }
+}
+
+fn number(subtree: u64) -> u16 {
+    (subtree & 0xffff) as u16
+}
+
+fn micros(now: Mono) -> u32 {
+    (now.as_nanos() / 1_000) as u32
+}
+
+/// Microseconds from `earlier` to `later`, over the wrap.
+fn since(later: u32, earlier: u32) -> u32 {
+    (later & !1).wrapping_sub(earlier & !1)
+}
+
+/// The chunks of `run` that lie in `subtree`, one bit each.
+fn bits(run: Run, subtree: u64, size: u64) -> u16 {
+    let (begin, end) = (subtree * size, subtree * size + size - 1);
+    if run.last() < begin || run.first() > end {
+        return 0;
+    }
+    let (low, high) = (run.first().max(begin) - begin, run.last().min(end) - begin);
+    let below = |n: u64| ((1u32 << n.min(16)) - 1) as u16;
+    below(high + 1) & !below(low)
+}
+
+/// The bits of `run` in this train's subtree: the one with its number that is nearest to it.
+fn named(train: &Train, run: Run, size: u64) -> u16 {
+    let first = run.first() / size;
+    let ahead = train.number.wrapping_sub(number(first)).cast_signed();
+    first.checked_add_signed(ahead.into()).map_or(0, |subtree| bits(run, subtree, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Mono {
+        Mono::from_nanos(micros * 1_000)
+    }
+
+    fn run(first: u64, last: u64) -> Run {
+        Run::new(first, last).unwrap()
+    }
+
+    fn train(subtree: u64) -> Run {
+        run(subtree * 16, subtree * 16 + 15)
+    }
+
+    #[test]
+    fn whole_trains_are_timed_and_close_followers_not_sampled() {
+        let mut flight = Flight::default();
+        // Around the wrap of the clock, and of the numbers.
+        let begin = (1 << 32) - 50_000;
+        flight.send(at(begin), train(65_535), 16);
+        flight.send(at(begin + 100), train(65_536), 16);
+        flight.send(at(begin + 60_000), train(65_537), 16);
+        assert_eq!(flight.chunks(), 48);
+        let acked = flight.ack(at(begin + 70_000), train(65_536), 16);
+        let trip = |micros| Some(Duration::from_micros(micros));
+        assert_eq!(acked, Acked { chunks: 16, round_trip: trip(69_900), sampled: false });
+        let acked = flight.ack(at(begin + 80_000), run(65_530 * 16, 65_536 * 16), 16);
+        assert_eq!(acked, Acked { chunks: 16, round_trip: trip(80_000), sampled: true });
+        assert_eq!(flight.ack(at(begin + 80_000), train(65_536), 16), Acked::default());
+        for chunk in 0..16 {
+            let acked =
+                flight.ack(at(begin + 90_000), run(65_537 * 16 + chunk, 65_537 * 16 + chunk), 16);
+            assert_eq!((acked.chunks, acked.round_trip.is_some()), (1, chunk == 15));
+        }
+        assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn holes_that_are_asked_for_are_lost_once() {
+        let mut flight = Flight::default();
+        flight.send(at(1_000), train(3), 16);
+        let acked = flight.ack(at(50_000), run(48, 60), 16);
+        assert_eq!((acked.chunks, acked.round_trip), (13, None));
+        assert_eq!(flight.report(run(61, 63), 16), 3);
+        assert_eq!(flight.report(run(61, 63), 16), 0);
+        assert!(flight.is_empty());
+        assert_eq!(flight.report(run(0, 1_000), 16), 0, "what was never sent is not lost");
+    }
+
+    #[test]
+    fn what_later_trains_overtook_is_lost_after_a_grace() {
+        let mut flight = Flight::default();
+        (0..4).for_each(|n| flight.send(at(1_000 + n * 80_000), train(n), 16));
+        let grace = Duration::from_millis(150);
+        assert_eq!(flight.expire(at(900_000), grace), 0, "nobody has acknowledged anything");
+        flight.ack(at(250_000), train(2), 16);
+        assert_eq!(flight.expire(at(160_000), grace), 16);
+        assert_eq!(flight.expire(at(260_000), grace), 16);
+        assert_eq!((flight.expire(at(900_000), grace), flight.chunks()), (0, 16));
+        assert_eq!(flight.clear(), 16);
+    }
+
+    #[test]
+    fn single_answers_gather_and_the_bound_holds() {
+        let mut flight = Flight::default();
+        for chunk in 0..4 {
+            flight.send(at(1_000 + chunk * 100), run(chunk * 2, chunk * 2), 8);
+        }
+        assert_eq!((flight.trains.len(), flight.chunks()), (1, 4));
+        (2..100)
+            .take_while(|n| {
+                let room = flight.has_room();
+                if room {
+                    flight.send(at(n * 10_000), run(n * 8, n * 8 + 7), 8);
+                }
+                room
+            })
+            .count();
+        assert_eq!((flight.trains.len(), flight.trains.capacity()), (TRAINS_MAX, TRAINS_MAX));
+    }
+}

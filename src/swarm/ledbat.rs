@@ -1,0 +1,311 @@
+//! How much may be under way to one peer: LEDBAT (RFC 6817) in units of one train.
+//!
+//! A relay sends a subtree as one train of datagrams, so the window counts trains. TARGET is the
+//! RFC's 100 ms. Unlike a download, a live stream below its bitrate is worth nothing: so there is
+//! a floor, which RFC 7574 (8.15) leaves to the live deployer: 1.25 times the stream's bitrate.
+//! It is withdrawn while a tenth of all chunks is lost, for then the path is too small.
+
+use std::time::Duration;
+
+use crate::base::time::Mono;
+
+/// Queueing delay that LEDBAT aims at, in microseconds.
+const TARGET: f32 = 100_000.0;
+
+/// Trains at the start, and the least. RFC 6817 has 2 for the least, of one packet each.
+const WINDOW_START: f32 = 2.0;
+const WINDOW_MIN: f32 = 1.0;
+
+/// How far the window may be ahead of what is used of it.
+const ALLOWED_INCREASE: f32 = 1.0;
+
+/// The base delay is the least of the last ten minutes, kept in five parts.
+const BASES: usize = 5;
+const BASE_PART: Duration = Duration::from_secs(120);
+
+/// The current delay is the least of so many samples.
+const FILTER: usize = 4;
+
+/// The floor's share of the stream's bitrate.
+const FLOOR: f32 = 1.25;
+
+/// The largest round trip that is believed.
+const RTT_MAX: Duration = Duration::from_secs(5);
+
+/// The congestion window of one link.
+#[derive(Clone, Debug)]
+pub struct Ledbat {
+    /// The first sample: clocks differ, so only differences mean anything. All others are kept
+    /// relative to it, in microseconds.
+    origin: i64,
+    bases: [i32; BASES],
+    /// When the newest part of the base history began.
+    part: Mono,
+    recent: [i32; FILTER],
+    turn: u8,
+    has_origin: bool,
+    /// In trains.
+    window: f32,
+    /// Smoothed, in microseconds; 0 before the first sample.
+    rtt: u32,
+    /// When the window was last halved.
+    halved: Mono,
+}
+
+impl Default for Ledbat {
+    fn default() -> Ledbat {
+        Ledbat {
+            origin: 0,
+            bases: [i32::MAX; BASES],
+            part: Mono::ZERO,
+            recent: [i32::MAX; FILTER],
+            turn: 0,
+            has_origin: false,
+            window: WINDOW_START,
+            rtt: 0,
+            halved: Mono::ZERO,
+        }
+    }
+}
+
+impl Ledbat {
+    /// Trains that may be under way. `train`: how long one takes at the stream's bitrate.
+    /// `floor`: whether the stream's bitrate is to be kept up.
+    #[must_use]
+    pub fn window(&self, train: Duration, floor: bool) -> f32 {
+        let rtt = if floor { self.rtt as f32 } else { 0.0 };
+        let least = FLOOR * rtt / (train.as_micros() as f32).max(1.0);
+        self.window.max(least.ceil())
+    }
+
+    /// The smoothed round trip, once there is one.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        (self.rtt > 0).then(|| Duration::from_micros(u64::from(self.rtt)))
+    }
+
+    /// A whole train was acknowledged `rtt` after it was sent.
+    pub fn on_round_trip(&mut self, rtt: Duration) {
+        let sample = rtt.min(RTT_MAX).as_micros() as u32;
+        self.rtt = match self.rtt {
+            0 => sample.max(1),
+            old => (old - old / 8 + sample / 8).max(1),
+        };
+    }
+
+    /// The one-way delay of something that was not queued behind our own bytes.
+    pub fn on_delay(&mut self, now: Mono, sample: i64) {
+        let delay = i32::try_from(sample.wrapping_sub(self.origin));
+        let delay = match delay {
+            Ok(delay) if self.has_origin => delay,
+            // The first one; or more than half an hour off: the other end's clock was set.
+            _ => {
+                (self.origin, self.has_origin) = (sample, true);
+                self.bases = [i32::MAX; BASES];
+                self.recent = [i32::MAX; FILTER];
+                0
+            }
+        };
+        if now.since(self.part) >= BASE_PART {
+            self.part = now;
+            self.bases.rotate_right(1);
+            self.bases[0] = delay;
+        }
+        self.bases[0] = self.bases[0].min(delay);
+        self.recent[usize::from(self.turn) % FILTER] = delay;
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// `trains` were acknowledged while `under_way` were, those included.
+    pub fn on_acked(&mut self, trains: f32, under_way: f32) {
+        let off = (TARGET - self.queueing()) / TARGET;
+        self.window += off.clamp(-1.0, 1.0) * trains / self.window;
+        let most = under_way.max(WINDOW_START) + ALLOWED_INCREASE;
+        self.window = self.window.clamp(WINDOW_MIN, most.max(WINDOW_MIN));
+    }
+
+    /// Something was lost. Halves the window once per round trip.
+    pub fn on_loss(&mut self, now: Mono) {
+        let again = self.rtt().unwrap_or(Duration::from_millis(100));
+        if self.halved == Mono::ZERO || now.since(self.halved) >= again {
+            self.halved = now;
+            self.window = (self.window / 2.0).max(WINDOW_MIN);
+        }
+    }
+
+    /// Nothing was acknowledged for long: begins from the least.
+    pub fn on_silence(&mut self) {
+        self.window = WINDOW_MIN;
+    }
+
+    /// What waits in queues, in microseconds.
+    fn queueing(&self) -> f32 {
+        let least = |of: &[i32]| of.iter().copied().min().unwrap_or(i32::MAX);
+        let (base, current) = (least(&self.bases), least(&self.recent));
+        if base == i32::MAX || current == i32::MAX {
+            return 0.0;
+        }
+        (f64::from(current) - f64::from(base)).max(0.0) as f32
+    }
+}
+
+/// Loss above which the floor is withdrawn: one in this many.
+const LOSS_ONE_IN: u32 = 10;
+
+/// Loss is counted over two of these.
+const LOSS_PART: Duration = Duration::from_secs(1);
+
+/// Loss that high for this long means that the path is too small for the stream.
+const LOSS_ENDURED: Duration = Duration::from_secs(5);
+
+/// What was lost over the last two seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Losses {
+    /// This part's chunks and the one's before.
+    sent: [u16; 2],
+    lost: [u16; 2],
+    /// Whether too many are lost, and since when.
+    high: bool,
+    part: Mono,
+    since: Mono,
+}
+
+impl Losses {
+    /// Notes chunks that were sent, and chunks that are known to be lost.
+    pub fn note(&mut self, now: Mono, sent: u32, lost: u32) {
+        let parts = now.since(self.part).as_nanos() / LOSS_PART.as_nanos();
+        if parts > 0 {
+            let keep = u16::from(parts == 1);
+            (self.sent, self.lost) = ([0, self.sent[0] * keep], [0, self.lost[0] * keep]);
+            self.part = now;
+        }
+        let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        self.sent[0] = self.sent[0].saturating_add(clamp(sent));
+        self.lost[0] = self.lost[0].saturating_add(clamp(lost));
+        let sum = |of: [u16; 2]| u32::from(of[0]) + u32::from(of[1]);
+        let (sent, lost) = (sum(self.sent), sum(self.lost));
+        let before = std::mem::replace(&mut self.high, lost > 0 && lost * LOSS_ONE_IN >= sent);
+        if !before {
+            self.since = now;
+        }
+    }
+
+    /// Whether so much is lost that the bitrate cannot be kept up.
+    #[must_use]
+    pub fn high(&self) -> bool {
+        self.high
+    }
+
+    /// Whether that has been so for too long.
+    #[must_use]
+    pub fn endured(&self, now: Mono) -> bool {
+        self.high && now.since(self.since) >= LOSS_ENDURED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAIN: Duration = Duration::from_millis(84);
+
+    fn at(millis: u64) -> Mono {
+        Mono::from_millis(millis)
+    }
+
+    #[test]
+    fn it_grows_while_the_queue_is_short_and_shrinks_while_it_is_long() {
+        let mut ledbat = Ledbat::default();
+        assert_eq!(ledbat.window(TRAIN, true), 2.0);
+        // The other end's clock is an hour behind.
+        let clock = -3_600_000_000;
+        for n in 0..40 {
+            ledbat.on_delay(at(n * 10), clock + 20_000);
+            ledbat.on_acked(1.0, 9.0);
+        }
+        let grown = ledbat.window(TRAIN, true);
+        assert!((7.0..10.0).contains(&grown), "{grown}");
+        for n in 40..120 {
+            ledbat.on_delay(at(n * 10), clock + 20_000 + 200_000);
+            ledbat.on_acked(1.0, 9.0);
+        }
+        assert_eq!(ledbat.window(TRAIN, true), 1.0, "a queue of twice the target");
+        ledbat.on_delay(at(1_300), clock + 20_000 + 50_000);
+        ledbat.on_acked(1.0, 1.0);
+        assert!(ledbat.window(TRAIN, true) > 1.4, "the least of the last four counts");
+    }
+
+    #[test]
+    fn unused_window_does_not_grow() {
+        let mut ledbat = Ledbat::default();
+        for n in 0..1_000 {
+            ledbat.on_delay(at(n), 5);
+            ledbat.on_acked(1.0, 1.0);
+        }
+        assert_eq!(ledbat.window(TRAIN, true), 3.0);
+    }
+
+    #[test]
+    fn old_base_delays_are_forgotten_and_a_clock_that_jumps_starts_over() {
+        let mut ledbat = Ledbat::default();
+        ledbat.on_delay(at(0), 0);
+        let later = |minute: u64| at(minute * 60_000);
+        for minute in 1..9 {
+            ledbat.on_delay(later(minute), 80_000);
+        }
+        assert_eq!(ledbat.queueing(), 80_000.0, "ten minutes are not over");
+        for minute in 9..14 {
+            ledbat.on_delay(later(minute), 80_000);
+        }
+        assert_eq!(ledbat.queueing(), 0.0, "the way is longer now");
+        ledbat.on_delay(later(15), i64::MIN + 7);
+        assert_eq!(ledbat.queueing(), 0.0);
+        ledbat.on_delay(later(15), i64::MIN + 10_007);
+        ledbat.on_delay(later(15), i64::MAX);
+        assert!(ledbat.queueing() <= 10_000.0, "wraps");
+    }
+
+    #[test]
+    fn loss_halves_once_per_round_trip() {
+        let mut ledbat = Ledbat { window: 8.0, ..Ledbat::default() };
+        ledbat.on_round_trip(Duration::from_millis(50));
+        ledbat.on_loss(at(1_000));
+        ledbat.on_loss(at(1_010));
+        assert_eq!(ledbat.window, 4.0);
+        ledbat.on_loss(at(1_050));
+        assert_eq!(ledbat.window, 2.0);
+        ledbat.on_silence();
+        assert_eq!(ledbat.window, 1.0);
+    }
+
+    #[test]
+    fn the_floor_is_the_bitrate_and_a_quarter() {
+        let mut ledbat = Ledbat { window: 1.0, ..Ledbat::default() };
+        assert_eq!(ledbat.rtt(), None);
+        ledbat.on_round_trip(Duration::from_millis(336));
+        assert_eq!(ledbat.rtt(), Some(Duration::from_millis(336)));
+        assert_eq!(ledbat.window(TRAIN, true), 5.0);
+        assert_eq!(ledbat.window(TRAIN, false), 1.0);
+        (0..60).for_each(|_| ledbat.on_round_trip(Duration::from_millis(84)));
+        assert_eq!(ledbat.window(TRAIN, true), 2.0, "smoothed, whole trains");
+    }
+
+    #[test]
+    fn loss_is_high_from_a_tenth_on_over_two_seconds() {
+        let mut losses = Losses::default();
+        for tick in 0..40 {
+            losses.note(at(1_000 + tick * 100), 16, 1);
+        }
+        assert!(!losses.high(), "one in sixteen");
+        for tick in 40..80 {
+            losses.note(at(1_000 + tick * 100), 16, 2);
+        }
+        assert!(losses.high() && !losses.endured(at(9_000)));
+        for tick in 80..110 {
+            losses.note(at(1_000 + tick * 100), 16, 2);
+        }
+        assert!(losses.endured(at(12_000)), "five seconds of it");
+        losses.note(at(20_000), 16, 0);
+        assert!(!losses.high() && !losses.endured(at(30_000)));
+    }
+}

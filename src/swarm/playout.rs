@@ -1,0 +1,324 @@
+//! Where a viewer's node plays: a little behind the live edge, always by the same time, so that
+//! what is lost on the way can come again before its turn.
+//!
+//! Position = live edge - D. D is the target, or the age of the access point that was played
+//! first; it grows when bytes came too late, up to a limit. A *stall* is time beyond 40 ms in
+//! which the position waited for bytes, plus the media time of every skip.
+
+use std::time::Duration;
+
+use crate::swarm::stamp::Stamp;
+use crate::swarm::timeline::Timeline;
+
+/// A wait up to this long is none: decoders have a frame in hand.
+pub const TOLERANCE: Duration = Duration::from_millis(40);
+
+/// How far before its turn an access point may be fetched to wait for it.
+const SOON: Duration = Duration::from_millis(800);
+
+/// How long beyond their turn missing bytes are waited for when what follows is there.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How far behind live to play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The whole delay from ingest to the player.
+    pub target: Duration,
+    /// The most that it grows to.
+    pub max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { target: Duration::from_millis(1_500), max: Duration::from_secs(5) }
+    }
+}
+
+/// An access point: its stream offset and how long ago it came in.
+pub type Entrance = (u64, Duration);
+
+/// Which access point a newcomer plays first; `points` oldest first. `None`: wait for the next.
+///
+/// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 0.8 s); else
+/// the one before, if it is not older than the limit. A young stream has none before: then the
+/// newest, although its turn is further away, because the next one's turn is further still.
+#[must_use]
+pub fn tune_in(points: &[Entrance], settings: &Settings) -> Option<Entrance> {
+    let young = points.iter().rev().take_while(|(_, age)| *age <= settings.max);
+    let mut best = None;
+    for (offset, age) in young {
+        best = best.or(Some((*offset, *age)));
+        if *age + SOON >= settings.target {
+            return Some((*offset, *age));
+        }
+    }
+    best
+}
+
+/// What went wrong for the viewer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Times that it stalled, skips included.
+    pub stalls: u32,
+    /// How long in all.
+    pub stall_time: Duration,
+    /// Times that something was skipped.
+    pub skips: u32,
+    /// Media time of what was skipped; part of `stall_time`.
+    pub skipped: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The first byte's turn has not come, or it is not `there`.
+    Waiting { there: bool },
+    /// Playing; `starved`: everything that was there has been played.
+    Playing { starved: bool },
+}
+
+/// The position of one viewer, in stream offsets.
+#[derive(Debug)]
+pub struct Playout {
+    settings: Settings,
+    delay: Duration,
+    state: State,
+    position: u64,
+    tally: Tally,
+}
+
+impl Playout {
+    /// Plays from `first` on as soon as it is its turn.
+    #[must_use]
+    pub fn new(settings: Settings, first: u64) -> Playout {
+        let (delay, tally) = (settings.target, Tally::default());
+        Playout { settings, delay, state: State::Waiting { there: false }, position: first, tally }
+    }
+
+    /// Stream offset of the byte that is played next.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The play-out delay D.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Whether the first byte was played.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        matches!(self.state, State::Playing { .. })
+    }
+
+    /// What went wrong so far, closed waits only.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How late the byte at the position is.
+    #[must_use]
+    pub fn lateness(&self, now: Stamp, line: &Timeline) -> Duration {
+        let turn = line.time_of(self.position).map(|time| time.plus(self.delay));
+        turn.map_or(Duration::ZERO, |turn| now.since(turn))
+    }
+
+    /// Moves on: `next` is the end of what is there without a hole. Returns the new position:
+    /// everything below it is to be handed over.
+    pub fn advance(&mut self, now: Stamp, next: u64, line: &Timeline) -> u64 {
+        if next <= self.position {
+            if self.has_begun() {
+                self.state = State::Playing { starved: true };
+            }
+            return self.position;
+        }
+        match self.state {
+            State::Waiting { there } => {
+                let age = line.time_of(self.position).map_or(Duration::ZERO, |t| now.since(t));
+                if age < self.settings.target {
+                    self.state = State::Waiting { there: true };
+                    return self.position;
+                }
+                if !there {
+                    self.delay = age.min(self.settings.max);
+                }
+            }
+            State::Playing { starved: true } => self.end_wait(now, line, Duration::ZERO),
+            State::Playing { starved: false } => {}
+        }
+        let due = line.reach(now.minus(self.delay));
+        self.position = due.clamp(self.position, next);
+        self.state = State::Playing { starved: self.position == next };
+        self.position
+    }
+
+    /// Whether to go on at `beyond`, the next byte that is there, because what lies before it
+    /// has been waited for long enough.
+    #[must_use]
+    pub fn gives_up(&self, now: Stamp, line: &Timeline) -> bool {
+        let late = self.lateness(now, line);
+        late >= PATIENCE || self.delay + late > self.settings.max
+    }
+
+    /// Goes on at `to`: what lies before is skipped.
+    pub fn skip(&mut self, now: Stamp, to: u64, line: &Timeline) {
+        let begin = line.time_of(self.position);
+        let end = line.time_of(to).or_else(|| line.newest().map(|(_, time)| time));
+        let media = begin.zip(end).map_or(Duration::ZERO, |(begin, end)| end.since(begin));
+        self.tally.skips += 1;
+        self.tally.skipped += media;
+        if self.has_begun() {
+            self.end_wait(now, line, media);
+        }
+        self.position = self.position.max(to);
+        if let State::Playing { starved } = &mut self.state {
+            *starved = false;
+        }
+    }
+
+    /// Goes on at `to`, where another run of the stream begins: what lies between does not
+    /// exist and has no media time.
+    pub fn jump(&mut self, to: u64) {
+        self.position = to;
+    }
+
+    /// Counts a wait that is over, and plays later from now on.
+    fn end_wait(&mut self, now: Stamp, line: &Timeline, skipped: Duration) {
+        let late = self.lateness(now, line);
+        let waited = late.saturating_sub(TOLERANCE);
+        if waited + skipped > Duration::ZERO {
+            self.tally.stalls += 1;
+            self.tally.stall_time += waited + skipped;
+        }
+        if waited > Duration::ZERO {
+            let later = late.saturating_sub(skipped);
+            self.delay = (self.delay + later).min(self.settings.max).max(self.delay);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn at(n: u64) -> Stamp {
+        Stamp::from_micros(1_000_000_000).plus(ms(n))
+    }
+
+    /// One byte per millisecond from 0 on, up to `end`.
+    fn line(end: u64) -> Timeline {
+        let mut line = Timeline::default();
+        line.note_head(0, at(0));
+        for n in (0..end).step_by(100) {
+            line.note_run(n, n + 100, at(n + 100));
+        }
+        line
+    }
+
+    fn tuned(ages: &[u64]) -> Option<u64> {
+        let points: Vec<_> = ages.iter().map(|age| (20_000 - age, ms(*age))).collect();
+        tune_in(&points, &Settings::default()).map(|(_, age)| age.as_millis() as u64)
+    }
+
+    #[test]
+    fn the_first_access_point_follows_the_join_rule() {
+        assert_eq!(tuned(&[]), None);
+        assert_eq!(tuned(&[3_600, 1_600]), Some(1_600), "g >= D: at once");
+        assert_eq!(tuned(&[1_900, 900]), Some(900), "D - g <= 0.8 s: soon");
+        assert_eq!(tuned(&[1_300, 300]), Some(1_300), "else the one before");
+        assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
+        assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
+    }
+
+    #[test]
+    fn plays_at_the_target_or_at_the_age_of_the_access_point() {
+        let line = line(10_000);
+        let mut young = Playout::new(Settings::default(), 1_000);
+        assert_eq!(young.advance(at(2_300), 2_000, &line), 1_000, "its turn is at 2,500");
+        assert!(!young.has_begun());
+        assert_eq!(young.advance(at(2_600), 2_500, &line), 1_100);
+        assert_eq!((young.delay(), young.tally()), (ms(1_500), Tally::default()));
+        let mut old = Playout::new(Settings::default(), 1_000);
+        assert_eq!(old.advance(at(3_000), 1_000, &line), 1_000, "nothing is there");
+        assert_eq!(old.advance(at(3_200), 1_300, &line), 1_000);
+        assert_eq!(old.delay(), ms(2_200));
+        assert_eq!(old.advance(at(3_300), 2_000, &line), 1_100);
+        assert_eq!(old.tally(), Tally::default(), "starting is no stall");
+    }
+
+    #[test]
+    fn bytes_that_come_too_late_are_a_stall_and_the_delay_grows() {
+        let line = line(20_000);
+        let mut playout = Playout::new(Settings::default(), 0);
+        playout.advance(at(1_500), 1_000, &line);
+        assert_eq!(playout.advance(at(2_500), 1_000, &line), 1_000);
+        assert_eq!(playout.advance(at(2_530), 2_000, &line), 1_030);
+        assert_eq!((playout.tally(), playout.delay()), (Tally::default(), ms(1_500)), "30 ms");
+        assert_eq!(playout.advance(at(3_500), 2_000, &line), 2_000);
+        assert_eq!(playout.advance(at(3_800), 3_000, &line), 2_000, "goes on where it was");
+        let tally = playout.tally();
+        assert_eq!((tally.stalls, tally.stall_time), (1, ms(260)));
+        assert_eq!(playout.delay(), ms(1_800));
+        assert_eq!(playout.advance(at(3_900), 3_000, &line), 2_100);
+        playout.advance(at(4_800), 3_000, &line);
+        playout.advance(at(14_800), 13_000, &line);
+        assert_eq!(playout.delay(), Settings::default().max, "never above the limit");
+        assert_eq!(playout.tally().stalls, 2);
+    }
+
+    #[test]
+    fn a_late_look_at_bytes_that_were_there_is_no_stall() {
+        let line = line(10_000);
+        let mut playout = Playout::new(Settings::default(), 0);
+        playout.advance(at(1_500), 2_000, &line);
+        assert_eq!(playout.advance(at(2_500), 3_000, &line), 1_000);
+        assert_eq!((playout.tally(), playout.delay()), (Tally::default(), ms(1_500)));
+    }
+
+    #[test]
+    fn a_pause_of_the_publisher_is_no_stall() {
+        let mut line = line(1_000);
+        let mut playout = Playout::new(Settings::default(), 0);
+        playout.advance(at(1_500), 1_000, &line);
+        assert_eq!(playout.advance(at(9_000), 1_000, &line), 1_000);
+        line.note_run(1_000, 1_100, at(9_100));
+        assert_eq!(playout.advance(at(9_150), 1_100, &line), 1_000);
+        assert_eq!((playout.tally(), playout.delay()), (Tally::default(), ms(1_500)));
+        assert_eq!(playout.advance(at(10_600), 1_100, &line), 1_100);
+    }
+
+    #[test]
+    fn what_never_comes_is_skipped_and_its_media_time_counts() {
+        let line = line(10_000);
+        let mut playout = Playout::new(Settings::default(), 0);
+        playout.advance(at(1_500), 1_000, &line);
+        playout.advance(at(2_500), 1_000, &line);
+        assert!(!playout.gives_up(at(2_900), &line));
+        assert!(playout.gives_up(at(3_000), &line));
+        playout.skip(at(3_000), 1_200, &line);
+        let tally = playout.tally();
+        assert_eq!((tally.skips, tally.skipped), (1, ms(200)));
+        assert_eq!((tally.stalls, tally.stall_time), (1, ms(460 + 200)));
+        assert_eq!(playout.delay(), ms(1_800), "what was skipped need not be waited for");
+        assert_eq!(playout.advance(at(3_100), 2_000, &line), 1_300);
+        assert_eq!(playout.tally().stalls, 1);
+        playout.jump(5_000);
+        assert_eq!(playout.advance(at(4_000), 6_000, &line), 5_000, "waits for its turn");
+        assert_eq!(playout.advance(at(5_000) + SECOND * 2, 6_000, &line), 5_200);
+    }
+
+    impl std::ops::Add<Duration> for Stamp {
+        type Output = Stamp;
+        fn add(self, by: Duration) -> Stamp {
+            self.plus(by)
+        }
+    }
+}

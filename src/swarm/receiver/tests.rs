@@ -1,0 +1,552 @@
+//! A receiver against a source made for it, under virtual time: loss, reordering, delay, damage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::store::Store;
+use super::*;
+use crate::base::limits::{SLAB_LARGE, SUBTREE};
+use crate::ring::arena::Arena;
+use crate::ring::reader::Reader;
+use crate::ring::window::{Settings, Window, open_received};
+use crate::swarm::integrity::{Hash, KeyPair, Real, Signature, Signer, ntp, plaintext};
+use crate::swarm::integrity::{leaf, munro};
+use crate::swarm::opener::Opener;
+use crate::wire::ppspp::{MessageSet, Options, SignedSubtree, Writer, build, kind, split};
+
+const START: u64 = 1_767_225_600_000;
+const US: u32 = 0x5eed;
+const THEM: u32 = 0x8000_0001;
+
+/// What a network does to datagrams, in parts of a thousand.
+#[derive(Clone, Copy, Default)]
+struct Weather {
+    lost: u32,
+    late: u32,
+    damaged: u32,
+    twice: u32,
+}
+
+struct Signed16 {
+    leaves: Vec<Hash>,
+    munro: Hash,
+    ntp: u64,
+    signature: Signature,
+}
+
+/// A source that signs a subtree of random bytes every `period`.
+struct Source {
+    key: KeyPair,
+    profile: Profile,
+    signed: Vec<Signed16>,
+    first: u64,
+    /// Sends proofs from munro to chunk instead of all leaves.
+    uncles: bool,
+    private: bool,
+    pushes: bool,
+    asked: BTreeSet<u64>,
+    shown: BTreeSet<u64>,
+    /// What came: kinds of messages, per datagram.
+    heard: Vec<Vec<u8>>,
+    acked: BTreeMap<u64, u32>,
+    delays: Vec<i64>,
+}
+
+fn chunk(id: u64) -> [u8; CHUNK] {
+    let mut bytes = [0; CHUNK];
+    fastrand::Rng::with_seed(id).fill(&mut bytes);
+    bytes
+}
+
+impl Source {
+    fn new(size: usize, addressing: Addressing, first: u64) -> Source {
+        let key = KeyPair::generate().unwrap();
+        let size = SubtreeSize::new(size).unwrap();
+        let profile = Profile { swarm_id: key.swarm_id(), addressing, size };
+        Source {
+            key,
+            profile,
+            signed: Vec::new(),
+            first,
+            uncles: false,
+            private: true,
+            pushes: false,
+            asked: BTreeSet::new(),
+            shown: BTreeSet::new(),
+            heard: Vec::new(),
+            acked: BTreeMap::new(),
+            delays: Vec::new(),
+        }
+    }
+
+    fn n(&self) -> u64 {
+        self.profile.size.chunks() as u64
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.signed.len() as u64 * self.n()
+    }
+
+    fn have(&self) -> Option<Span> {
+        Span::new(self.first, self.end().checked_sub(1)?)
+    }
+
+    /// Signs the next subtree; what it pushes.
+    fn sign(&mut self, now: Mono) -> Vec<Vec<u8>> {
+        let first = self.end();
+        let leaves: Vec<Hash> = (first..first + self.n()).map(|id| leaf(&chunk(id))).collect();
+        let (munro, ntp) =
+            (munro(&leaves), ntp::from_unix_millis(START + now.as_nanos() / 1_000_000));
+        let span = Span::new(first, first + self.n() - 1).unwrap();
+        let text = plaintext(self.profile.addressing, span, ntp, &munro);
+        let signature = self.key.sign(text.as_ref()).unwrap();
+        self.signed.push(Signed16 { leaves, munro, ntp, signature });
+        if !self.pushes && self.private {
+            return Vec::new();
+        }
+        if !self.pushes {
+            let mut buf = [0; 40];
+            let mut writer = Writer::new(&mut buf, US, self.profile.addressing);
+            assert!(writer.push(Message::Have(span)));
+            return vec![writer.written().to_vec()];
+        }
+        let data = (span.first..=span.last).map(|id| self.data(id, now, None));
+        let mut train = vec![self.hashes(first)];
+        train.extend(data.collect::<Vec<_>>());
+        train
+    }
+
+    fn subtree(&self, id: u64) -> (&Signed16, u64) {
+        let number = (id - self.first) / self.n();
+        (&self.signed[number as usize], self.first + number * self.n())
+    }
+
+    fn hashes(&self, id: u64) -> Vec<u8> {
+        let (signed, first) = self.subtree(id);
+        let Signed16 { leaves, munro, ntp, signature } = signed;
+        let subtree = SignedSubtree { first, leaves, munro, ntp: *ntp, signature };
+        let mut buf = [0; 1_400];
+        let addressing = self.profile.addressing;
+        let pad = build::train_head(addressing, leaves.len(), CHUNK);
+        let n = build::hash_datagram(&mut buf, US, addressing, &subtree, true, pad).unwrap();
+        buf[..n].to_vec()
+    }
+
+    fn data(&self, id: u64, now: Mono, uncles: Option<u64>) -> Vec<u8> {
+        let mut buf = [0; 2_000];
+        let mut writer = Writer::new(&mut buf, US, self.profile.addressing);
+        if let Some(id) = uncles {
+            let (signed, first) = self.subtree(id);
+            let (mut width, place) = (1, (id - first) as usize);
+            while width < self.n() as usize {
+                let start = ((place / width) ^ 1) * width;
+                let hash = munro(&signed.leaves[start..start + width]);
+                let start = first + start as u64;
+                let span = Span::new(start, start + width as u64 - 1).unwrap();
+                assert!(writer.push(Message::Integrity { span, hash: &hash }));
+                width *= 2;
+            }
+        }
+        let stamp = now.as_nanos() / 1_000 + 77_000_000;
+        assert!(writer.push(Message::Data { chunk: id, stamp, bytes: &chunk(id) }));
+        writer.written().to_vec()
+    }
+
+    fn munro(&self, id: u64) -> Vec<u8> {
+        let (signed, first) = self.subtree(id);
+        let span = Span::new(first, first + self.n() - 1).unwrap();
+        let mut buf = [0; 300];
+        let mut writer = Writer::new(&mut buf, US, self.profile.addressing);
+        let Signed16 { munro, ntp, signature, .. } = signed;
+        assert!(writer.push(Message::Integrity { span, hash: munro }));
+        assert!(writer.push(Message::SignedIntegrity { span, ntp: *ntp, signature }));
+        writer.written().to_vec()
+    }
+
+    /// Takes a datagram; what it answers.
+    fn take(&mut self, now: Mono, datagram: &[u8]) -> Vec<Vec<u8>> {
+        let (channel, messages) = split(datagram).unwrap();
+        assert_eq!(channel, THEM);
+        let mut answers = Vec::new();
+        let mut kinds = Vec::new();
+        for message in Messages::new(messages, self.profile.addressing, CHUNK) {
+            let message = message.unwrap();
+            kinds.push(message.kind());
+            match message {
+                Message::Ack { span, delay } => {
+                    (span.first..=span.last).for_each(|id| *self.acked.entry(id).or_default() += 1);
+                    self.delays.push(delay);
+                }
+                Message::Request(span) => {
+                    let mut last = None;
+                    for id in span.first..=span.last {
+                        assert!(id < self.end(), "asked for {id}, which does not exist");
+                        assert!(id >= self.first, "asked for {id}, which never existed");
+                        let (again, number) = (!self.asked.insert(id), id / self.n());
+                        let show = self.shown.insert(number) || again;
+                        if show && last != Some(number) {
+                            answers.push(match self.uncles {
+                                true => self.munro(id),
+                                false => self.hashes(id),
+                            });
+                            last = Some(number);
+                        }
+                        answers.push(self.data(id, now, self.uncles.then_some(id)));
+                    }
+                }
+                Message::Private(Private::Subscribe(_)) => self.pushes = true,
+                _ => {}
+            }
+        }
+        self.heard.push(kinds);
+        answers
+    }
+}
+
+/// Both ends and the network between them.
+struct World {
+    now: Mono,
+    random: fastrand::Rng,
+    weather: Weather,
+    source: Source,
+    period: u64,
+    /// Datagrams under way: to the receiver (true) or to the source.
+    wire: BTreeMap<(Mono, u64), (bool, Vec<u8>)>,
+    sent: u64,
+    receiver: Receiver,
+    store: Store,
+    fresh: Freshness,
+    verifier: Real,
+    counts: Counts,
+}
+
+impl World {
+    fn new(source: Source, weather: Weather, period: u64) -> World {
+        let mut world = World::before(source, weather, period);
+        world.join();
+        world
+    }
+
+    fn before(mut source: Source, weather: Weather, period: u64) -> World {
+        let arena = Arena::create(16 * SLAB_LARGE as u64).unwrap();
+        let memory = Settings { bytes: 8 << 20, span: Duration::from_secs(60) };
+        let size = source.profile.size;
+        let (writer, _) = open_received(&arena, &memory, size, 5 * SUBTREE as u64, 1).unwrap();
+        let store = Store::new(writer, size, source.first).unwrap();
+        for n in 0..10 {
+            source.sign(Mono::from_millis(n * period));
+        }
+        let now = Mono::from_millis(10 * period);
+        let opened = opened(&source, now);
+        World {
+            receiver: Receiver::new(source.profile, &opened, now, &store),
+            now,
+            random: fastrand::Rng::with_seed(7),
+            weather,
+            period,
+            wire: BTreeMap::new(),
+            sent: 0,
+            store,
+            fresh: Freshness::new(START, Mono::ZERO, Mono::ZERO),
+            verifier: Real::default(),
+            counts: Counts::default(),
+            source,
+        }
+    }
+
+    /// A new link from what is there.
+    fn join(&mut self) {
+        self.counts.add(self.receiver.counts());
+        let opened = opened(&self.source, self.now);
+        self.receiver = Receiver::new(self.source.profile, &opened, self.now, &self.store);
+        self.source.shown.clear();
+    }
+
+    fn send(&mut self, down: bool, mut datagram: Vec<u8>) {
+        let Weather { lost, late, damaged, twice } = self.weather;
+        let mut chance = |part: u32| self.random.u32(..1_000) < part;
+        if chance(lost) {
+            return;
+        }
+        if down && chance(damaged) {
+            let at = self.random.usize(..datagram.len());
+            datagram[at] ^= 1 << self.random.u32(..8);
+        }
+        let mut chance = |part: u32| self.random.u32(..1_000) < part;
+        let copies = 1 + u32::from(chance(twice));
+        let hold = if chance(late) { 35 } else { 0 };
+        for _ in 0..copies {
+            self.sent += 1;
+            let delay = Duration::from_millis(20 + hold);
+            self.wire.insert((self.now + delay, self.sent), (down, datagram.clone()));
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(entry) = self.wire.first_entry().filter(|e| e.key().0 <= self.now) {
+            let (down, datagram) = entry.remove();
+            if !down {
+                if split(&datagram).is_some_and(|(channel, _)| channel == THEM) {
+                    let answers = self.source.take(self.now, &datagram);
+                    answers.into_iter().for_each(|answer| self.send(true, answer));
+                }
+            } else if let Some((US, messages)) = split(&datagram) {
+                let (store, fresh) = (&mut self.store, &mut self.fresh);
+                let mut tools = Tools { store, fresh, verifier: &mut self.verifier };
+                self.receiver.handle_datagram(self.now, messages, &mut tools);
+            }
+        }
+        let mut buf = [0; 1_500];
+        while let Some(n) = self.receiver.poll_datagram(self.now, &self.store, &mut buf) {
+            assert!(n <= 1_200);
+            self.send(false, buf[..n].to_vec());
+        }
+    }
+
+    /// Runs for `millis`; the receiver is polled when it asks for it.
+    fn run(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now = self.now + Duration::from_millis(1);
+            if (self.now.as_nanos() / 1_000_000).is_multiple_of(self.period) {
+                let pushed = self.source.sign(self.now);
+                pushed.into_iter().for_each(|datagram| self.send(true, datagram));
+            }
+            let due = self.receiver.next_deadline(&self.store).is_some_and(|at| at <= self.now);
+            let arrived = self.wire.keys().next().is_some_and(|(at, _)| *at <= self.now);
+            if due || arrived {
+                self.deliver();
+            }
+            self.store.writer().publish(self.now);
+        }
+    }
+
+    /// Everything in the window is what the source has; returns how many chunks.
+    fn check(&self) -> u64 {
+        let window: &Arc<Window> = self.store.window();
+        let mut reader = Reader::new(Arc::clone(window));
+        let mut found = 0;
+        for id in self.source.first..self.source.end() + 64 {
+            let local = self.store.local_offset(id * CHUNK as u64) / CHUNK as u64;
+            if let Ok(Some(payload)) = reader.read_chunk(local) {
+                assert!(id < self.source.end() && payload.as_slice() == chunk(id), "chunk {id}");
+                found += 1;
+            }
+        }
+        found
+    }
+
+    /// Chunks between the first missing one and the source's newest.
+    fn behind(&self) -> u64 {
+        self.source.end() - self.store.next()
+    }
+}
+
+fn opened(source: &Source, now: Mono) -> Opened {
+    let mut opener = Opener::new(source.profile, US, now);
+    let mut buf = [0; 200];
+    opener.poll_datagram(now, 4_096, &mut buf).unwrap();
+    let mut options = Options::reply(source.profile.addressing, 4_096, CHUNK as u32);
+    if !source.private {
+        options.messages = Some(MessageSet::RFC_ALL);
+    }
+    let n = build::reply(&mut buf, US, THEM, options, source.have()).unwrap();
+    opener.handle_datagram(now + Duration::from_millis(40), split(&buf[..n]).unwrap().1).unwrap()
+}
+
+#[test]
+fn a_clean_link_is_acknowledged_once_per_train() {
+    for (size, addressing) in [(16, Addressing::Chunks64), (4, Addressing::Chunks32)] {
+        let mut world = World::new(Source::new(size, addressing, 160), Weather::default(), 80);
+        world.run(3_000);
+        assert!(world.behind() <= 2 * world.source.n(), "{} behind", world.behind());
+        assert!(world.check() > 100);
+        let counts = world.receiver.counts();
+        assert_eq!((counts.bad(), counts.lost, counts.duplicates), (0, 0, 0));
+        assert_eq!(counts.payload, world.check() * CHUNK as u64);
+        // The backlog by one REQUEST in the first datagram; then one ACK a train, of all of it.
+        let heard = &world.source.heard;
+        assert_eq!(heard[0], [kind::SUBSCRIBE, kind::REQUEST]);
+        let acks = heard.iter().filter(|kinds| kinds.contains(&kind::ACK)).count();
+        let trains = world.source.signed.len();
+        assert!(acks <= trains + 6, "{acks} ACK datagrams for {trains} trains");
+        let more = heard.iter().skip(1).flatten().filter(|kind| **kind == kind::REQUEST).count();
+        assert!(more <= 1, "{more}: the subtree that was signed before SUBSCRIBE came");
+        assert!(world.source.acked.len() as u64 + 2 * world.source.n() >= world.check());
+        assert!(world.source.delays.iter().all(|delay| *delay == 20_000 - 77_000_000));
+    }
+}
+
+#[test]
+fn losses_are_repaired_whatever_the_weather() {
+    let weathers = [
+        Weather { lost: 20, ..Weather::default() },
+        Weather { lost: 200, late: 100, ..Weather::default() },
+        Weather { late: 300, twice: 100, ..Weather::default() },
+    ];
+    for weather in weathers {
+        for (size, uncles) in [(16, false), (2, false), (16, true)] {
+            let mut source = Source::new(size, Addressing::Chunks64, 160);
+            source.uncles = uncles;
+            let mut world = World::new(source, weather, 80);
+            world.run(6_000);
+            world.weather = Weather::default();
+            world.run(600);
+            assert!(world.behind() <= 2 * world.source.n(), "{} behind", world.behind());
+            let counts = world.receiver.counts();
+            assert_eq!(counts.bad(), 0, "weather is no crime");
+            assert!(counts.repaired >= 160 || size == 2);
+            assert!(weather.lost == 0 || counts.lost > 0);
+            world.check();
+        }
+    }
+}
+
+#[test]
+fn a_source_without_our_messages_is_asked_for_everything_and_for_no_more() {
+    for uncles in [false, true] {
+        let mut source = Source::new(8, Addressing::Chunks32, 160);
+        (source.private, source.uncles) = (false, uncles);
+        let weather = Weather { lost: 50, ..Weather::default() };
+        let mut world = World::new(source, weather, 80);
+        world.run(4_000);
+        world.weather = Weather::default();
+        world.run(600);
+        assert!(world.behind() <= 3 * world.source.n(), "{} behind", world.behind());
+        assert!(world.check() > 300);
+        assert_eq!(world.receiver.counts().bad(), 0);
+        let private = world.source.heard.iter().flatten().any(|kind| *kind >= 0x30);
+        assert!(!private, "nothing that it cannot read");
+    }
+}
+
+#[test]
+fn damage_never_reaches_the_window_and_is_named() {
+    let weather = Weather { damaged: 10, ..Weather::default() };
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), weather, 80);
+    let mut endings = Vec::new();
+    for _ in 0..800 {
+        world.run(10);
+        if let Some(why) = world.receiver.ended() {
+            endings.push(why);
+            world.join();
+        }
+    }
+    assert!(world.check() > 1_000);
+    world.counts.add(world.receiver.counts());
+    let named = |crime: Crime| world.counts.crimes[crime as usize];
+    assert!(named(Crime::BadChunk) > 0 && world.counts.bad() > 3, "{:?}", world.counts.crimes);
+    assert!(endings.contains(&Ending::Crime(Crime::BadChunk)), "{endings:?}");
+}
+
+#[test]
+fn silence_is_answered_by_saying_everything_again() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.run(2_000);
+    world.weather.lost = 1_000;
+    let (before, at) = (world.sent, world.now);
+    world.run(1_000);
+    assert_eq!(world.sent, before, "all was lost");
+    assert!(world.receiver.silence(world.now) >= Duration::from_millis(900));
+    world.weather.lost = 0;
+    world.source.heard.clear();
+    world.source.pushes = false;
+    world.run(400);
+    assert!(world.source.pushes, "subscribed again within 200 ms");
+    let all = [kind::ACK, kind::SUBSCRIBE];
+    assert!(world.source.heard.iter().any(|kinds| kinds[..2] == all), "{:?}", world.source.heard);
+    world.run(1_000);
+    assert!(world.behind() <= 2 * world.source.n(), "the gap was asked for");
+    assert!(world.receiver.counts().lost >= 16 * 10 && world.now > at);
+}
+
+#[test]
+fn both_ends_can_close() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.run(500);
+    let mut buf = [0; 100];
+    let mut writer = Writer::new(&mut buf, US, Addressing::Chunks64);
+    assert!(writer.push(Message::Private(Private::Bye(Bye::Draining))));
+    let bye = writer.written().to_vec();
+    world.send(true, bye);
+    world.run(30);
+    assert_eq!(world.receiver.ended(), Some(Ending::Bye(Bye::Draining)));
+    assert_eq!(world.receiver.next_deadline(&world.store), None, "nothing more is said");
+    world.join();
+    world.run(300);
+    world.receiver.leave(Bye::Leaving);
+    world.source.heard.clear();
+    world.run(50);
+    let heard = &world.source.heard;
+    assert_eq!(heard[heard.len() - 2..], [vec![kind::BYE], vec![kind::HANDSHAKE]]);
+    world.join();
+    world.run(100);
+    world.send(true, build::close(US).to_vec());
+    world.run(30);
+    assert_eq!(world.receiver.ended(), Some(Ending::Closed));
+}
+
+#[test]
+fn ids_that_do_not_exist_are_jumped_over() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.run(1_000);
+    let (shown, next) = (world.store.window().head(), world.store.next());
+    let key = std::mem::replace(&mut world.source, Source::new(16, Addressing::Chunks64, 1 << 20));
+    world.source.key = key.key;
+    world.source.profile = key.profile;
+    world.wire.clear();
+    world.source.sign(world.now);
+    assert!(world.store.jump(world.now, 1 << 20));
+    assert_eq!((world.store.next(), world.store.jump(world.now, 160)), (1 << 20, false));
+    assert!(world.store.has(next + 1), "what is below counts as there");
+    world.join();
+    world.run(1_000);
+    assert!(world.check() > 100 && world.behind() <= 32);
+    assert!(world.store.window().head() > shown, "one window, one numbering");
+}
+
+#[test]
+fn what_is_old_or_signed_by_others_is_not_taken() {
+    let mut world =
+        World::before(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.now = Mono::from_millis(40_000);
+    let datagram = world.source.hashes(160);
+    world.send(true, datagram);
+    world.run(30);
+    assert_eq!(world.receiver.assembly.stale, 1);
+    assert_eq!(world.receiver.counts().bad(), 0, "old is no crime");
+    let other = Source::new(16, Addressing::Chunks64, 160);
+    world.source.key = other.key;
+    world.source.signed.clear();
+    let train = {
+        world.source.pushes = true;
+        world.source.sign(world.now)
+    };
+    train.into_iter().for_each(|datagram| world.send(true, datagram));
+    world.run(30);
+    assert_eq!(world.receiver.ended(), Some(Ending::Crime(Crime::BadSignature)));
+    assert_eq!(world.check(), 0);
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.source.pushes = true;
+    let train = world.source.sign(world.now);
+    for round in 0..3_000 {
+        let mut datagram = train[round % train.len()].clone();
+        for _ in 0..random.usize(0..4) {
+            let at = random.usize(4..datagram.len());
+            datagram[at] = random.u8(..);
+        }
+        datagram.truncate(random.usize(4..=datagram.len()));
+        let (store, fresh) = (&mut world.store, &mut world.fresh);
+        let mut tools = Tools { store, fresh, verifier: &mut world.verifier };
+        world.receiver.handle_datagram(world.now, &datagram[4..], &mut tools);
+        if world.receiver.ended().is_some() {
+            world.join();
+        }
+    }
+    world.check();
+}

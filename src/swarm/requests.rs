@@ -1,0 +1,271 @@
+//! What a peer asked for and has not been answered yet: in order, bounded, eight bytes a run.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+
+/// The most runs that wait. Neighbours join, so an honest peer needs one per hole.
+pub const RUNS_MAX: usize = 28;
+
+/// The most chunks of one run.
+const RUN_MAX: u64 = 0xffff;
+
+/// The largest chunk number: 2^48 chunks are more than a stream has.
+const CHUNK_MAX: u64 = (1 << 48) - 1;
+
+/// Chunks one after the other, in eight bytes: `first:48 | count:16`. Never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run(NonZeroU64);
+
+impl Run {
+    /// The chunks `first` to `last`; cut to 65,535. `None` if that is nothing, or beyond what a
+    /// stream can have.
+    #[must_use]
+    pub const fn new(first: u64, last: u64) -> Option<Run> {
+        if first > last || first > CHUNK_MAX {
+            return None;
+        }
+        let more = last - first;
+        let count = if more >= RUN_MAX { RUN_MAX } else { more + 1 };
+        match NonZeroU64::new(first << 16 | count) {
+            Some(packed) => Some(Run(packed)),
+            None => None,
+        }
+    }
+
+    /// The first chunk.
+    #[must_use]
+    pub const fn first(self) -> u64 {
+        self.0.get() >> 16
+    }
+
+    /// The last chunk.
+    #[must_use]
+    pub const fn last(self) -> u64 {
+        self.first() + self.chunks() - 1
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn chunks(self) -> u64 {
+        self.0.get() & RUN_MAX
+    }
+
+    /// Whether the two have a chunk in common.
+    #[must_use]
+    pub const fn meets(self, other: Run) -> bool {
+        self.first() <= other.last() && other.first() <= self.last()
+    }
+
+    /// Whether all of `other` is in this one.
+    #[must_use]
+    pub const fn holds(self, other: Run) -> bool {
+        self.first() <= other.first() && other.last() <= self.last()
+    }
+}
+
+/// The questions of one peer.
+#[derive(Debug, Default)]
+pub struct Requests {
+    runs: VecDeque<Run>,
+    chunks: u64,
+}
+
+impl Requests {
+    /// Adds chunks, unless they wait already; at most `most` wait. Returns how many were
+    /// dropped.
+    pub fn add(&mut self, run: Run, most: u64) -> u64 {
+        if self.runs.iter().any(|waits| waits.holds(run)) {
+            return 0;
+        }
+        let room = most.saturating_sub(self.chunks);
+        let Some(kept) = cut(run, room) else { return run.chunks() };
+        let joined = self.runs.back().and_then(|back| {
+            let touches = back.first() <= kept.first() && kept.first() <= back.last() + 1;
+            let whole = Run::new(back.first(), kept.last().max(back.last()))?;
+            (touches && whole.last() >= kept.last()).then_some((back.chunks(), whole))
+        });
+        if let Some((before, whole)) = joined {
+            self.chunks += whole.chunks() - before;
+            self.runs.pop_back();
+            self.runs.push_back(whole);
+        } else if self.runs.len() < RUNS_MAX {
+            self.chunks += kept.chunks();
+            self.push(kept);
+        } else {
+            return run.chunks();
+        }
+        run.chunks() - kept.chunks()
+    }
+
+    /// Takes chunks out: cancelled, or no longer needed. A run that falls into two when there
+    /// is no room for both keeps the first.
+    pub fn remove(&mut self, gone: Run) {
+        for at in (0..self.runs.len()).rev() {
+            let run = self.runs[at];
+            if !run.meets(gone) {
+                continue;
+            }
+            let before = gone.first().checked_sub(1).and_then(|last| Run::new(run.first(), last));
+            let behind = Run::new(gone.last() + 1, run.last());
+            self.chunks -= run.chunks();
+            match (before, behind) {
+                (None, None) => drop(self.runs.remove(at)),
+                (Some(one), None) | (None, Some(one)) => self.replace(at, one),
+                (Some(one), Some(two)) => {
+                    self.replace(at, one);
+                    if self.runs.len() < RUNS_MAX {
+                        self.runs.insert(at + 1, two);
+                        self.chunks += two.chunks();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first chunks asked for that lie in `there`, of one subtree of `size` chunks. Forgets
+    /// what lies below `there`: it is too old to be answered.
+    pub fn next(&mut self, there: std::ops::Range<u64>, size: u64) -> Option<Run> {
+        if let Some(last) = there.start.checked_sub(1) {
+            self.forget_below(last);
+        }
+        let run = self.runs.iter().find(|run| run.first() < there.end)?;
+        let end = run.first() - run.first() % size + size - 1;
+        Run::new(run.first(), run.last().min(end).min(there.end - 1))
+    }
+
+    /// Whether a chunk below `end` waits.
+    #[must_use]
+    pub fn any_below(&self, end: u64) -> bool {
+        self.runs.iter().any(|run| run.first() < end)
+    }
+
+    /// Chunks that wait.
+    #[must_use]
+    pub fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
+    fn forget_below(&mut self, last: u64) {
+        for at in (0..self.runs.len()).rev() {
+            let run = self.runs[at];
+            if run.first() <= last {
+                self.chunks -= run.chunks();
+                match Run::new(last + 1, run.last()) {
+                    Some(rest) => self.replace(at, rest),
+                    None => drop(self.runs.remove(at)),
+                }
+            }
+        }
+    }
+
+    fn replace(&mut self, at: usize, run: Run) {
+        self.chunks += run.chunks();
+        self.runs[at] = run;
+    }
+
+    /// Grows by doubling as always, but never beyond the bound.
+    fn push(&mut self, run: Run) {
+        if self.runs.len() == self.runs.capacity() {
+            let more = self.runs.len().max(4).min(RUNS_MAX - self.runs.len());
+            self.runs.reserve_exact(more);
+        }
+        self.runs.push_back(run);
+    }
+}
+
+/// The first `room` chunks of a run.
+fn cut(run: Run, room: u64) -> Option<Run> {
+    let last = run.first().checked_add(room)?.checked_sub(1)?;
+    Run::new(run.first(), run.last().min(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(first: u64, last: u64) -> Run {
+        Run::new(first, last).unwrap()
+    }
+
+    fn waiting(requests: &Requests) -> Vec<(u64, u64)> {
+        let runs: Vec<_> = requests.runs.iter().map(|r| (r.first(), r.last())).collect();
+        let sum: u64 = runs.iter().map(|(first, last)| last - first + 1).sum();
+        assert_eq!(sum, requests.chunks());
+        runs
+    }
+
+    #[test]
+    fn runs_fit_eight_bytes() {
+        assert_eq!(Run::new(3, 2), None);
+        assert_eq!(Run::new(u64::MAX, u64::MAX), None);
+        assert_eq!(run(0, u64::MAX).chunks(), 65_535);
+        assert_eq!((run(7, 9).first(), run(7, 9).last(), run(7, 9).chunks()), (7, 9, 3));
+        assert!(run(0, 4).meets(run(4, 9)) && !run(0, 4).meets(run(5, 9)));
+    }
+
+    #[test]
+    fn neighbours_join_and_nothing_waits_twice() {
+        let mut requests = Requests::default();
+        for chunk in 32..40 {
+            assert_eq!(requests.add(run(chunk, chunk), 100), 0);
+        }
+        assert_eq!(requests.add(run(34, 36), 100), 0);
+        assert_eq!(requests.add(run(36, 43), 100), 0);
+        assert_eq!(requests.add(run(2, 2), 100), 0);
+        assert_eq!(waiting(&requests), [(32, 43), (2, 2)]);
+    }
+
+    #[test]
+    fn one_window_waits_and_no_more() {
+        let mut requests = Requests::default();
+        assert_eq!(requests.add(run(0, 99), 64), 36);
+        assert_eq!(requests.add(run(500, 500), 64), 1);
+        assert_eq!(waiting(&requests), [(0, 63)]);
+        let mut requests = Requests::default();
+        let dropped: u64 = (0..100).map(|n| requests.add(run(n * 2, n * 2), 4_000)).sum();
+        assert_eq!(dropped, 100 - RUNS_MAX as u64);
+        assert_eq!(requests.runs.capacity(), RUNS_MAX);
+        requests.remove(run(0, 3));
+        requests.add(run(900, 900), 4_000);
+        assert_eq!(requests.runs.capacity(), RUNS_MAX, "never beyond");
+    }
+
+    #[test]
+    fn answers_come_in_order_and_from_one_subtree() {
+        let mut requests = Requests::default();
+        requests.add(run(200, 203), 1_000);
+        requests.add(run(14, 40), 1_000);
+        assert_eq!(requests.next(8..64, 16), Some(run(14, 15)), "the first that is there");
+        requests.remove(run(14, 15));
+        assert_eq!(requests.next(8..64, 16), Some(run(16, 31)));
+        assert_eq!(requests.next(8..20, 16), Some(run(16, 19)));
+        assert_eq!(requests.next(30..64, 16), Some(run(30, 31)), "older ones are forgotten");
+        assert_eq!(waiting(&requests), [(200, 203), (30, 40)]);
+        assert_eq!(requests.next(50..64, 16), None);
+        assert_eq!(waiting(&requests), [(200, 203)]);
+    }
+
+    #[test]
+    fn exactly_what_is_named_is_taken_out() {
+        let mut requests = Requests::default();
+        requests.add(run(10, 30), 1_000);
+        requests.add(run(50, 60), 1_000);
+        requests.remove(run(15, 20));
+        requests.remove(run(58, 99));
+        requests.remove(run(0, 10));
+        assert_eq!(waiting(&requests), [(11, 14), (21, 30), (50, 57)]);
+        requests.remove(run(0, 1_000));
+        assert_eq!(waiting(&requests), []);
+    }
+
+    #[test]
+    fn a_split_without_room_keeps_the_first_part() {
+        let mut requests = Requests::default();
+        for n in 0..RUNS_MAX as u64 {
+            assert_eq!(requests.add(run(n * 10, n * 10 + 4), 4_000), 0);
+        }
+        requests.remove(run(2, 2));
+        assert_eq!(waiting(&requests)[0], (0, 1));
+        assert_eq!(requests.runs.len(), RUNS_MAX);
+    }
+}
