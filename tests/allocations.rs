@@ -79,7 +79,7 @@ fn a_round_allocates_nothing_but_a_handle_per_slab_and_reader() {
     let settings = Settings { bytes: 8 * SLAB_LARGE as u64, span: Duration::from_secs(20) };
     let (mut writer, window) = open(&arena, &settings, 0, READERS).unwrap();
     let rules = Rules { max_lag: Duration::from_secs(2), max_jumps: 3 };
-    let start = Start { at: 0, tables: Bytes::new() };
+    let start = Start { at: 0, tables: Bytes::new(), exact: false };
     let mut shards: Vec<_> = (0..READERS)
         .map(|_| {
             let new = || Viewer::new(Mono::ZERO, &start, b"", Duration::ZERO, 256 << 10, &rules);

@@ -4,11 +4,16 @@
 
 mod common;
 
+use common::crowd::Crowd;
 use common::http::{self, Connection, LIMIT};
 use common::ts::{Broadcast, Shape};
 use common::{Driver, Idle, PutStream, Relay, Setup, both_drivers, secs, wait_for};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-both_drivers!(hls_of_twenty_streams_takes_no_memory_of_its_own);
+both_drivers!(
+    hls_of_twenty_streams_takes_no_memory_of_its_own,
+    an_idle_viewer_takes_less_than_a_kilobyte,
+);
 
 const STREAMS: usize = 20;
 /// The arena of the relays of these tests.
@@ -62,4 +67,33 @@ fn hls_of_twenty_streams_takes_no_memory_of_its_own(driver: Driver) {
     println!("resident: {} MiB with {} players", rss >> 20, dawdlers.len());
     assert!(rss <= ARENA + BESIDE, "{rss} bytes are resident");
     drop((dawdlers, publishers));
+}
+
+fn an_idle_viewer_takes_less_than_a_kilobyte(driver: Driver) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    let relay = Setup::new(driver).start();
+    let mut put = PutStream::begin(relay.http, "still");
+    put.push(&Broadcast::new(3, Shape::new(500_000), 2.0).bytes);
+    let _idle = Idle::begin(put);
+    relay.wait_live("still");
+    let mut all = 0;
+    let mut join = |count: usize| {
+        all += count;
+        let crowd = Crowd::join(relay.http, "still", count);
+        wait_for("everybody a viewer, with the opening", secs(20), || {
+            let viewers = relay.metric("headwater_viewers", &["face=\"http\""]);
+            (viewers == Some(all as f64) && crowd.least() > 10_000).then_some(())
+        });
+        crowd
+    };
+    // The first ones pay for what all share: buffers, the first pages of tables.
+    let first = join(500);
+    let before = relay.rss();
+    let more = join(2500);
+    let each = relay.rss().saturating_sub(before) / 2500;
+    println!("{each} bytes for each viewer");
+    assert!(each <= 1024, "{each} bytes for each viewer");
+    first.leave();
+    more.leave();
 }

@@ -99,6 +99,9 @@ impl Site for Nothing {
     fn status_json(&mut self, _: &StreamName) -> Option<Bytes> {
         None
     }
+    fn swarm_json(&mut self, _: &StreamName, _: Option<&str>) -> Result<Bytes, Refusal> {
+        Err(Refusal::new(503, "no swarm"))
+    }
     fn count(&mut self, _: Cell) {}
 }
 
@@ -139,6 +142,7 @@ fn a_million_mutated_requests() {
         trusted_proxies: Vec::new(),
         cors: "*".into(),
         publisher_silence: Duration::from_secs(3),
+        swarm: None,
     });
     let work = |n: u64| {
         let mut rng = Rng::with_seed(seed ^ n << 40);

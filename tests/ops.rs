@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use assert_cmd::prelude::*;
 use common::client::End;
 use common::ts::{Broadcast, PACKET, Shape};
 use common::{Driver, Publisher, Relay, Setup, Watch, both_drivers, have, millis, secs, skipped};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 both_drivers!(
     a_stop_is_clean_with_viewers_connected,
@@ -166,6 +167,34 @@ fn the_ready_file_is_gone_after_a_stop() {
     relay.signal(Signal::TERM);
     relay.wait_exit(secs(5));
     assert!(!file.exists());
+}
+
+#[test]
+fn a_demo_stops_without_a_complaint() {
+    let mut demo = Command::new(common::binary())
+        .args(["demo", "--http", "127.0.0.1:0", "--control", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let play = lines.by_ref().find(|line| line.contains("play  ")).unwrap();
+    let address = play.split('/').nth(2).unwrap().parse().unwrap();
+    assert_eq!(lines.by_ref().take(2).count(), 2, "publish and metrics");
+    let mut watch = Watch::live(address, "demo");
+    watch.target.push_str("?wait=10");
+    common::wait_for("the demo's stream", secs(10), || {
+        (common::http::get(address, "/live/demo/status.json").status == 200).then_some(())
+    });
+    let viewer = watch.start();
+    viewer.wait_bytes(100 * PACKET, secs(10));
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    let more: Vec<String> = lines.collect();
+    let output = demo.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(more.is_empty() && output.stderr.is_empty(), "{more:?} {output:?}");
+    viewer.end();
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::bench::child::Child;
-use crate::bench::load;
+use crate::bench::load::{self, Plan};
 use crate::bench::work::Work;
-use crate::bench::{Outcome, load::Plan};
+use crate::bench::{Outcome, machine};
 
 /// The most connections of one process: well inside the ports of one address, 28,232 by default.
 const PER_PROCESS_MAX: usize = 14_000;
@@ -137,6 +137,14 @@ impl<C: Count> Crowd<C> {
             sum.add(serde_json::from_str(&child.answer()?)?);
         }
         Ok(sum)
+    }
+
+    /// Processor time of all processes.
+    ///
+    /// # Errors
+    /// If one has ended.
+    pub fn cpu(&self) -> Outcome<Duration> {
+        self.children.iter().map(|child| machine::process_cpu(child.pid())).sum()
     }
 
     /// Waits until every viewer is served.

@@ -351,13 +351,13 @@ impl Count for Mark {
 /// The time in which a viewer got what it got between two marks: from the last bytes before one
 /// to the last before the other, so that it does not matter where between two arrivals a mark
 /// falls. Who got nothing of late is counted up to the mark.
-fn watched(since: Instant, last: Instant, mark: Instant) -> Duration {
+pub(super) fn watched(since: Instant, last: Instant, mark: Instant) -> Duration {
     let end = if mark.saturating_duration_since(last) > PAUSE { mark } else { last };
     end.saturating_duration_since(since)
 }
 
 /// The bytes below which a viewer was slow.
-fn enough(bitrate: u64, time: Duration) -> u64 {
+pub(super) fn enough(bitrate: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     (bitrate / 8).saturating_mul(millis) / 1000 * ENOUGH_PERCENT / 100
 }

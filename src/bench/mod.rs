@@ -31,6 +31,7 @@ pub mod source;
 pub mod step;
 pub mod storm;
 pub mod streams;
+pub mod swarm;
 mod swing;
 pub mod work;
 

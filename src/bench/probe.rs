@@ -30,7 +30,7 @@ pub struct Probes {
 
 /// Markers count if they come between these times of [`marker::now`].
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     from: AtomicU64,
     to: AtomicU64,
     /// Delays in microseconds that nobody has asked for yet, while somebody asks.
@@ -41,18 +41,18 @@ struct Window {
 const RECENT_MAX: usize = 1 << 16;
 
 impl Window {
-    fn has(&self, now: u64) -> bool {
+    pub(super) fn has(&self, now: u64) -> bool {
         self.from.load(Ordering::Relaxed) <= now && now < self.to.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, delay: u64) {
+    pub(super) fn tell(&self, delay: u64) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() < RECENT_MAX {
             recent.push(delay);
         }
     }
 
-    fn is_over(&self, now: u64) -> bool {
+    pub(super) fn is_over(&self, now: u64) -> bool {
         now >= self.to.load(Ordering::Relaxed)
     }
 }
@@ -68,18 +68,34 @@ impl Probes {
         behind: Duration,
         cores: &[usize],
     ) -> Outcome<Probes> {
+        Probes::of(count, |_| {
+            let cores = cores.to_vec();
+            move |window: &Window| {
+                machine::pin(&cores)?;
+                watch(to, behind, window)
+            }
+        })
+    }
+
+    /// Starts `count` probes that do what `make` makes for each, until the window is over.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub(super) fn of<W>(count: usize, mut make: impl FnMut(usize) -> W) -> Outcome<Probes>
+    where
+        W: FnOnce(&Window) -> Outcome<PlayOut> + Send + 'static,
+    {
         let window = Arc::new(Window {
             from: u64::MAX.into(),
             to: u64::MAX.into(),
             recent: Mutex::default(),
         });
         let probe = |index| {
-            let (window, cores) = (Arc::clone(&window), cores.to_vec());
+            let (window, watch) = (Arc::clone(&window), make(index));
             thread::Builder::new().name(format!("probe-{index}")).spawn(move || {
                 // Where it is not allowed, the probe waits its turn behind the load.
                 let _ = rustix::process::setpriority_process(None, -10);
-                let watched = machine::pin(&cores).and_then(|()| watch(to, behind, &window));
-                watched.map_err(|why| why.to_string())
+                watch(&window).map_err(|why| why.to_string())
             })
         };
         let threads = (0..count).map(probe).collect::<Result<_, _>>()?;

@@ -130,7 +130,7 @@ impl Report {
 impl Trace {
     fn text(&self) -> String {
         let cells = |cells: Vec<String>| {
-            let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+            let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>14}")).collect();
             cells.concat() + "\n"
         };
         let head = cells(self.columns.iter().map(|name| (*name).to_owned()).collect());
@@ -213,7 +213,11 @@ mod tests {
         assert_eq!(json["rows"][0]["values"][0], 0.5);
         let trace = Trace { columns: vec!["at s", "viewers"], lines: vec![vec![0.25, 100.0]] };
         let table = Report { trace: Some(trace), ..report }.table();
-        assert!(table.ends_with("a note\n\n        at s     viewers\n       0.250         100\n"));
+        assert!(
+            table.ends_with(
+                "a note\n\n          at s       viewers\n         0.250           100\n"
+            )
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bench::{Outcome, hls, load};
+use crate::bench::{Outcome, hls, load, swarm};
 
 /// The work of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -11,6 +11,8 @@ pub enum Work {
     Http(load::Plan),
     /// HLS players.
     Hls(hls::load::Plan),
+    /// Peers of a swarm.
+    Swarm(swarm::load::Plan),
 }
 
 impl Work {
@@ -38,6 +40,7 @@ impl Work {
         match self {
             Work::Http(plan) => load::run(plan),
             Work::Hls(plan) => hls::load::run(plan),
+            Work::Swarm(plan) => swarm::load::run(plan),
         }
     }
 }

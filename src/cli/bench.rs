@@ -40,6 +40,12 @@ enum Command {
     /// Each pair is the relay and then nginx, which serves from memory what the relay has served,
     /// at the same pace, to as many players. nginx is taken from PATH.
     Hls(HlsArgs),
+    /// Measure the relay with many peers of its swarm, beside a raw loop that sends trains.
+    ///
+    /// Every peer gets every subtree from the relay and answers it with one ACK. Each pair is the
+    /// relay and then the raw loop, to as many sockets and at as many bytes per second.
+    #[command(hide = true)]
+    Swarm(SwarmArgs),
     /// Let many viewers join at once and measure the time to their first byte.
     Storm(StormArgs),
     /// Let few viewers become many within seconds, and trace how the relay's coalescing follows.
@@ -166,6 +172,40 @@ struct HlsArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct SwarmArgs {
+    /// Number of peers.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+    peers: usize,
+    #[command(flatten)]
+    relay: RelayArgs,
+    #[command(flatten)]
+    rate: RateArgs,
+    /// Sockets of the peers, each with an address of its own from 127.0.1.1 on.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = sockets)]
+    sockets: u8,
+    /// Seconds that count of each half of a pair.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// Seconds that the peers are served before it counts.
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
+    warm_up: Duration,
+    /// Number of pairs; fewer than 5 are a trial.
+    #[arg(long, value_name = "P", default_value_t = 5, value_parser = at_least_one)]
+    pairs: usize,
+    /// Peers that verify everything and measure the delay.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    probes: usize,
+    /// Seconds behind live at which a probe plays: what comes later than that is a stall.
+    #[arg(long, value_name = "S", default_value = "1.5", value_parser = seconds)]
+    behind: Duration,
+    #[command(flatten)]
+    files: FileArgs,
+    /// Write the delays to this file, as HdrHistogram percentiles in milliseconds.
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct StormArgs {
     /// Number of viewers.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = at_least_one)]
@@ -289,6 +329,10 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a whole number from 1".to_owned())
 }
 
+fn sockets(text: &str) -> Result<u8, String> {
+    text.parse().ok().filter(|n| (1..=250).contains(n)).ok_or_else(|| "1 to 250".to_owned())
+}
+
 fn streams(text: &str) -> Result<usize, String> {
     let most = bench::streams::STREAMS_MAX;
     at_least_one(text).ok().filter(|n| *n <= most).ok_or_else(|| format!("1 to {most}"))
@@ -350,6 +394,7 @@ pub fn bench(args: Args) -> ExitCode {
         Command::Storm(args) => run_storm(args),
         Command::Step(args) => run_step(args),
         Command::Hls(args) => run_hls(args),
+        Command::Swarm(args) => run_swarm(args),
         Command::Sweep { folder } => bench::shelf::sweep(&folder).map(|()| None),
         Command::Streams(args) => run_streams(args),
         Command::Load(args) => args.work.run().map(|()| None),
@@ -427,6 +472,21 @@ fn run_hls(args: HlsArgs) -> bench::Outcome<Option<Report>> {
         nginx,
     };
     save(bench::hls::run(&plan, &progress)?, args.files, None, &Histogram::new(3)?)
+}
+
+fn run_swarm(args: SwarmArgs) -> bench::Outcome<Option<Report>> {
+    let plan = bench::swarm::Plan {
+        relay: args.relay.setup(args.peers),
+        bitrate: args.rate.bitrate,
+        sockets: args.sockets,
+        length: args.seconds,
+        warm_up: args.warm_up,
+        pairs: args.pairs,
+        probes: args.probes,
+        behind: args.behind,
+    };
+    let (report, delays) = bench::swarm::run(&plan, &progress)?;
+    save(report, args.files, args.hdr, &delays)
 }
 
 fn run_storm(args: StormArgs) -> bench::Outcome<Option<Report>> {

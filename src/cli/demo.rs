@@ -98,10 +98,12 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 /// Publishes the sample until the process ends; a broken connection is made anew.
 fn publish_for_ever(http: SocketAddr) {
     loop {
-        if let Err(why) = publish(http) {
+        let outcome = publish(http);
+        // Told after the wait: a relay that is stopping is gone by then.
+        thread::sleep(RETRY);
+        if let Err(why) = outcome {
             tracing::warn!(%why, "the demo's publisher starts again");
         }
-        thread::sleep(RETRY);
     }
 }
 

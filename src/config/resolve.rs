@@ -245,6 +245,7 @@ fn http(r: &mut Reader<'_>, raw: &Raw) -> Option<Http> {
         trusted_proxies: trusted?,
         cors: cors?,
         publisher_silence: silence?,
+        swarm: None,
     })
 }
 

@@ -87,7 +87,8 @@ impl Sealer {
             hashed: 0,
             since: None,
             again: Mono::ZERO,
-            behind: false,
+            // What was published before is sealed as soon as possible.
+            behind: true,
             counted: window.head(),
             budget: Budget::default(),
             warned: false,

@@ -12,6 +12,7 @@ mod conformance;
 mod connect;
 pub mod driver;
 pub mod epoll;
+pub mod heads;
 mod hub;
 pub mod machine;
 pub mod mailbox;

@@ -30,6 +30,7 @@ use crate::base::ids::{ListenerId, ShardId, StreamName};
 use crate::config::Config;
 use crate::config::resolved::IoDriver;
 use crate::control::{self, House};
+use crate::face::http::invitation::Door;
 use crate::ingest::settings::Way;
 use crate::io::clock::Clock;
 use crate::io::driver::Setup;
@@ -109,7 +110,7 @@ impl Relay {
     ///
     /// # Errors
     /// One line that says what failed and where.
-    pub fn load(config: Config) -> Result<Relay, String> {
+    pub fn load(mut config: Config) -> Result<Relay, String> {
         let (uring, io_reason) = choose_driver(config.cores.io_driver)?;
         let shards = config.cores.shards.fixed_or(declare::cores);
         let seats = declare::connections(&config, shards, uring)?;
@@ -122,6 +123,8 @@ impl Relay {
             http: listeners[0].local_addr().map_err(|why| why.to_string())?,
             control: control.local_addr().map_err(|why| why.to_string())?,
         };
+        let advertise = config.swarm.advertise.clone();
+        config.http.swarm = addresses.swarm.map(|address| Door { address, advertise });
         let arena = Arena::create(config.arena)
             .map_err(|why| format!("memory.arena: cannot map {} bytes: {why}", config.arena))?;
         let settings = config.registry(seats.connections);

@@ -1,4 +1,241 @@
 //! The viewer's node, without I/O: it joins a stream over UDP or HTTP and plays it locally.
+//!
+//! ```text
+//! client       one GET: URLs, HTTP, TLS
+//! invitation   what swarm.json says
+//! viewer       one viewer: join, receive over UDP or HTTP, play a little behind live
+//! figures      what all of them tell about themselves
+//! ```
 #![forbid(unsafe_code)]
 
+mod call;
 pub mod client;
+mod desk;
+pub mod figures;
+pub mod invitation;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+mod viewer;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::base::ids::{ConnId, ShardId, SocketId};
+use crate::base::payload::Payload;
+use crate::base::time::{Mono, Now};
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::peer::desk::{Desk, Ids, Which, Wish};
+use crate::peer::figures::Board;
+use crate::peer::settings::{Names, Room, Settings};
+use crate::peer::viewer::{Happening, Viewer};
+use crate::swarm::integrity::Real;
+use crate::wire::ppspp::split;
+
+/// Wishes that may wait for the driver; beyond it datagrams are dropped, oldest first: what they
+/// ask for is asked for again.
+const WISHES_MAX: usize = 4_096;
+
+/// What a node is made of.
+pub struct Parts<M> {
+    /// What the user chose.
+    pub settings: Settings,
+    /// One viewer for each.
+    pub rooms: Vec<Room>,
+    /// Finds names.
+    pub names: Box<dyn Names + Send>,
+    /// Where figures go.
+    pub board: Board,
+    /// The mail by which the shard that serves players learns that a stream is there; `None`
+    /// without such a shard.
+    pub live: Option<fn() -> M>,
+    /// Random bytes, for channel ids.
+    pub key: [u8; 32],
+    /// The clock's reading at the start.
+    pub now: Mono,
+}
+
+/// The machine of all viewers of a node. It sends and receives datagrams through the socket
+/// [`SocketId::SWARM`].
+pub struct Peer<M> {
+    settings: Settings,
+    viewers: Vec<Viewer>,
+    names: Box<dyn Names + Send>,
+    verifier: Real,
+    board: Board,
+    ids: Ids,
+    /// Connects that were not answered, and connections: whose they are.
+    tokens: HashMap<u64, (usize, Which)>,
+    conns: HashMap<ConnId, (usize, Which)>,
+    wishes: VecDeque<Wish>,
+    /// The kernel takes no datagrams.
+    full: bool,
+    live: Option<fn() -> M>,
+    /// When each viewer wants to be driven.
+    due: Vec<Option<Mono>>,
+}
+
+impl<M> Peer<M> {
+    /// A node that has not begun.
+    #[must_use]
+    pub fn new(parts: Parts<M>) -> Peer<M> {
+        let Parts { settings, rooms, names, board, live, key, now } = parts;
+        let due = vec![Some(now); rooms.len()];
+        let viewers = rooms.into_iter().enumerate();
+        Peer {
+            settings,
+            viewers: viewers.map(|(index, room)| Viewer::new(index, room, now)).collect(),
+            names,
+            verifier: Real::default(),
+            board,
+            ids: Ids::new(&key),
+            tokens: HashMap::new(),
+            conns: HashMap::new(),
+            wishes: VecDeque::new(),
+            full: false,
+            live,
+            due,
+        }
+    }
+
+    /// Lends one viewer and everything it needs; it is driven soon after.
+    fn with(&mut self, index: usize, act: impl FnOnce(&mut Viewer, &mut Desk<'_>)) {
+        let Some(viewer) = self.viewers.get_mut(index) else { return };
+        let mut desk = Desk {
+            settings: &self.settings,
+            names: &mut *self.names,
+            verifier: &mut self.verifier,
+            board: &self.board,
+            ids: &mut self.ids,
+            wishes: &mut self.wishes,
+        };
+        act(viewer, &mut desk);
+        self.due[index] = Some(Mono::ZERO);
+    }
+
+    /// Drives the viewers that are due.
+    fn drive(&mut self, now: Now) {
+        for index in 0..self.viewers.len() {
+            if self.due[index].is_some_and(|due| due <= now.mono) {
+                self.with(index, |viewer, desk| viewer.drive(now, desk));
+                self.due[index] = self.viewers[index].next_deadline(now.mono);
+            }
+        }
+    }
+
+    fn datagrams(&mut self, now: Now, from: SocketAddr, segment: usize, data: &[u8]) {
+        for datagram in data.chunks(segment.max(1)) {
+            let Some((channel, messages)) = split(datagram) else { continue };
+            let Some(index) = self.ids.of_channel.get(&channel).copied() else { continue };
+            self.with(index, |viewer, desk| {
+                viewer.handle_datagram(now, channel, from, messages, desk);
+            });
+        }
+    }
+
+    fn call(&mut self, now: Now, conn: ConnId, happening: Happening<'_>) {
+        let closed = matches!(happening, Happening::Closed { .. });
+        let whose = if closed { self.conns.remove(&conn) } else { self.conns.get(&conn).copied() };
+        if let Some((index, which)) = whose {
+            self.with(index, |viewer, desk| viewer.handle_call(now, which, happening, desk));
+        }
+    }
+
+    fn connected(&mut self, now: Now, token: u64, conn: ConnId) {
+        match self.tokens.remove(&token) {
+            Some((index, which)) => {
+                self.conns.insert(conn, (index, which));
+                self.call(now, conn, Happening::Connected(conn));
+            }
+            // Nobody wants it any more.
+            None => self.wishes.push_back(Wish::Close { conn }),
+        }
+    }
+
+    /// A wish as an output; `None` if there is nothing to be done.
+    fn output(&mut self, wish: Wish) -> Option<Output<M>> {
+        Some(match wish {
+            Wish::Connect { token, to, viewer, which } => {
+                self.tokens.insert(token, (viewer, which));
+                Output::Connect { token, to }
+            }
+            Wish::Forget { token } => {
+                self.tokens.remove(&token);
+                return None;
+            }
+            // A connection that its viewer has let go is not written to.
+            Wish::Send { conn, .. } if !self.conns.contains_key(&conn) => return None,
+            Wish::Send { conn, data } => Output::Send { conn, parts: [data, Payload::Empty] },
+            Wish::Close { conn } => {
+                self.conns.remove(&conn);
+                Output::Close { conn }
+            }
+            Wish::Datagram { to, data } => {
+                Output::Datagram { socket: SocketId::SWARM, to, from: None, data: data.into() }
+            }
+            Wish::Head { shard, stream } => Output::Head { shard, stream },
+            Wish::Live => Output::Mail { shard: ShardId(0), mail: self.live?() },
+        })
+    }
+}
+
+impl<M: Send + 'static> Machine for Peer<M> {
+    type Mail = M;
+
+    fn handle(&mut self, now: Now, input: Input<'_, M>) {
+        match input {
+            Input::Datagrams { from, segment, data, .. } => {
+                self.datagrams(now, from, segment, data);
+            }
+            Input::Connected { token, conn } => self.connected(now, token, conn),
+            Input::ConnectFailed { token, .. } => {
+                if let Some((index, which)) = self.tokens.remove(&token) {
+                    self.with(index, |viewer, desk| {
+                        viewer.handle_call(now, which, Happening::Failed, desk);
+                    });
+                }
+            }
+            Input::Received { conn, data } => self.call(now, conn, Happening::Received(data)),
+            Input::Sent { conn, n } => self.call(now, conn, Happening::Sent(n)),
+            Input::Blocked { conn } => self.call(now, conn, Happening::Blocked),
+            Input::Writable { conn } => self.call(now, conn, Happening::Writable),
+            Input::Closed { conn, why } => {
+                let clean = matches!(why, Closed::Eof);
+                self.call(now, conn, Happening::Closed { clean });
+            }
+            Input::SocketFull { .. } => self.full = true,
+            Input::SocketReady { .. } => self.full = false,
+            Input::Drain => {
+                for index in 0..self.viewers.len() {
+                    self.with(index, |viewer, desk| viewer.leave(now, desk));
+                }
+            }
+            // A node listens to nobody and gets no mail.
+            Input::Accepted { conn, .. } => self.wishes.push_back(Wish::Close { conn }),
+            Input::Mail(_) | Input::Head { .. } => {}
+        }
+    }
+
+    fn poll(&mut self, now: Now, out: &mut Outbox<M>) {
+        self.drive(now);
+        if self.full || self.wishes.len() > WISHES_MAX {
+            let excess = self.wishes.len().saturating_sub(WISHES_MAX);
+            let mut dropped = 0;
+            self.wishes.retain(|wish| {
+                let drop = matches!(wish, Wish::Datagram { .. }) && (self.full || dropped < excess);
+                dropped += usize::from(drop);
+                !drop
+            });
+        }
+        while out.has_room() {
+            let Some(wish) = self.wishes.pop_front() else { break };
+            if let Some(output) = self.output(wish) {
+                out.push(output);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Mono> {
+        self.due.iter().flatten().min().copied()
+    }
+}

@@ -157,7 +157,7 @@ impl Shard {
         Shard {
             id,
             rules: Rules { max_lag: settings.max_lag, max_jumps: settings.max_jumps },
-            desk: Desk::new(Arc::clone(&registry), Arc::clone(&cells)),
+            desk: Desk::new(Arc::clone(&registry), Arc::clone(&cells), Arc::clone(&http)),
             pace: Pace::new(settings.busy_target, settings.max_batch_delay),
             settings,
             http,

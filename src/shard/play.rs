@@ -40,6 +40,10 @@ enum Entrance {
     Open(Start, Duration),
     /// Not yet.
     Soon,
+    /// The byte that was asked for has not come yet.
+    Ahead,
+    /// The byte that was asked for has left the window.
+    Gone,
     /// Not while nobody publishes.
     NotLive,
     /// There is no such stream.
@@ -63,7 +67,7 @@ impl Shard {
         let (entrance, stream) = self.entrance(now, &request);
         match (entrance, stream) {
             (Entrance::Open(..), Some(_)) if request.head_only => {
-                talk.connection.head_ok(now.mono);
+                talk.connection.head_ok(now.mono, request.at);
                 None
             }
             (Entrance::Open(start, behind), Some(stream)) => {
@@ -119,7 +123,7 @@ impl Shard {
             return None;
         }
         let (entrance, stream) = self.entrance(now, &waits.request);
-        if matches!(entrance, Entrance::Soon) && !waits.soon {
+        if is_near(&entrance) && !waits.soon {
             waits.soon = true;
             waits.until = waits.until.max(now.mono + FIRST_ACCESS_POINT);
         }
@@ -149,13 +153,14 @@ impl Shard {
         entrance: &Entrance,
     ) {
         let patience = match entrance {
-            Entrance::Soon => request.wait.max(FIRST_ACCESS_POINT),
+            Entrance::Soon | Entrance::Ahead => request.wait.max(FIRST_ACCESS_POINT),
+            Entrance::Gone => Duration::ZERO,
             Entrance::Open(..) | Entrance::NotLive | Entrance::Unknown => request.wait,
         };
         if patience.is_zero() {
             return talk.connection.refuse(now.mono, &refusal(entrance));
         }
-        let soon = matches!(entrance, Entrance::Soon);
+        let soon = is_near(entrance);
         self.haste |= soon;
         talk.waits = Some(Waits { request, until: now.mono + patience, soon });
         self.waiting.push(conn);
@@ -177,6 +182,9 @@ impl Shard {
         match self.registry.lookup(&request.name) {
             Lookup::Unknown => (Entrance::Unknown, None),
             Lookup::Known => (Entrance::NotLive, None),
+            Lookup::Present(stream) if let Some(at) = request.at => {
+                (exactly(&stream, at, now), Some(stream))
+            }
             Lookup::Present(stream) if stream.state() == State::Held => (Entrance::NotLive, None),
             Lookup::Present(stream) => match find_start(&stream, request.start, now.mono) {
                 Some((start, behind)) => (Entrance::Open(start, behind), Some(stream)),
@@ -201,7 +209,7 @@ impl Shard {
             talk.connection.refuse(now.mono, &refusal.retry_after(10));
             return None;
         }
-        let head = talk.connection.play().head;
+        let head = talk.connection.play(start.exact.then_some(start.at)).head;
         let bytes = backlog(stream.health().bitrate_bps, self.rules.max_lag);
         let viewer = Viewer::new(now.mono, start, &head, behind, bytes, &self.rules);
         let place = self.locals.attach(self.id, stream);
@@ -232,10 +240,31 @@ impl Shard {
 fn refusal(entrance: &Entrance) -> Refusal {
     match entrance {
         Entrance::Unknown => Refusal::new(404, "no such stream; see / for what is live"),
+        Entrance::Gone => Refusal::new(410, "this place of the stream is no longer kept"),
+        Entrance::Ahead => {
+            Refusal::new(503, "this place of the stream has not come yet").retry_after(2)
+        }
         Entrance::Open(..) | Entrance::Soon | Entrance::NotLive => {
             Refusal::new(503, "the stream is not live now; add ?wait=10 to wait for it")
                 .retry_after(2)
         }
+    }
+}
+
+/// Whether it is worth looking often: nobody announces it.
+fn is_near(entrance: &Entrance) -> bool {
+    matches!(entrance, Entrance::Soon | Entrance::Ahead)
+}
+
+/// Where a viewer begins who asked for the very byte at `at`. While the publisher is away it is
+/// there as well.
+fn exactly(stream: &Stream, at: u64, now: Now) -> Entrance {
+    let window = &stream.window;
+    let behind = window.ingest_time(at).map_or(Duration::ZERO, |came| now.mono.since(came));
+    match () {
+        () if at < window.tail() => Entrance::Gone,
+        () if at > window.head() => Entrance::Ahead,
+        () => Entrance::Open(Start::exactly(at), behind),
     }
 }
 

@@ -216,6 +216,7 @@ impl Shard {
 
     pub(super) fn seal_timer(&mut self, now: Now, seat: &mut Seat) {
         let Seat::Writing(writing) = seat else { return };
+        writing.identify();
         let due = writing.intake.deadline().is_some_and(|due| now.mono >= due);
         let taken = if due { writing.intake.handle_timer(now) } else { Taken::default() };
         self.note(now, seat, taken);
@@ -282,7 +283,8 @@ impl Shard {
 
     /// Gives the seat up; the stream is held for the next publisher.
     pub(super) fn leave(&mut self, now: Now, seat: &mut Seat, why: &str) {
-        let Seat::Writing(writing) = std::mem::replace(seat, Seat::Left) else { return };
+        let Seat::Writing(mut writing) = std::mem::replace(seat, Seat::Left) else { return };
+        writing.identify();
         let Writing { stream, ticket, intake, .. } = *writing;
         info!(stream = %stream.name, why, "publisher gone, stream is held");
         self.cells.sub(Cell::Publishers, 1);
@@ -408,15 +410,20 @@ impl Shard {
     }
 }
 
+impl Writing {
+    /// Seals what is published from the moment on at which the stream has its identity.
+    fn identify(&mut self) {
+        if let Some(identity) = self.stream.identity().filter(|_| !self.intake.is_sealed()) {
+            self.intake.seal(identity);
+        }
+    }
+}
+
 impl Seat {
     pub(super) fn push(&mut self, now: Now, proto: Proto, body: &[u8]) -> Taken {
         match self {
             Seat::Writing(writing) => {
-                if !writing.intake.is_sealed()
-                    && let Some(identity) = writing.stream.identity()
-                {
-                    writing.intake.seal(identity);
-                }
+                writing.identify();
                 let taken = writing.intake.push(now, body);
                 writing.stream.take_in(proto, body.len() as u64);
                 let found = taken.written + taken.dropped > 0;

@@ -7,11 +7,13 @@ use bytes::Bytes;
 
 use crate::base::ids::StreamName;
 use crate::base::time::{Mono, Now};
-use crate::face::http::connection::Site;
+use crate::face::http::connection::{Refusal, Site};
+use crate::face::http::invitation::invitation;
+use crate::face::http::settings::Settings;
 use crate::face::http::status;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
-use crate::registry::streams::Registry;
+use crate::registry::streams::{Lookup, Registry};
 
 /// How long a list of streams may be old: a crowd of open pages costs one list, not many.
 const LIST_AGE: Duration = Duration::from_millis(250);
@@ -20,12 +22,13 @@ const LIST_AGE: Duration = Duration::from_millis(250);
 pub(super) struct Desk {
     registry: Arc<Registry>,
     cells: Arc<Cells>,
+    http: Arc<Settings>,
     list: Option<(Mono, Bytes)>,
 }
 
 impl Desk {
-    pub(super) fn new(registry: Arc<Registry>, cells: Arc<Cells>) -> Desk {
-        Desk { registry, cells, list: None }
+    pub(super) fn new(registry: Arc<Registry>, cells: Arc<Cells>, http: Arc<Settings>) -> Desk {
+        Desk { registry, cells, http, list: None }
     }
 
     /// The desk as the HTTP face sees it, at this moment.
@@ -56,6 +59,21 @@ impl Site for AtDesk<'_> {
         let directory = self.desk.registry.directory();
         let stream = directory.get(name)?;
         Some(json(&status::status(stream, &self.desk.registry.pulse.load(), self.now)))
+    }
+
+    fn swarm_json(&mut self, name: &StreamName, host: Option<&str>) -> Result<Bytes, Refusal> {
+        let stream = match self.desk.registry.lookup(name) {
+            Lookup::Present(stream) => stream,
+            Lookup::Known => {
+                let text = "the stream is not live now; ask again";
+                return Err(Refusal::new(503, text).retry_after(2));
+            }
+            Lookup::Unknown => {
+                return Err(Refusal::new(404, "no such stream; see / for what is live"));
+            }
+        };
+        let door = self.desk.http.swarm.as_ref();
+        invitation(&stream, door, host, self.now).map(|document| json(&document))
     }
 
     fn count(&mut self, cell: Cell) {

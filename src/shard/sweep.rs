@@ -47,6 +47,8 @@ impl Shard {
         if now.mono >= self.next_figures {
             self.next_figures = now.mono + FIGURES;
             self.publish_figures(now);
+            // Nobody tells the shard that a stream has got its identity.
+            self.seals = self.seals.or(Some(now.mono));
             for viewer in self.viewers.stalled(now.mono, self.settings.stall_timeout) {
                 self.close_viewer(viewer, Cell::ClosedStalled);
             }

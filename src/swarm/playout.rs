@@ -5,6 +5,7 @@
 //! first; it grows when bytes came too late, up to a limit. A *stall* is time beyond 40 ms in
 //! which the position waited for bytes, plus the media time of every skip.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::swarm::stamp::Stamp;
@@ -18,6 +19,9 @@ const SOON: Duration = Duration::from_millis(800);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Breaks that lie ahead at one time; each is a restart of the relay.
+const BREAKS_MAX: usize = 4;
 
 /// How far behind live to play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,8 @@ pub struct Playout {
     delay: Duration,
     state: State,
     position: u64,
+    /// Where a run of the stream ends and the next one begins: oldest first, few.
+    breaks: VecDeque<(u64, u64)>,
     tally: Tally,
 }
 
@@ -91,7 +97,8 @@ impl Playout {
     #[must_use]
     pub fn new(settings: Settings, first: u64) -> Playout {
         let (delay, tally) = (settings.target, Tally::default());
-        Playout { settings, delay, state: State::Waiting { there: false }, position: first, tally }
+        let state = State::Waiting { there: false };
+        Playout { settings, delay, state, position: first, breaks: VecDeque::new(), tally }
     }
 
     /// Stream offset of the byte that is played next.
@@ -128,6 +135,11 @@ impl Playout {
     /// Moves on: `next` is the end of what is there without a hole. Returns the new position:
     /// everything below it is to be handed over.
     pub fn advance(&mut self, now: Stamp, next: u64, line: &Timeline) -> u64 {
+        while let Some((_, begin)) = self.breaks.front().filter(|(end, _)| *end <= self.position) {
+            self.position = *begin;
+            self.breaks.pop_front();
+        }
+        let next = self.breaks.front().map_or(next, |(end, _)| next.min(*end));
         if next <= self.position {
             if self.has_begun() {
                 self.state = State::Playing { starved: true };
@@ -178,10 +190,13 @@ impl Playout {
         }
     }
 
-    /// Goes on at `to`, where another run of the stream begins: what lies between does not
-    /// exist and has no media time.
-    pub fn jump(&mut self, to: u64) {
-        self.position = to;
+    /// Behind `end` nothing more of this run of the stream comes; the next one begins at
+    /// `begin`. What lies between does not exist and has no media time.
+    pub fn add_break(&mut self, end: u64, begin: u64) {
+        self.breaks.push_back((end.max(self.position), begin.max(end)));
+        if self.breaks.len() > BREAKS_MAX {
+            self.breaks.pop_front();
+        }
     }
 
     /// Counts a wait that is over, and plays later from now on.
@@ -202,8 +217,6 @@ impl Playout {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -310,15 +323,19 @@ mod tests {
         assert_eq!(playout.delay(), ms(1_800), "what was skipped need not be waited for");
         assert_eq!(playout.advance(at(3_100), 2_000, &line), 1_300);
         assert_eq!(playout.tally().stalls, 1);
-        playout.jump(5_000);
-        assert_eq!(playout.advance(at(4_000), 6_000, &line), 5_000, "waits for its turn");
-        assert_eq!(playout.advance(at(5_000) + SECOND * 2, 6_000, &line), 5_200);
     }
 
-    impl std::ops::Add<Duration> for Stamp {
-        type Output = Stamp;
-        fn add(self, by: Duration) -> Stamp {
-            self.plus(by)
-        }
+    #[test]
+    fn between_two_runs_there_is_nothing_to_wait_for() {
+        let mut line = line(1_000);
+        let mut playout = Playout::new(Settings::default(), 0);
+        playout.advance(at(1_500), 1_000, &line);
+        playout.add_break(1_000, 1_040);
+        line.note_run(1_040, 1_140, at(7_100));
+        assert_eq!(playout.advance(at(2_400), 1_140, &line), 900);
+        assert_eq!(playout.advance(at(2_600), 1_140, &line), 1_000, "first what was before");
+        assert_eq!(playout.advance(at(7_200), 1_140, &line), 1_040);
+        assert_eq!(playout.advance(at(8_600), 1_140, &line), 1_140);
+        assert_eq!((playout.tally(), playout.delay()), (Tally::default(), ms(1_500)));
     }
 }

@@ -5,3 +5,4 @@ pub mod http;
 pub mod mpegts;
 pub mod ppspp;
 pub mod rtp;
+pub mod swarm_json;

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::http;
 
-/// Viewers of one stream.
+/// Viewers of one stream or several.
 pub struct Crowd {
     thread: JoinHandle<()>,
     stop: Arc<AtomicBool>,
@@ -21,14 +21,21 @@ impl Crowd {
     /// Connects `count` viewers of `/live/NAME.ts` one after the other, then reads from all.
     #[track_caller]
     pub fn join(address: SocketAddr, name: &str, count: usize) -> Crowd {
-        let target = format!("/live/{name}.ts");
-        let open = |_| {
+        Crowd::join_each(address, &vec![name; count])
+    }
+
+    /// Connects one viewer for each of these streams.
+    #[track_caller]
+    pub fn join_each(address: SocketAddr, names: &[impl AsRef<str>]) -> Crowd {
+        let open = |name: &_| {
+            let target = format!("/live/{}.ts", AsRef::<str>::as_ref(name));
             let mut socket = TcpStream::connect(address).expect("a connection");
             socket.write_all(&http::head(address, "GET", &target, &[])).expect("a request");
             socket.set_nonblocking(true).expect("O_NONBLOCK");
             socket
         };
-        let sockets: Vec<TcpStream> = (0..count).map(open).collect();
+        let sockets: Vec<TcpStream> = names.iter().map(open).collect();
+        let count = sockets.len();
         let stop = Arc::<AtomicBool>::default();
         let bytes: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
         let (stopped, counts) = (Arc::clone(&stop), Arc::clone(&bytes));
@@ -39,6 +46,11 @@ impl Crowd {
     /// The bytes of the viewer who got least, head included.
     pub fn least(&self) -> u64 {
         self.bytes.iter().map(|bytes| bytes.load(Relaxed)).min().unwrap_or(0)
+    }
+
+    /// The bytes of each, head included.
+    pub fn counts(&self) -> Vec<u64> {
+        self.bytes.iter().map(|bytes| bytes.load(Relaxed)).collect()
     }
 
     /// The bytes of all.

@@ -148,6 +148,12 @@ impl Setup {
         self
     }
 
+    /// Another size of the arena.
+    pub fn memory(mut self, size: &str) -> Self {
+        self.memory = size.to_owned();
+        self
+    }
+
     /// Starts the relay and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Relay {

@@ -284,18 +284,19 @@ impl Connection {
     }
 
     /// Turns the connection into a viewer's: the head is to be sent first, then the stream; this
-    /// object sends nothing more. The caller counts the response.
-    pub fn play(&mut self) -> PlayStart {
+    /// object sends nothing more. The caller counts the response. `at`: what was asked for with
+    /// `?at=`.
+    pub fn play(&mut self, at: Option<u64>) -> PlayStart {
         self.state = State::Viewing;
         self.skip = None;
         self.input.clear();
-        PlayStart { head: Frame { keep: false, ..self.frame() }.stream() }
+        PlayStart { head: Frame { keep: false, ..self.frame() }.stream(at) }
     }
 
     /// Answers an [`Event::Play`] that asked for the head only.
-    pub fn head_ok(&mut self, now: Mono) {
+    pub fn head_ok(&mut self, now: Mono, at: Option<u64>) {
         if let State::Deciding { body: None } = self.state {
-            let head = self.frame().stream();
+            let head = self.frame().stream(at);
             self.respond(now, Response { status: 200, head, body: Bytes::new() });
         }
     }
@@ -490,6 +491,10 @@ impl Connection {
                     let text = "no such stream; /streams.json lists those that are known";
                     frame.refusal(&Refusal::new(404, text), None)
                 }
+            },
+            Decision::Swarm { name, host } => match site.swarm_json(&name, host.as_deref()) {
+                Ok(body) => frame.json(body),
+                Err(refusal) => frame.refusal(&refusal, None),
             },
             Decision::Preflight => frame.preflight(),
             Decision::Refuse(refusal) => frame.refusal(&refusal, None),

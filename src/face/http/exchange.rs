@@ -36,6 +36,8 @@ pub struct PlayRequest {
     /// `?start=-10s`: how far behind live to begin, at most an hour. None: the newest access
     /// point.
     pub start: Option<Duration>,
+    /// `?at=STREAM_OFFSET`: the very byte to begin with, the first of a packet.
+    pub at: Option<u64>,
     /// `?wait=10`: how long to wait for the stream to be live, at most a minute.
     pub wait: Duration,
     /// A HEAD request: answer with `head_ok`, not with `play`.
@@ -179,6 +181,11 @@ pub trait Site {
     fn streams_json(&mut self, now: Mono) -> Bytes;
     /// The body of `/live/NAME/status.json`; None if there is no such stream.
     fn status_json(&mut self, name: &StreamName) -> Option<Bytes>;
+    /// The body of `/live/NAME/swarm.json`, for somebody who asked this host for it.
+    ///
+    /// # Errors
+    /// Why there is none (yet).
+    fn swarm_json(&mut self, name: &StreamName, host: Option<&str>) -> Result<Bytes, Refusal>;
     /// Adds one to a counter.
     fn count(&mut self, cell: Cell);
 }

@@ -8,6 +8,7 @@ pub mod connection;
 mod download;
 pub mod exchange;
 mod input;
+pub mod invitation;
 mod output;
 mod pages;
 pub mod progressive;

@@ -37,6 +37,8 @@ pub struct Start {
     pub at: u64,
     /// PAT and PMT packets, verbatim.
     pub tables: Bytes,
+    /// Whether the viewer counts on the offset of every byte: it may not jump.
+    pub exact: bool,
 }
 
 impl Start {
@@ -45,10 +47,16 @@ impl Start {
     pub fn of(mark: &Mark) -> Option<Start> {
         match &mark.kind {
             MarkKind::AccessPoint { tables, .. } => {
-                Some(Start { at: mark.at, tables: tables.clone() })
+                Some(Start { at: mark.at, tables: tables.clone(), exact: false })
             }
             MarkKind::Discontinuity | MarkKind::Tables | MarkKind::Segment(_) => None,
         }
+    }
+
+    /// The very byte at stream offset `at`, with nothing in front of it.
+    #[must_use]
+    pub fn exactly(at: u64) -> Start {
+        Start { at, tables: Bytes::new(), exact: true }
     }
 }
 
@@ -84,6 +92,7 @@ pub struct Viewer {
     jumps: u32,
     minute: Mono,
     live: bool,
+    exact: bool,
     rest: Rest,
 }
 
@@ -135,6 +144,7 @@ impl Viewer {
             jumps: 0,
             minute: now,
             live: false,
+            exact: start.exact,
             rest: Rest::NONE,
         }
     }
@@ -174,10 +184,13 @@ impl Viewer {
         }
         // A prefix is sent to its end first: a jump inside it would tear a packet or the head.
         if self.prefix.is_empty() && self.lags(now, reader) {
+            if self.exact {
+                return Next::TooSlow;
+            }
             self.jump(now, reader, rules);
         }
         let mut read = self.read(reader, limit);
-        if read.is_err() && self.prefix.is_empty() && self.jump(now, reader, rules) {
+        if read.is_err() && !self.exact && self.prefix.is_empty() && self.jump(now, reader, rules) {
             // The window moved on between the two looks.
             read = self.read(reader, limit);
         }

@@ -64,11 +64,12 @@ impl Frame<'_> {
         Response { status, head: head.finish(), body }
     }
 
-    /// The head of an endless stream; its end is the connection's end.
+    /// The head of an endless stream; its end is the connection's end. `at`: the stream offset of
+    /// its first byte, for who asked for that.
     #[must_use]
-    pub fn stream(&self) -> Bytes {
+    pub fn stream(&self, at: Option<u64>) -> Bytes {
         let head = self.head(200).with("Content-Type", "video/mp2t");
-        head.with("Cache-Control", "no-store").finish()
+        head.with("Cache-Control", "no-store").with_some("Headwater-Offset", at).finish()
     }
 
     /// A file, or word that the client has it already.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::ids::StreamName;
+use crate::base::limits::TS_PACKET;
 use crate::face::http::exchange::{
     Conditions, HlsFile, HlsRequest, PlayRequest, PublishRequest, Refusal,
 };
@@ -41,6 +42,13 @@ pub enum Decision {
     Streams,
     /// Send what is known about one stream.
     Status(StreamName),
+    /// Invite into a stream's swarm.
+    Swarm {
+        /// The stream.
+        name: StreamName,
+        /// The `Host` that was asked.
+        host: Option<Box<str>>,
+    },
     /// Say what may be asked from where.
     Preflight,
     /// Ask the shard.
@@ -85,6 +93,13 @@ pub fn decide(request: &Request<'_>, peer: SocketAddr, trusted: &[Network]) -> D
         return match rest.split_once('/') {
             Some((name, "status.json")) => match name.parse() {
                 Ok(name) => read(request, || Decision::Status(name)),
+                Err(why) => Refusal::new(400, why.to_string()).into(),
+            },
+            Some((name, "swarm.json")) => match name.parse() {
+                Ok(name) => {
+                    let host = request.head.one("Host").ok().flatten().map(Box::from);
+                    read(request, || Decision::Swarm { name, host })
+                }
                 Err(why) => Refusal::new(400, why.to_string()).into(),
             },
             Some((name, file)) => decide_hls(request, name, file, peer, trusted),
@@ -205,9 +220,20 @@ fn nothing_here() -> Decision {
 
 fn play(request: &Request<'_>, name: StreamName, client: IpAddr) -> Result<PlayRequest, Refusal> {
     let start = read_parameter(request, "start", read_start)?;
-    let wait = read_parameter(request, "wait", read_wait)?;
+    let at = read_parameter(request, "at", read_at)?;
+    if at.is_some() && start.is_some() {
+        return Err(Refusal::new(400, "start and at both say where to begin; send one of them"));
+    }
+    let wait = read_parameter(request, "wait", read_wait)?.unwrap_or_default();
     let head_only = request.method == Method::Head;
-    Ok(PlayRequest { name, start, wait: wait.unwrap_or_default(), head_only, client })
+    Ok(PlayRequest { name, start, at, wait, head_only, client })
+}
+
+fn read_at(value: &str) -> Result<u64, Refusal> {
+    let digits = value.bytes().all(|b| b.is_ascii_digit());
+    let at = value.parse().ok().filter(|_| digits);
+    at.filter(|at: &u64| at.is_multiple_of(TS_PACKET as u64))
+        .ok_or_else(|| Refusal::new(400, "at must be a stream offset, a multiple of 188"))
 }
 
 fn read_start(value: &str) -> Result<Duration, Refusal> {

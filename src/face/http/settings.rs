@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::face::http::invitation::Door;
 use crate::registry::settings::Network;
 
 /// Settings of the HTTP face.
@@ -20,4 +21,6 @@ pub struct Settings {
     pub cors: String,
     /// Publisher silence after which it counts as vanished.
     pub publisher_silence: Duration,
+    /// Where peers come in; `None`: there is no swarm. Filled in by the node, when it is bound.
+    pub swarm: Option<Door>,
 }

@@ -252,6 +252,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         trusted_proxies: Vec::new(),
         cors: String::new(),
         publisher_silence: Duration::from_millis(2_500),
+        swarm: None,
     };
     let settings = Settings {
         max_lag: Duration::from_secs(5),

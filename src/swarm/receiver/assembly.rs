@@ -90,6 +90,8 @@ pub(super) struct Assembly {
     /// Behind the newest subtree that is known to exist.
     edge: u64,
     orphans: Vec<Orphan>,
+    /// The newest answer: when it was asked for, which chunk, and when it came.
+    pub(super) answered: Option<(Mono, u64, Mono)>,
     /// The newest munro: its subtree and time.
     newest: Option<(u64, u64)>,
     /// How long a chunk takes at the stream's rate.
@@ -98,6 +100,10 @@ pub(super) struct Assembly {
     pub(super) stale: u64,
     /// Chunks without a hash that were dropped because others came.
     pub(super) orphans_dropped: u64,
+    /// The oldest chunk that the source has shown: what lies before it does not exist there.
+    pub(super) floor: Option<u64>,
+    /// The newest chunk that the source has shown, however far ahead.
+    pub(super) newest_chunk: u64,
 }
 
 impl Assembly {
@@ -108,11 +114,31 @@ impl Assembly {
             subtrees: BTreeMap::new(),
             edge: first / profile.size.chunks() as u64,
             orphans: Vec::new(),
+            answered: None,
             newest: None,
             chunk_time: Duration::from_millis(5),
             stale: 0,
             orphans_dropped: 0,
+            floor: None,
+            newest_chunk: 0,
         }
+    }
+
+    /// Begins again from chunk `store.next()` on, with what is known of the source.
+    pub(super) fn rebase(&mut self, now: Mono, store: &Store) {
+        let mut fresh = Assembly::new(self.profile, store.next());
+        (fresh.floor, fresh.newest_chunk) = (self.floor, self.newest_chunk);
+        (fresh.chunk_time, fresh.newest) = (self.chunk_time, self.newest);
+        (fresh.stale, fresh.orphans_dropped) = (self.stale, self.orphans_dropped);
+        fresh.reach(now, fresh.newest_chunk, store);
+        *self = fresh;
+    }
+
+    /// The source has the chunks of `span`.
+    pub(super) fn shown(&mut self, now: Mono, span: Span, store: &Store) {
+        self.floor.get_or_insert(span.first);
+        self.newest_chunk = self.newest_chunk.max(span.last);
+        self.reach(now, span.last, store);
     }
 
     /// Chunks of a subtree.
@@ -199,7 +225,7 @@ impl Assembly {
         let told = batch.hashes.iter().find(|(of, _)| *of == span);
         // "in one datagram" (RFC 7574, 6.1.2.3): alone it signs nothing.
         let Some((_, munro)) = told else { return Ok(()) };
-        if !self.is_near(number, store) {
+        if number + BEHIND < store.next() / n {
             return Ok(());
         }
         if fresh.judge(ntp, now).is_err() {
@@ -224,7 +250,10 @@ impl Assembly {
             self.rate(number, ntp);
             signed.push(Signed { number, ntp });
         }
-        self.reach(now, span.last, store);
+        self.shown(now, span, store);
+        if !self.is_near(number, store) {
+            return Ok(());
+        }
         let subtree = self.open(now, number, store);
         if !is_known {
             subtree.prove(Proof { munro: *munro, ntp, signature });
@@ -311,8 +340,12 @@ impl Assembly {
         subtree.unacked |= bit;
         subtree.asked &= !bit;
         subtree.delay = Some(subtree.delay.map_or(delay, |least| least.min(delay)));
+        let answer = (subtree.asked_at, chunk, now);
         if let Some(record) = subtree.take_record() {
             let _ = store.sign(number, &record);
+        }
+        if asked && self.answered.is_none_or(|(at, last, _)| (at, last) < (answer.0, chunk)) {
+            self.answered = Some(answer);
         }
         Outcome::Written { asked }
     }

@@ -73,7 +73,9 @@ impl Receiver {
             };
             let fresh = (holes & !subtree.asked != 0).then(|| subtree.last + self.patience());
             let again = (holes & subtree.asked != 0).then_some(subtree.retry_at);
-            [subtree.ack_at(wait), fresh, again]
+            let (passed, passed_at) = self.passed(*number, subtree);
+            let passed = (holes & passed != 0).then_some(passed_at);
+            [subtree.ack_at(wait), fresh, again, passed]
         };
         let subtrees = self.assembly.subtrees.iter().flat_map(due).flatten();
         subtrees.chain([self.refresh_at()]).min()
@@ -152,7 +154,9 @@ impl Receiver {
             .map(|(number, subtree)| {
                 let fresh = if now >= subtree.last + patience { !subtree.asked } else { 0 };
                 let again = if now >= subtree.retry_at { subtree.asked } else { 0 };
-                (*number, fresh | again)
+                let (passed, at) = self.passed(*number, subtree);
+                let passed = if now >= at { passed } else { 0 };
+                (*number, fresh | again | passed)
             })
             .filter(|(_, due)| *due != 0)
             .collect();
@@ -178,6 +182,7 @@ impl Receiver {
                 self.counts.lost += u64::from(wanted.count_ones());
             }
             subtree.was_asked = true;
+            subtree.asked_at = now;
             subtree.asked |= wanted;
             subtree.retry_at = again;
         }
@@ -191,6 +196,7 @@ impl Receiver {
     /// only the hash is missing, the first, because the hash precedes the answer.
     fn missing(&self, number: u64, first: u64) -> u16 {
         let Some(subtree) = self.assembly.subtrees.get(&number) else { return 0 };
+        let first = first.max(self.assembly.floor.unwrap_or(0));
         let played = first.saturating_sub(number * self.assembly.n()).min(16) as u32;
         let missing = subtree.all() & !subtree.have & u16::MAX.checked_shl(played).unwrap_or(0);
         if missing == 0 {
@@ -200,6 +206,19 @@ impl Receiver {
             0 => 1 << missing.trailing_zeros(),
             holes => holes,
         }
+    }
+
+    /// Chunks whose answers others have passed, and when they are lost: answers come in the
+    /// order in which chunks were asked for.
+    fn passed(&self, number: u64, subtree: &Subtree) -> (u16, Mono) {
+        let Some((asked_at, chunk, came)) = self.assembly.answered else { return (0, Mono::ZERO) };
+        let before = chunk.saturating_sub(number * self.assembly.n()).min(16) as u32;
+        let passed = match subtree.asked_at.cmp(&asked_at) {
+            std::cmp::Ordering::Less => subtree.asked,
+            std::cmp::Ordering::Equal => subtree.asked & !u16::MAX.checked_shl(before).unwrap_or(0),
+            std::cmp::Ordering::Greater => 0,
+        };
+        (passed, came + self.reorder())
     }
 
     /// Chunks that were asked for and have not come.

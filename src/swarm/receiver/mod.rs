@@ -7,6 +7,8 @@
 
 mod assembly;
 mod compose;
+#[cfg(test)]
+pub(crate) mod source;
 pub mod store;
 mod subtree;
 #[cfg(test)]
@@ -157,8 +159,9 @@ impl Receiver {
     #[must_use]
     pub fn new(profile: Profile, opened: &Opened, now: Mono, store: &Store) -> Receiver {
         let mut assembly = Assembly::new(profile, store.next());
+        assembly.floor = opened.have().map(|span| span.first).min();
         for span in opened.have() {
-            assembly.reach(now, span.last, store);
+            assembly.shown(now, span, store);
         }
         Receiver {
             profile,
@@ -224,6 +227,25 @@ impl Receiver {
     #[must_use]
     pub fn edge(&self) -> u64 {
         self.assembly.edge()
+    }
+
+    /// The oldest chunk that the source has shown. What lies before it does not exist there and
+    /// is never asked for.
+    #[must_use]
+    pub fn floor(&self) -> Option<u64> {
+        self.assembly.floor
+    }
+
+    /// The store goes on elsewhere: begins again from its next chunk on.
+    pub fn rebase(&mut self, now: Mono, store: &Store) {
+        self.assembly.rebase(now, store);
+        self.hello = true;
+    }
+
+    /// How long a chunk takes at the stream's rate.
+    #[must_use]
+    pub fn chunk_time(&self) -> Duration {
+        self.assembly.chunk_time()
     }
 
     /// Munros that were verified since the last call.
@@ -311,7 +333,7 @@ impl Receiver {
             }
             Message::Have(span) => {
                 self.settle(now, tools)?;
-                self.assembly.reach(now, span.last, tools.store);
+                self.assembly.shown(now, span, tools.store);
             }
             Message::Handshake(handshake) => return self.handshake(&handshake),
             Message::Choke => self.choked = true,

@@ -50,6 +50,8 @@ pub(super) struct Subtree {
     pub delay: Option<i64>,
     /// When its last datagram came, or when it was first missed.
     pub last: Mono,
+    /// When it was last asked for.
+    pub asked_at: Mono,
     /// Before this time nothing is asked for again.
     pub retry_at: Mono,
     /// It was asked for at least once.
@@ -71,6 +73,7 @@ impl Subtree {
             asked: 0,
             delay: None,
             last: now,
+            asked_at: Mono::ZERO,
             retry_at: now,
             was_asked: false,
             recorded: false,

@@ -63,7 +63,7 @@ impl Stage {
     }
 
     fn viewer(&self, at: u64, behind: Duration) -> Viewer {
-        let start = Start { at: at * PACKET, tables: tables(at) };
+        let start = Start { at: at * PACKET, tables: tables(at), exact: false };
         Viewer::new(self.now, &start, HEAD, behind, 65_536, &RULES)
     }
 
@@ -246,7 +246,7 @@ fn the_backlog_is_the_lag_within_bounds() {
     assert_eq!(backlog(u64::MAX, Duration::MAX), 256 * 1024);
     let mut stage = Stage::new();
     stage.group(400);
-    let start = Start { at: 0, tables: tables(0) };
+    let start = Start { at: 0, tables: tables(0), exact: false };
     let mut viewer = Viewer::new(stage.now, &start, HEAD, lag, 20_000, &RULES);
     while let Some(write) = stage.send(&mut viewer, usize::MAX) {
         assert!(write.len() <= 10_000, "half of the backlog at most");

@@ -202,8 +202,8 @@ fn a_known_tag_saves_the_body() {
 fn a_viewer_asks_for_a_place_and_gets_a_head() {
     let probe =
         ask(Shard::Admits, "GET /live/cam.ts?start=-500ms&wait=100&x HTTP/1.1\r\nHost: h\r\n\r\n");
-    let asked = "PlayRequest { name: StreamName(\"cam\"), start: Some(500ms), wait: 60s, \
-                 head_only: false, client: 127.0.0.1 }";
+    let asked = "PlayRequest { name: StreamName(\"cam\"), start: Some(500ms), at: None, \
+                 wait: 60s, head_only: false, client: 127.0.0.1 }";
     assert_eq!(probe.events, [asked]);
     let head = probe.text();
     for line in [
@@ -221,6 +221,46 @@ fn a_viewer_asks_for_a_place_and_gets_a_head() {
     assert_eq!(probe.conn.deadline(), None);
     let refused = ask(Shard::Refuses, "GET /live/cam.ts HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(refused.text().contains("Retry-After: 2\r\n") && refused.is_open());
+}
+
+#[test]
+fn a_viewer_asks_for_the_very_byte_and_is_told_its_offset() {
+    let get = |query: &str| {
+        ask(Shard::Admits, &format!("GET /live/cam.ts?{query} HTTP/1.1\r\nHost: h\r\n\r\n"))
+    };
+    let probe = get("at=18800");
+    assert!(probe.events[0].contains("start: None, at: Some(18800)"), "{}", probe.events[0]);
+    assert!(probe.text().contains("\r\nHeadwater-Offset: 18800\r\n"), "{}", probe.text());
+    assert!(!get("wait=1").text().contains("Headwater-Offset"));
+    for bad in [
+        "at=18801",
+        "at=-188",
+        "at=+188",
+        "at=",
+        "at=x",
+        "at=99999999999999999999",
+        "at=0&start=-1s",
+    ] {
+        assert_eq!(get(bad).statuses(), [400], "{bad}");
+    }
+}
+
+#[test]
+fn a_peer_is_invited_by_the_name_it_asked() {
+    let get = |name: &str, host: &str| {
+        let head = format!("GET /live/{name}/swarm.json HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        ask(Shard::Admits, &head)
+    };
+    let probe = get("cam", "[::1]:8080");
+    assert_eq!(probe.statuses(), [200]);
+    let text = probe.text();
+    assert!(text.contains("Cache-Control: no-store\r\n") && text.contains("application/json"));
+    assert!(text.ends_with("{\"host\":Some(\"[::1]:8080\")}\n"), "{text}");
+    let early = get("other", "h");
+    assert_eq!(early.statuses(), [503]);
+    assert!(early.text().contains("Retry-After: 1\r\n"));
+    let put = "PUT /live/cam/swarm.json HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(ask(Shard::Admits, put).statuses(), [405]);
 }
 
 #[test]

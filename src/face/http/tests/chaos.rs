@@ -97,7 +97,7 @@ fn run(shard: Shard, steps: Vec<Step>) {
             }
             Step::Publish => probe.publish(),
             Step::Refuse => probe.conn.refuse(probe.now, &Refusal::new(404, "no")),
-            Step::HeadOk => probe.conn.head_ok(probe.now),
+            Step::HeadOk => probe.conn.head_ok(probe.now, None),
         }
         // One response of this site is far below 64 KiB.
         let bound = size_of::<Connection>() + HEAD_BYTES + PENDING_BODY + 64 * 1024;

@@ -28,6 +28,7 @@ fn settings() -> Arc<Settings> {
         trusted_proxies: vec![Network { address: [10, 0, 0, 0].into(), prefix: 8 }],
         cors: "*".into(),
         publisher_silence: Duration::from_secs(3),
+        swarm: None,
     })
 }
 
@@ -43,6 +44,12 @@ impl Site for TestSite {
     }
     fn status_json(&mut self, name: &StreamName) -> Option<Bytes> {
         (name.as_str() == "cam").then(|| Bytes::from_static(b"{\"live\":true}\n"))
+    }
+    fn swarm_json(&mut self, name: &StreamName, host: Option<&str>) -> Result<Bytes, Refusal> {
+        match name.as_str() {
+            "cam" => Ok(format!("{{\"host\":{host:?}}}\n").into()),
+            _ => Err(Refusal::new(503, "not yet").retry_after(1)),
+        }
     }
     fn count(&mut self, cell: Cell) {
         self.counts.push(cell);
@@ -126,9 +133,9 @@ impl Probe {
                 match (self.shard, request.head_only) {
                     (Shard::Thinks, _) => {}
                     (Shard::Refuses, _) => self.conn.refuse(self.now, &refusal),
-                    (Shard::Admits, true) => self.conn.head_ok(self.now),
+                    (Shard::Admits, true) => self.conn.head_ok(self.now, request.at),
                     (Shard::Admits, false) => {
-                        let start = self.conn.play();
+                        let start = self.conn.play(request.at);
                         self.wire.extend_from_slice(&start.head);
                     }
                 }

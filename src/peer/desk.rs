@@ -1,0 +1,112 @@
+//! What all viewers of a node share: settings, the verifier, channel ids, wishes to the driver.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::base::ids::{ConnId, ShardId, StreamSlot};
+use crate::base::payload::Payload;
+use crate::peer::figures::Board;
+use crate::peer::settings::{Names, Settings};
+use crate::swarm::channel::{Channels, Taken};
+use crate::swarm::integrity::Real;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// `swarm.json`.
+    Document,
+    /// The stream over HTTP.
+    Http,
+}
+
+/// What a viewer wants of the driver.
+pub(super) enum Wish {
+    Connect {
+        token: u64,
+        to: SocketAddr,
+        viewer: usize,
+        which: Which,
+    },
+    Forget {
+        token: u64,
+    },
+    Send {
+        conn: ConnId,
+        data: Payload,
+    },
+    Close {
+        conn: ConnId,
+    },
+    Datagram {
+        to: SocketAddr,
+        data: Bytes,
+    },
+    Head {
+        shard: ShardId,
+        stream: StreamSlot,
+    },
+    /// Whoever waits for the stream may look again.
+    Live,
+}
+
+/// What is lent to a viewer for one call.
+pub(super) struct Desk<'a> {
+    pub settings: &'a Settings,
+    pub names: &'a mut dyn Names,
+    pub verifier: &'a mut Real,
+    pub board: &'a Board,
+    pub ids: &'a mut Ids,
+    pub wishes: &'a mut VecDeque<Wish>,
+}
+
+/// Ids that are given out.
+pub(super) struct Ids {
+    channels: Channels,
+    /// Which viewer a channel of ours belongs to.
+    pub of_channel: HashMap<u32, usize>,
+    counter: u32,
+    token: u64,
+}
+
+impl Ids {
+    /// `key` is random.
+    pub(super) fn new(key: &[u8; 32]) -> Ids {
+        let channels = Channels::new(key, ShardId(0));
+        Ids { channels, of_channel: HashMap::new(), counter: 0, token: 0 }
+    }
+}
+
+impl Desk<'_> {
+    pub(super) fn wish(&mut self, wish: Wish) {
+        self.wishes.push_back(wish);
+    }
+
+    pub(super) fn datagram(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let data = Bytes::copy_from_slice(bytes);
+        self.wish(Wish::Datagram { to, data });
+    }
+
+    /// A name for a connect.
+    pub(super) fn token(&mut self) -> u64 {
+        self.ids.token += 1;
+        self.ids.token
+    }
+
+    /// A channel of ours on which `to` answers viewer `viewer`.
+    pub(super) fn channel(&mut self, to: SocketAddr, viewer: usize) -> Option<u32> {
+        let Ids { channels, of_channel, counter, .. } = self.ids;
+        *counter = counter.wrapping_add(1);
+        let taken = |id| if of_channel.contains_key(&id) { Taken::Other } else { Taken::Free };
+        let channel = channels.issue(to, *counter, taken)?;
+        of_channel.insert(channel, viewer);
+        Some(channel)
+    }
+
+    pub(super) fn forget_channel(&mut self, channel: u32) {
+        if self.ids.of_channel.remove(&channel).is_some() {
+            self.ids.channels.retire(channel);
+        }
+    }
+}

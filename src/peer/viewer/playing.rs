@@ -1,0 +1,272 @@
+//! The playing half of a viewer: the window, what is in it and when, and its turn to be played.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ids::{ShardId, StreamSlot};
+use crate::base::limits::{CHUNK, SUBTREE_CHUNKS_MAX};
+use crate::base::time::{Mono, Now};
+use crate::ingest::follow::Follower;
+use crate::media::segmenter::Segmenter;
+use crate::peer::figures::{Figures, Loss, Run};
+use crate::peer::invitation::Invitation;
+use crate::peer::settings::{Room, Settings};
+use crate::registry::stream::Stream;
+use crate::registry::streams::NotReceived;
+use crate::ring::window::open_received;
+use crate::swarm::integrity::Freshness;
+use crate::swarm::playout::{Playout, tune_in};
+use crate::swarm::receiver::store::Store;
+use crate::swarm::receiver::{Profile, Signed};
+use crate::swarm::stamp::{RelayClock, Stamp};
+use crate::swarm::timeline::Timeline;
+
+/// Chunks of the largest subtree, at which windows and jumps begin.
+const ALIGN: u64 = SUBTREE_CHUNKS_MAX as u64;
+
+const CHUNK_BYTES: u64 = CHUNK as u64;
+
+/// Why nothing can be played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unplayable {
+    /// There is no access point yet that is young enough.
+    NoEntrance,
+    /// No memory for the window.
+    NoMemory,
+    /// The window's numbers are beyond the stream's.
+    Numbers,
+}
+
+/// Where the window's bytes are shown.
+enum Outlet {
+    /// To players of this process.
+    Local { follower: Box<Follower>, stream: Arc<Stream> },
+    /// To nobody: the head moves all the same.
+    Headless,
+}
+
+/// A stream that is being played.
+pub(super) struct Playing {
+    pub profile: Profile,
+    pub store: Store,
+    pub playout: Playout,
+    pub line: Timeline,
+    pub clock: RelayClock,
+    pub fresh: Freshness,
+    outlet: Outlet,
+    /// Offsets in the window at which something else goes on, to be marked when they are shown.
+    breaks: VecDeque<u64>,
+}
+
+impl Playing {
+    /// Tunes in: opens a window from the access point on that the play-out rule chooses.
+    pub(super) fn open(
+        now: Now,
+        invitation: &Invitation,
+        asked: Mono,
+        room: &Room,
+        settings: &Settings,
+        figures: &mut Figures,
+    ) -> Result<Playing, Unplayable> {
+        let (entrance, _) =
+            tune_in(&invitation.access_points, &settings.playout).ok_or(Unplayable::NoEntrance)?;
+        let first = entrance / CHUNK_BYTES / ALIGN * ALIGN;
+        let size = invitation.profile.size;
+        let (writer, stream) = match room {
+            Room::Registered { registry, .. } => {
+                let opened = registry.receive(&settings.name, size, now);
+                let (stream, writer) = opened.map_err(|why| match why {
+                    NotReceived::Taken | NotReceived::TooMany => Unplayable::Numbers,
+                    NotReceived::NoMemory => Unplayable::NoMemory,
+                })?;
+                (writer, Some(stream))
+            }
+            Room::Own { arena, memory } => {
+                let opened = open_received(arena, memory, size, 0, 1);
+                (opened.map_err(|_| Unplayable::NoMemory)?.0, None)
+            }
+        };
+        let outlet = match (stream, room) {
+            (Some(stream), Room::Registered { segment, .. }) => {
+                stream.set_live(true);
+                let segmenter = Segmenter::new(*segment, Arc::clone(&stream.segments), false);
+                Outlet::Local { follower: Box::new(Follower::new(&writer, segmenter)), stream }
+            }
+            _ => Outlet::Headless,
+        };
+        let store = Store::new(writer, size, first).ok_or(Unplayable::Numbers)?;
+        let start = store.local_offset(entrance);
+        figures.window = Some((Arc::clone(store.window()), start));
+        figures.run(Run { local: start, wire: entrance });
+        let mut playing = Playing {
+            profile: invitation.profile,
+            playout: Playout::new(settings.playout, start),
+            store,
+            line: Timeline::default(),
+            clock: RelayClock::new(invitation.now, asked, now.mono),
+            fresh: Freshness::new(invitation.now, asked, now.mono),
+            outlet,
+            breaks: VecDeque::new(),
+        };
+        playing.note(invitation, asked, now.mono);
+        Ok(playing)
+    }
+
+    /// A fresh word of the relay about its clock and what came in when.
+    pub(super) fn note(&mut self, invitation: &Invitation, asked: Mono, now: Mono) {
+        self.clock = RelayClock::new(invitation.now, asked, now);
+        self.fresh = Freshness::new(invitation.now, asked, now);
+        self.note_entrances(invitation);
+    }
+
+    /// When access points came in. Those of another numbering wait until that is ours.
+    fn note_entrances(&mut self, invitation: &Invitation) {
+        let said = Stamp::from_micros(invitation.now.saturating_mul(1_000));
+        let end = self.store.ahead() * CHUNK_BYTES;
+        for (offset, age) in invitation.access_points.iter().filter(|(at, _)| *at < end) {
+            let local = self.store.local_offset(*offset);
+            if local >= self.playout.position() {
+                self.line.note_head(local, said.minus(*age));
+            }
+        }
+    }
+
+    /// A subtree was verified: its bytes came in until it was signed.
+    pub(super) fn note_signed(&mut self, now: Mono, signed: Signed, figures: &mut Figures) {
+        let bytes = self.profile.size.bytes();
+        let stamp = self.clock.at(now);
+        let time = Stamp::from_ntp(signed.ntp, stamp);
+        let begin = self.store.local_offset(signed.number.saturating_mul(bytes));
+        let end = self.store.local_offset((signed.number + 1).saturating_mul(bytes));
+        if end > begin {
+            self.line.note_run(begin, end, time);
+        }
+        figures.arrived(stamp.since(time));
+    }
+
+    /// Stream offset of the first missing byte, as the relay counts.
+    pub(super) fn wanted(&self) -> u64 {
+        self.store.next() * CHUNK_BYTES
+    }
+
+    /// Offset in the window of the first missing byte.
+    fn end(&self) -> u64 {
+        self.store.local_offset(self.wanted())
+    }
+
+    /// Moves the play-out position on and shows what is due. Returns whether anything is new.
+    pub(super) fn advance(&mut self, now: Now, figures: &mut Figures) -> bool {
+        let stamp = self.clock.at(now.mono);
+        let head = self.store.window().head();
+        let before = self.playout.position();
+        let mut position = self.playout.advance(stamp, self.end(), &self.line);
+        if position >= self.end() && self.breaks.is_empty() {
+            self.skip_if_hopeless(now, stamp, figures);
+            position = self.playout.advance(stamp, self.end(), &self.line);
+        }
+        while let Some(at) = self.breaks.front().copied().filter(|at| *at <= position) {
+            self.show(now, at);
+            self.break_off(now);
+            self.breaks.pop_front();
+        }
+        if self.playout.has_begun() {
+            self.show(now, position);
+        }
+        if position > before {
+            let came = self.line.time_of(before).unwrap_or(stamp);
+            figures.played(now.mono, stamp.since(came));
+        }
+        figures.target = self.playout.delay();
+        figures.tally = self.playout.tally();
+        self.line.forget_below(position.saturating_sub(CHUNK_BYTES * ALIGN));
+        self.store.window().head() > head
+    }
+
+    /// Gives up a hole whose turn is long over, if there is something behind it.
+    fn skip_if_hopeless(&mut self, now: Now, stamp: Stamp, figures: &mut Figures) {
+        if !self.playout.gives_up(stamp, &self.line) {
+            return;
+        }
+        let Some(beyond) = self.store.beyond(self.store.ahead()) else { return };
+        let local = self.end();
+        self.show(now, local);
+        let lost = self.store.give_up(now.mono, beyond);
+        if lost == 0 {
+            return;
+        }
+        self.break_off(now);
+        figures.given_up += lost;
+        figures.loss(Loss { local, bytes: lost * CHUNK_BYTES });
+        self.playout.skip(stamp, self.store.local_offset(beyond * CHUNK_BYTES), &self.line);
+    }
+
+    /// Goes on at the access point that suits, not before chunk `floor`: the ids before that do
+    /// not exist. Returns whether it did.
+    pub(super) fn jump(
+        &mut self,
+        now: Mono,
+        floor: u64,
+        invitation: &Invitation,
+        settings: &Settings,
+        figures: &mut Figures,
+    ) -> bool {
+        let fits = |(offset, _): &&(u64, Duration)| offset / CHUNK_BYTES / ALIGN * ALIGN >= floor;
+        let points: Vec<_> = invitation.access_points.iter().filter(fits).copied().collect();
+        let floor = floor.next_multiple_of(ALIGN);
+        let entrance = tune_in(&points, &settings.playout).map(|(offset, _)| offset);
+        let entrance = entrance.unwrap_or(floor * CHUNK_BYTES);
+        let to = entrance / CHUNK_BYTES / ALIGN * ALIGN;
+        let end = self.end();
+        if to <= self.store.next() || !self.store.jump(now, to) {
+            return false;
+        }
+        let begin = self.store.local_offset(entrance);
+        self.note_entrances(invitation);
+        self.playout.add_break(end, begin);
+        self.breaks.push_back(end);
+        figures.loss(Loss { local: end, bytes: begin - end });
+        figures.run(Run { local: begin, wire: entrance });
+        true
+    }
+
+    /// Whether what is there is played to its end.
+    pub(super) fn is_dry(&self) -> bool {
+        self.playout.position() >= self.end()
+    }
+
+    fn show(&mut self, now: Now, until: u64) {
+        let writer = self.store.writer();
+        match &mut self.outlet {
+            Outlet::Local { follower, .. } => {
+                follower.follow_below(now, writer, until);
+            }
+            Outlet::Headless => writer.publish_below(now.mono, until),
+        }
+    }
+
+    fn break_off(&mut self, now: Now) {
+        if let Outlet::Local { follower, stream } = &mut self.outlet {
+            follower.break_off(now, self.store.writer());
+            stream.discontinuities.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// The shard to be told that there is something new, if it asked for that.
+    pub(super) fn ring(&self) -> Option<(ShardId, StreamSlot)> {
+        let Outlet::Local { stream, .. } = &self.outlet else { return None };
+        let shard = ShardId(0);
+        stream.window.bell(shard).take().then_some((shard, stream.slot))
+    }
+
+    /// Tells the stream's page how it is doing, about once a second.
+    pub(super) fn tend(&self, now: Now, live: bool) {
+        if let Outlet::Local { follower, stream } = &self.outlet {
+            stream.set_live(live);
+            if live {
+                stream.hear(now.mono);
+            }
+            stream.set_health(follower.health(now.mono));
+        }
+    }
+}
