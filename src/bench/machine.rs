@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 
 use crate::bench::Outcome;
+use crate::io::zerocopy::{self, ZeroCopy};
 
 /// Which cores the relay and everything else run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +98,12 @@ pub fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
     let load = load.split(' ').next().unwrap_or_default();
-    format!("{model}, {cores} cores, Linux {}, load {load}", kernel.trim())
+    let zero_copy = match zerocopy::probe() {
+        Ok(ZeroCopy::Copied) => "copies over loopback".to_owned(),
+        Ok(ZeroCopy::Avoided) => "saves the copy over loopback".to_owned(),
+        Err(why) => format!("does not work ({why})"),
+    };
+    format!("{model}, {cores} cores, Linux {}, load {load}, SEND_ZC {zero_copy}", kernel.trim())
 }
 
 /// Length of one tick in which the kernel reports processor time in /proc.
@@ -229,6 +235,7 @@ mod tests {
         assert!(writes(pid).is_ok() && writes(0).is_err());
         assert!(process_cpu(pid).is_ok() && process_cpu(0).is_err());
         assert!(kernel_memory() > 0 && describe().contains("Linux"));
+        assert!(describe().contains("SEND_ZC"));
         assert!(busy(&Cores::of_this_machine(1).unwrap().relay) > Duration::ZERO);
     }
 }
