@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket}
 
 both_drivers!(a_flood_of_forged_handshakes_is_no_amplifier);
 
-/// A relay on a host, with an address of which family the test wants.
+/// A relay on a host, which takes publishers that have the key.
 fn relay(host: &Host, driver: Driver) -> Relay {
     let keys = toml::Value::Array(vec![key_hash("key").into()]);
     let setup = Setup::new(driver).host(host.v4().into()).within(host.words());
