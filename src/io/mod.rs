@@ -25,3 +25,4 @@ pub mod socket;
 mod table;
 pub mod udp;
 pub mod uring;
+pub mod zerocopy;

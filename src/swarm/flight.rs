@@ -23,9 +23,26 @@ struct Train {
     number: u16,
     /// One bit per chunk that was sent and not acknowledged.
     missing: u16,
-    /// When it was sent, in microseconds modulo 2^32; the lowest bit says that it followed the
-    /// one before it closely.
+    /// When it was sent, in microseconds modulo 2^32, but for the lowest bits: [`FOLLOWS`] and
+    /// [`TOUCHED`].
     sent: u32,
+}
+
+/// It followed the one before it closely.
+const FOLLOWS: u32 = 1;
+
+/// A part of it was acknowledged.
+const TOUCHED: u32 = 2;
+
+const FLAGS: u32 = FOLLOWS | TOUCHED;
+
+/// How old a train is when a question can be an answer to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Age {
+    /// If a part of it was acknowledged: the rest was missed.
+    pub touched: Duration,
+    /// If nothing was: the peer may just have asked for what it was told of.
+    pub untouched: Duration,
 }
 
 const _: () = assert!(size_of::<Train>() == 8, "32 trains are 256 bytes");
@@ -72,7 +89,7 @@ impl Flight {
     pub fn send(&mut self, now: Mono, run: Run, size: u64) {
         let number = number(run.first() / size);
         let missing = bits(run, run.first() / size, size);
-        let sent = micros(now) & !1;
+        let sent = micros(now) & !FLAGS;
         let back = self.trains.back_mut();
         if let Some(back) = back
             && back.number == number
@@ -82,7 +99,7 @@ impl Flight {
             return;
         }
         let close = |back: &Train| since(sent, back.sent) < BACK_TO_BACK.as_micros() as u32;
-        let follows = u32::from(self.trains.back().is_some_and(close));
+        let follows = if self.trains.back().is_some_and(close) { FOLLOWS } else { 0 };
         if self.trains.len() == self.trains.capacity() {
             let more = self.trains.len().max(4).min(TRAINS_MAX - self.trains.len());
             self.trains.reserve_exact(more);
@@ -101,11 +118,12 @@ impl Flight {
                 continue;
             }
             acked.chunks += got.count_ones();
-            acked.sampled |= train.sent & 1 == 0;
+            acked.sampled |= train.sent & FOLLOWS == 0;
             if since(train.sent, self.acked) < u32::MAX / 2 {
-                self.acked = train.sent;
+                self.acked = train.sent & !FLAGS;
             }
             self.trains[at].missing &= !got;
+            self.trains[at].sent |= TOUCHED;
             // Acknowledged in one go, or chunk by chunk without a hole.
             if train.missing == got {
                 acked.round_trip = Some(Duration::from_micros(since(now, train.sent).into()));
@@ -115,19 +133,31 @@ impl Flight {
         acked
     }
 
-    /// Whether a chunk of the run is under way and was sent less than `age` ago: too late for
-    /// the peer to know anything of it.
-    #[must_use]
-    pub fn is_fresh(&self, now: Mono, run: Run, size: u64, age: Duration) -> bool {
-        let young = |train: &&Train| u128::from(since(micros(now), train.sent)) < age.as_micros();
-        let here = |train: &Train| train.missing & named(train, run, size) != 0;
-        self.trains.iter().rev().take_while(young).any(here)
+    /// Gives `found` those chunks of a run that are under way and younger than `age`:
+    /// too late for the peer to know anything of them when it asked.
+    pub fn fresh(&self, now: Mono, run: Run, size: u64, age: Age, found: &mut dyn FnMut(Run)) {
+        for train in self.trains.iter().filter(|train| is_younger(train, now, age)) {
+            let mut bits = train.missing & named(train, run, size);
+            let Some(first) = first_chunk(train, run, size).filter(|_| bits != 0) else { continue };
+            let mut at = 0;
+            while bits != 0 {
+                let gap = bits.trailing_zeros();
+                bits >>= gap;
+                let count = bits.trailing_ones();
+                bits = bits.checked_shr(count).unwrap_or(0);
+                at += gap;
+                let begin = first + u64::from(at);
+                Run::new(begin, begin + u64::from(count) - 1).into_iter().for_each(&mut *found);
+                at += count;
+            }
+        }
     }
 
-    /// The peer asks for chunks: those of them that were under way are lost. Returns how many.
-    pub fn report(&mut self, run: Run, size: u64) -> u32 {
+    /// The peer asks for chunks: those of them that were under way for longer than `age` are
+    /// lost. Returns how many.
+    pub fn report(&mut self, now: Mono, run: Run, size: u64, age: Age) -> u32 {
         let mut lost = 0;
-        for train in &mut self.trains {
+        for train in self.trains.iter_mut().filter(|train| !is_younger(train, now, age)) {
             let gone = train.missing & named(train, run, size);
             lost += gone.count_ones();
             train.missing &= !gone;
@@ -144,7 +174,7 @@ impl Flight {
         while let Some(first) = self.trains.front() {
             let old = u128::from(since(now, first.sent)) > grace.as_micros();
             let passed = acked != 0 && since(acked, first.sent) < u32::MAX / 2;
-            if !(old && passed && first.sent != acked) {
+            if !(old && passed && first.sent & !FLAGS != acked) {
                 break;
             }
             lost += first.missing.count_ones();
@@ -171,7 +201,7 @@ fn micros(now: Mono) -> u32 {
 
 /// Microseconds from `earlier` to `later`, over the wrap.
 fn since(later: u32, earlier: u32) -> u32 {
-    (later & !1).wrapping_sub(earlier & !1)
+    (later & !FLAGS).wrapping_sub(earlier & !FLAGS)
 }
 
 /// The chunks of `run` that lie in `subtree`, one bit each.
@@ -185,11 +215,27 @@ fn bits(run: Run, subtree: u64, size: u64) -> u16 {
     below(high + 1) & !below(low)
 }
 
-/// The bits of `run` in this train's subtree: the one with its number that is nearest to it.
-fn named(train: &Train, run: Run, size: u64) -> u16 {
+/// Whether a train is too young for a question to be an answer to it.
+fn is_younger(train: &Train, now: Mono, age: Age) -> bool {
+    let age = if train.sent & TOUCHED == 0 { age.untouched } else { age.touched };
+    u128::from(since(micros(now), train.sent)) < age.as_micros()
+}
+
+/// The subtree of a train: the one with its number that is nearest to `run`.
+fn subtree(train: &Train, run: Run, size: u64) -> Option<u64> {
     let first = run.first() / size;
     let ahead = train.number.wrapping_sub(number(first)).cast_signed();
-    first.checked_add_signed(ahead.into()).map_or(0, |subtree| bits(run, subtree, size))
+    first.checked_add_signed(ahead.into())
+}
+
+/// The first chunk of that subtree.
+fn first_chunk(train: &Train, run: Run, size: u64) -> Option<u64> {
+    subtree(train, run, size)?.checked_mul(size)
+}
+
+/// The bits of `run` in this train's subtree.
+fn named(train: &Train, run: Run, size: u64) -> u16 {
+    subtree(train, run, size).map_or(0, |subtree| bits(run, subtree, size))
 }
 
 #[cfg(test)]
@@ -237,10 +283,33 @@ mod tests {
         flight.send(at(1_000), train(3), 16);
         let acked = flight.ack(at(50_000), run(48, 60), 16);
         assert_eq!((acked.chunks, acked.round_trip), (13, None));
-        assert_eq!(flight.report(run(61, 63), 16), 3);
-        assert_eq!(flight.report(run(61, 63), 16), 0);
+        let millis = Duration::from_millis;
+        let age = Age { touched: millis(40), untouched: millis(900) };
+        assert_eq!(flight.report(at(40_000), run(61, 63), 16, age), 0, "nobody can know yet");
+        assert_eq!(flight.report(at(60_000), run(61, 63), 16, age), 3);
+        assert_eq!(flight.report(at(60_000), run(61, 63), 16, age), 0);
         assert!(flight.is_empty());
-        assert_eq!(flight.report(run(0, 1_000), 16), 0, "what was never sent is not lost");
+        let never = flight.report(at(60_000), run(0, 1_000), 16, age);
+        assert_eq!(never, 0, "what was never sent is not lost");
+    }
+
+    #[test]
+    fn what_is_fresh_is_told_chunk_by_chunk() {
+        let mut flight = Flight::default();
+        flight.send(at(1_000), train(2), 16);
+        flight.send(at(81_000), train(3), 16);
+        flight.ack(at(90_000), run(50, 55), 16);
+        let fresh = |asked: Run, age| {
+            let mut found = Vec::new();
+            let millis = Duration::from_millis;
+            let age = Age { touched: millis(age), untouched: millis(age + 20) };
+            flight.fresh(at(100_000), asked, 16, age, &mut |r| found.push((r.first(), r.last())));
+            found
+        };
+        assert_eq!(fresh(run(0, 1_000), 50), [(48, 49), (56, 63)]);
+        assert_eq!(fresh(run(57, 57), 50), [(57, 57)]);
+        assert_eq!(fresh(run(40, 49), 90), [(40, 47), (48, 49)], "the older one is untouched");
+        assert_eq!(fresh(run(0, 1_000), 0), []);
     }
 
     #[test]

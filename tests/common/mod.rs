@@ -17,6 +17,7 @@ pub mod crowd;
 pub mod hls;
 pub mod http;
 pub mod judge;
+pub mod leech;
 pub mod mutate;
 pub mod netns;
 pub mod relay;

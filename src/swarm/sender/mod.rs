@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::crimes::Crime;
-use crate::swarm::flight::Flight;
+use crate::swarm::flight::{Age, Flight};
 use crate::swarm::ledbat::{Ledbat, Losses};
 use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
@@ -52,7 +52,10 @@ const LAG_MAX: Duration = Duration::from_secs(2);
 /// How long after a train was sent a later one must have been acknowledged for the first to be
 /// lost, on top of the round trip: what is sent later may arrive earlier, and a receiver waits
 /// for what is missing.
-const REORDERING: Duration = Duration::from_millis(100);
+const REORDERING: Duration = Duration::from_millis(150);
+
+/// How long a plain peer may take to ask for what it was told of.
+const HEARSAY: Duration = Duration::from_millis(100);
 
 /// The trains that show whether full datagrams pass, and how long they have.
 const FIRST_TRAINS: u8 = 3;
@@ -332,7 +335,12 @@ impl Sender {
             self.stripes = ALL_STRIPES;
             self.next = source.subtrees.end;
         }
-        let lost = self.lost_in(now, asked, size);
+        let rtt = self.ledbat.rtt().unwrap_or_default();
+        let touched = rtt * 3 / 4;
+        // A plain peer may ask for all that it hears of, also for what is being pushed.
+        let untouched = if self.ours { touched } else { rtt + HEARSAY };
+        let age = Age { touched, untouched };
+        let lost = self.flight.report(now, asked, size, age);
         if lost > 0 {
             self.losses.note(now, 0, lost);
             self.ledbat.on_loss(now);
@@ -343,12 +351,11 @@ impl Sender {
         else {
             return if self.pushes_all() { Ok(()) } else { Err(Crime::RequestFlood) };
         };
-        if self.flight.is_fresh(now, run, size, self.ledbat.rtt().unwrap_or_default() * 3 / 4) {
-            // It is on its way since the question was sent; should it get lost, the peer asks
-            // again.
-            return Ok(());
-        }
         let dropped = self.requests.add(run, source.window);
+        // What is on its way since the question was sent is no answer to wait for; should it get
+        // lost, the peer asks again.
+        let requests = &mut self.requests;
+        self.flight.fresh(now, run, size, age, &mut |fresh| requests.remove(fresh));
         if dropped > 0 { Err(Crime::RequestFlood) } else { Ok(()) }
     }
 
@@ -457,20 +464,12 @@ impl Sender {
 
     /// Gives up trains that later ones have overtaken.
     fn settle(&mut self, now: Mono) {
-        let grace = self.ledbat.rtt().unwrap_or(REORDERING) * 5 / 4 + REORDERING;
+        // Hashes that were lost are asked for, and only then is the train acknowledged.
+        let grace = self.ledbat.rtt().unwrap_or(REORDERING) * 2 + REORDERING;
         let lost = self.flight.expire(now, grace);
         if lost > 0 {
             self.losses.note(now, 0, lost);
             self.ledbat.on_loss(now);
-        }
-    }
-
-    /// Chunks that the peer asks for because they did not arrive.
-    fn lost_in(&mut self, now: Mono, run: Run, size: u64) -> u32 {
-        let age = self.ledbat.rtt().unwrap_or_default() * 3 / 4;
-        match self.flight.is_fresh(now, run, size, age) {
-            true => 0,
-            false => self.flight.report(run, size),
         }
     }
 
