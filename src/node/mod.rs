@@ -389,7 +389,8 @@ fn swarming(config: &Config) -> Result<Option<Swarming>, String> {
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
     // The error names the address.
-    socket::listen(address, shards).map_err(|why| why.to_string())
+    doors::or_ipv4(address, |address| socket::listen(address, shards))
+        .map_err(|why| why.to_string())
 }
 
 fn watch_signals(tell: &Sender<News>) -> Result<(), String> {
