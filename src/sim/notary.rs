@@ -11,6 +11,9 @@ use crate::swarm::integrity::{Hash, Real, Signature, SwarmId, Verifier};
 /// Places of each memory; older content is forgotten when a place is needed.
 const PLACES: usize = 1 << 13;
 
+/// Content, and what is known of it.
+type Known<T> = (Box<[u8]>, T);
+
 /// Checks chunks and signatures. A clone shares the memory.
 #[derive(Clone)]
 pub struct Notary(Arc<Mutex<Memory>>);
@@ -18,9 +21,9 @@ pub struct Notary(Arc<Mutex<Memory>>);
 struct Memory {
     real: Real,
     remembers: bool,
-    leaves: Vec<Option<(Box<[u8]>, Hash)>>,
-    munros: Vec<Option<(Box<[u8]>, Hash)>>,
-    verdicts: Vec<Option<(Box<[u8]>, bool)>>,
+    leaves: Vec<Option<Known<Hash>>>,
+    munros: Vec<Option<Known<Hash>>>,
+    verdicts: Vec<Option<Known<bool>>>,
     /// What was hashed or checked for real.
     real_work: u64,
 }
@@ -68,7 +71,7 @@ fn place(content: &[u8]) -> usize {
 
 /// The value of `content`, from the memory or made.
 fn recall<T: Copy>(
-    memory: &mut [Option<(Box<[u8]>, T)>],
+    memory: &mut [Option<Known<T>>],
     content: &[u8],
     real_work: &mut u64,
     make: impl FnOnce() -> T,

@@ -38,7 +38,9 @@ fn remembered_integrity_changes_nothing() {
 
 #[test]
 fn twenty_steady_viewers_see_every_byte_in_time() {
-    let report = run(plan(42, "steady", 20, 10), None).unwrap();
+    let mut plan = plan(42, "steady", 20, 10);
+    plan.scenario.faults.loss = 0;
+    let report = run(plan, None).unwrap();
     assert_eq!(report.failures(), Vec::<String>::new(), "{report}");
     assert_eq!((report.stalls, report.played), (0, report.viewers), "{report}");
     assert!(report.compared > 20 * 1_000_000, "{report}");
