@@ -1,4 +1,5 @@
-//! Where io_uring is forbidden (containers, hardened kernels) epoll serves, and says why.
+//! Where io_uring is forbidden (containers, hardened kernels) epoll serves, where there is no IPv6
+//! IPv4 does, and each says why.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -9,25 +10,40 @@ use std::thread;
 use common::relay::StartFailure;
 use common::ts::{Broadcast, PACKET, Shape};
 use common::{PutStream, Relay, Setup, Watch, secs};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
-/// Starts a relay to which `io_uring_setup` answers with `errno`. A filter belongs to a thread
-/// and its children: a thread that lives as long as the start is all it takes.
-fn start_without_uring(setup: Setup, errno: i32) -> Result<Relay, StartFailure> {
+/// Starts a relay to which the kernel answers `errno` when `call` is made, in all cases or those
+/// that `rules` say. A filter belongs to a thread and its children: a thread that lives as long as
+/// the start is all it takes.
+fn start_without(
+    (call, rules): (i64, Vec<SeccompRule>),
+    errno: i32,
+    setup: Setup,
+    check: fn(i32),
+) -> Result<Relay, StartFailure> {
     let starter = thread::spawn(move || {
         let filter = SeccompFilter::new(
-            [(libc::SYS_io_uring_setup, Vec::new())].into(),
+            [(call, rules)].into(),
             SeccompAction::Allow,
             SeccompAction::Errno(errno as u32),
             std::env::consts::ARCH.try_into().unwrap(),
         );
         let program: BpfProgram = filter.unwrap().try_into().unwrap();
         seccompiler::apply_filter(&program).unwrap();
-        let refused = io_uring::IoUring::new(8).err().expect("the filter works");
-        assert_eq!(refused.raw_os_error(), Some(errno));
+        check(errno);
         setup.try_start()
     });
     starter.join().expect("the starter")
+}
+
+fn start_without_uring(setup: Setup, errno: i32) -> Result<Relay, StartFailure> {
+    start_without((libc::SYS_io_uring_setup, Vec::new()), errno, setup, |errno| {
+        let refused = io_uring::IoUring::new(8).err().expect("the filter works");
+        assert_eq!(refused.raw_os_error(), Some(errno));
+    })
 }
 
 fn lines_about_uring(log: &str) -> Vec<&str> {
@@ -76,4 +92,31 @@ fn uring_that_was_asked_for_is_not_replaced() {
     let lines = lines_about_uring(&failure.log);
     assert!(!lines.is_empty(), "a clear message:\n{}", failure.log);
     assert!(!failure.log.contains("panicked"), "{}", failure.log);
+}
+
+#[test]
+fn a_host_without_ipv6_is_served_over_ipv4() {
+    let family = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        u64::from(libc::AF_INET6.cast_unsigned()),
+    );
+    let rule = SeccompRule::new(vec![family.unwrap()]).unwrap();
+    let setup = || Setup::io_driver("auto").http("[::]:0");
+    let no_ipv6 = (libc::SYS_socket, vec![rule]);
+    let start = |setup| {
+        start_without(no_ipv6.clone(), libc::EAFNOSUPPORT, setup, |errno| {
+            let refused = std::net::TcpListener::bind("[::]:0").expect_err("the filter works");
+            assert_eq!(refused.raw_os_error(), Some(errno));
+        })
+    };
+    let relay = start(setup()).unwrap_or_else(|failure| panic!("{}", failure.log));
+    let http = relay.http;
+    assert!(http.is_ipv4() && http.ip().is_unspecified(), "{http}");
+    assert_eq!(common::http::get(([127, 0, 0, 1], http.port()).into(), "/").status, 200);
+    assert!(relay.log().contains("this host has no IPv6"), "{}", relay.log());
+    // Who asked for one address of IPv6 gets no other.
+    let failure = start(Setup::io_driver("auto").http("[::1]:0")).err().expect("must not start");
+    assert!(failure.log.contains("[::1]:0"), "{}", failure.log);
 }

@@ -1,7 +1,8 @@
 //! The sockets of the configured ingests and of the swarm: bound before the relay says that it
 //! is ready, then handed to the shard that each one lives on.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use tracing::warn;
 
@@ -13,6 +14,24 @@ use crate::io::{socket, udp};
 enum Door {
     Udp(UdpSocket),
     Tcp(TcpListener),
+}
+
+/// Binds `address`; on a host without IPv6, where `[::]` cannot be had, all of IPv4.
+///
+/// # Errors
+/// Of `bind`.
+pub(super) fn or_ipv4<T>(
+    address: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    match bind(address) {
+        Err(why) if why.kind() == ErrorKind::Unsupported && address.ip().is_unspecified() => {
+            let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            warn!(%address, instead = %ipv4, "this host has no IPv6");
+            bind(ipv4)
+        }
+        outcome => outcome,
+    }
 }
 
 /// What one shard gets.
@@ -36,7 +55,7 @@ impl Doors {
         swarm: Option<SocketAddr>,
         shards: usize,
     ) -> Result<Doors, String> {
-        let bind = |address| udp::bind_swarm(address, shards);
+        let bind = |address| or_ipv4(address, |address| udp::bind_swarm(address, shards));
         let swarm = swarm.map(bind).transpose().map_err(|why| format!("swarm.listen: {why}"))?;
         let swarm = swarm.into_iter().flatten().map(Some).collect();
         let open = |settings: &Settings| {
@@ -58,7 +77,8 @@ impl Doors {
                     Door::Udp(socket)
                 }
                 Way::Tcp { address } => {
-                    let bound = socket::listen(address, 1).map_err(|why| name("tcp", why))?;
+                    let bound = or_ipv4(address, |address| socket::listen(address, 1));
+                    let bound = bound.map_err(|why| name("tcp", why))?;
                     Door::Tcp(bound.into_iter().next().ok_or("no listener")?)
                 }
             }))

@@ -9,6 +9,7 @@ mod doors;
 pub mod keeper;
 pub mod logging;
 mod notify;
+pub mod peer;
 mod ready;
 pub mod roots;
 mod watch;
@@ -139,6 +140,7 @@ impl Relay {
             registry,
             cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
             shelves: (0..shards).map(|_| Arc::new(DelayShelf::default())).collect(),
+            viewers: None,
             io_driver: if uring { "uring" } else { "epoll" },
             io_reason,
             ready: AtomicBool::new(false),
@@ -389,7 +391,8 @@ fn swarming(config: &Config) -> Result<Option<Swarming>, String> {
 
 fn listen(address: SocketAddr, shards: usize) -> Result<Vec<TcpListener>, String> {
     // The error names the address.
-    socket::listen(address, shards).map_err(|why| why.to_string())
+    doors::or_ipv4(address, |address| socket::listen(address, shards))
+        .map_err(|why| why.to_string())
 }
 
 fn watch_signals(tell: &Sender<News>) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Somebody wants to publish: takes the seat, writes, leaves it.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::registry::stream::{Proto, Stream, TAKEOVER_SILENCE};
 use crate::registry::streams::{Claim, Lease};
 use crate::shard::connections::{Claimant, Role, Talk};
 use crate::shard::mail::Mail;
+use crate::shard::sweep::Warned;
 use crate::shard::{Lingering, Shard};
 
 /// How long a publisher waits for a silent one to give up its seat.
@@ -76,6 +78,8 @@ pub(super) struct Writing {
     resyncs: u64,
     /// The bytes that came, as long as there was no packet among them.
     stray: Option<u64>,
+    /// What the log says of it already.
+    pub(super) warned: RefCell<Warned>,
 }
 
 impl Writing {
@@ -383,7 +387,8 @@ impl Shard {
         let segments = Arc::clone(&stream.segments);
         let segmenter = Segmenter::new(self.settings.segment, segments, resumed);
         let intake = Intake::new(writer, segmenter, resumed, now);
-        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0, stray: Some(0) }))
+        let (stray, warned) = (Some(0), RefCell::default());
+        Seat::Writing(Box::new(Writing { stream, ticket, intake, resyncs: 0, stray, warned }))
     }
 
     pub(super) fn claim_refusal(&self, claim: &Claim) -> Refusal {
@@ -456,7 +461,7 @@ impl Seat {
     pub(super) fn restart(&mut self, now: Now) -> Taken {
         let mut ended = Taken::default();
         if let Seat::Writing(writing) = std::mem::replace(self, Seat::Left) {
-            let Writing { stream, ticket, intake, .. } = *writing;
+            let Writing { stream, ticket, intake, warned, .. } = *writing;
             stream.discontinuities.fetch_add(1, Relaxed);
             let (intake, taken) = intake.restart(now);
             ended = taken;
@@ -466,6 +471,7 @@ impl Seat {
                 intake,
                 resyncs: 0,
                 stray: None,
+                warned,
             }));
         }
         ended

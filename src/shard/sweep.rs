@@ -109,11 +109,59 @@ impl Shard {
     }
 }
 
+/// How long the same warning about the same publisher is not logged again.
+const WARNINGS_APART: Duration = Duration::from_secs(60);
+
+/// The kinds of warnings that are remembered; more than there are.
+const WARNINGS_MAX: usize = 16;
+
 fn publish_health(now: Now, writing: &Writing) {
     let health = writing.intake.health(now);
-    let known = writing.stream.health();
-    for warning in health.warnings.iter().filter(|w| !known.warnings.contains(w)) {
-        warn!(stream = %writing.stream.name, "{warning}");
+    for warning in &health.warnings {
+        if writing.warned.borrow_mut().is_due(now.mono, warning) {
+            warn!(stream = %writing.stream.name, "{warning}");
+        }
     }
     writing.stream.set_health(health);
+}
+
+/// What was logged about one publisher, and when it last held: a state is told when it begins,
+/// not as long as it lasts, and not each time that it comes back.
+#[derive(Default)]
+pub(super) struct Warned(Vec<(String, Mono)>);
+
+impl Warned {
+    /// Whether `text`, which holds now, is to be logged. It is known by its words: its numbers
+    /// are other ones at every look.
+    fn is_due(&mut self, now: Mono, text: &str) -> bool {
+        let words: String = text.chars().filter(|c| !c.is_numeric()).collect();
+        if let Some((_, held)) = self.0.iter_mut().find(|(known, _)| *known == words) {
+            let since = now.since(*held);
+            *held = now;
+            return since >= WARNINGS_APART;
+        }
+        let room = self.0.len() < WARNINGS_MAX;
+        if room {
+            self.0.push((words, now));
+        }
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_logged_when_it_begins_whatever_its_numbers() {
+        let mut warned = Warned::default();
+        let mut due =
+            |seconds: u64, text: &str| warned.is_due(Mono::from_millis(seconds * 1000), text);
+        assert!(due(0, "bursts of 1565 ms"));
+        assert!(due(0, "no key frame for 5 s"));
+        assert!(!due(1, "bursts of 1566 ms"));
+        assert!(!due(59, "bursts of 2 ms") && !due(100, "bursts of 7 ms"), "it lasts");
+        assert!(due(161, "bursts of 9 ms"), "it was over for a minute");
+        assert!((0..WARNINGS_MAX + 9).filter(|n| due(200, &"x".repeat(*n + 1))).count() < 16);
+    }
 }

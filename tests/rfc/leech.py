@@ -2,24 +2,35 @@
 
 It verifies every byte, and writes down by name whatever the other side must not do.
 """
-import json, random, urllib.request
+import json, random, urllib.error, urllib.request
 from rfc.wire import *
 
 FRESH, KEPT, FUTURE = 30.0, 20.0, 5.0      # seconds: a munro believed, served, ahead of us [5]
 RETRIES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)   # pauses of the opening: [5], then doubled
 PATIENCE = {"push": 0.15, "pull": 0.0}     # from a HAVE to the first REQUEST of what is missing
-AGAIN, TRIES = 0.6, 12                     # from REQUEST to REQUEST of one chunk; how often
-LAG, AHEAD = 2, 64                         # pull: subtrees behind HAVE, chunks asked for at once
+HOLE, AGAIN, TRIES = 0.15, 0.4, 20         # to another: if later chunks came; else; how often
+LAG, AHEAD = 2, 32                         # pull: subtrees behind HAVE, chunks asked for at once
+
+
+def fetch(url, patience=15.0):
+    """The document, and half of what it took; 503 means that the stream's N is not known yet."""
+    end = time.monotonic() + patience
+    while True:
+        began = time.monotonic()
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer), (time.monotonic() - began) / 2
+        except urllib.error.HTTPError as why:
+            if why.code != 503 or began > end:
+                raise
+            time.sleep(float(why.headers.get("Retry-After", 1)))
 
 
 class Leech(Side):
     """A plain RFC peer: takes a stream, verifies it and writes it down."""
 
     def __init__(self, url, mode, seconds, out, drop=0.0, seed=0):
-        began = time.monotonic()
-        with urllib.request.urlopen(url + "/swarm.json", timeout=10) as answer:
-            swarm = json.load(answer)
-        half = (time.monotonic() - began) / 2
+        swarm, half = fetch(url + "/swarm.json")
         super().__init__(swarm["udp"][0])
         self.newest_ntp, self.heard = ntp(swarm["live"]["now"] / 1000 + half), time.monotonic()
         self.wire = Wire(swarm["chunk_addressing"], swarm["chunk_size"])
@@ -31,6 +42,7 @@ class Leech(Side):
         self.subtrees, self.named = {}, {}   # by first chunk: hashes; signer's time at its HAVE
         self.came, self.asked, self.asked_at = collections.Counter(), collections.Counter(), {}
         self.bodies, self.had, self.lost = {}, set(), set()
+        self.came_at, self.latest = {}, -1
         self.oldest = self.newest = self.first = self.next = self.skew = None
         self.pushed = self.choked = self.close_seen = False
 
@@ -193,6 +205,7 @@ class Leech(Side):
         if self.came[chunk] > self.asked[chunk] + (self.mode == "push"):
             self.crime("a chunk repeated unasked", chunk)
         self.counts["pushed"] += not self.asked[chunk]
+        self.came_at[chunk], self.latest = time.monotonic(), max(chunk, self.latest)
         self.verify(self.subtree(chunk), chunk, stamp, body)
 
     def verify(self, sub, chunk, stamp, body):
@@ -250,16 +263,20 @@ class Leech(Side):
             end = min(end, (self.next or 0) + AHEAD)
         if self.first is None:
             return None
-        known = (self.signer_now() - int(PATIENCE[self.mode] * 2**32))
-        return self.request(
-            c for c in range(self.next, end) if c not in self.had and not self.kept(c)
-            and signed64(known - self.named[c - c % self.n]) > 0
-            and now - self.asked_at.get(c, 0) > AGAIN and self.asked[c] <= TRIES)
+        known = self.signer_now() - int(PATIENCE[self.mode] * 2**32)
+        # Chunks without hashes wait, and one of each subtree is asked for to get them [5].
+        waiting = [sub.loose for sub in self.subtrees.values() if sub.loose]
+        heads = [min(loose) for loose in waiting]
+        aside = {chunk for loose in waiting for chunk in loose}
+        missing = [c for c in range(self.next, end) if c not in self.had and c not in aside
+                   and signed64(known - self.named[c - c % self.n]) > 0]
+        return self.request(c for c in sorted(missing + heads) if self.due(c, now))
 
-    def kept(self, chunk):
-        """It waits for its hashes; they come with the first of them, asked once more [5]."""
-        loose = self.subtree(chunk).loose
-        return chunk in loose and chunk != min(loose)
+    def due(self, chunk, now):
+        """Answers come in order: what is missing before the latest chunk was lost."""
+        lost = chunk <= self.latest and self.asked[chunk] < 2
+        since = now - max(self.asked_at.get(chunk, 0), self.came_at.get(chunk, 0))
+        return since > (HOLE if lost else AGAIN) and self.asked[chunk] <= TRIES
 
     def request(self, chunks):
         runs = []

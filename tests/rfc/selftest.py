@@ -102,17 +102,18 @@ def pair(name, mode, directory, problems, host="127.0.0.1", drop=0.05, corrupt=0
     """One leech at one seed; what it wrote must be what was sent."""
     try:
         ts = b"".join(b"\x47" + random.Random(k).randbytes(187) for k in range(7000))
-        seed = (Rude if name == "rude" else Seed)(ts, f"{host}:0", f"{host}:0", BITRATE, corrupt=corrupt,
-                                                  seconds=SECONDS + 3, **profile)
+        source = Rude if name == "rude" else Seed
+        seed = source(ts, f"{host}:0", f"{host}:0", BITRATE, corrupt=corrupt,
+                      seconds=SECONDS + 3, **profile)
         out, done = os.path.join(directory, name), {}
-        source = threading.Thread(target=lambda: done.update(seed.run()))
-        source.start()
+        thread = threading.Thread(target=lambda: done.update(seed.run()))
+        thread.start()
         while len(seed.subs) < 8:
             seed.stopping.wait(0.02)
         url = "http://%s:%d/live/x" % (host, seed.web.server_address[1])
         took = Leech(url, mode, SECONDS, out, drop, lose).run()
         seed.stopping.set()
-        source.join()
+        thread.join()
         judge(name, mode, drop, corrupt, seed, took, done, out)
     except BaseException as why:
         problems.append(f"{name}: {why!r}")
