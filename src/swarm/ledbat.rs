@@ -2,8 +2,10 @@
 //!
 //! A relay sends a subtree as one train of datagrams, so the window counts trains. TARGET is the
 //! RFC's 100 ms. Unlike a download, a live stream below its bitrate is worth nothing: so there is
-//! a floor, which RFC 7574 (8.15) leaves to the live deployer: 1.25 times the stream's bitrate.
-//! It is withdrawn while a tenth of all chunks is lost, for then the path is too small.
+//! a floor, which RFC 7574 (8.15) leaves to the live deployer: what is under way at 1.25 times
+//! the stream's bitrate, in whole trains, and one train more, so that one lost acknowledgement
+//! does not stop the stream. It is withdrawn while a tenth of all chunks is lost, for then the
+//! path is too small.
 
 use std::time::Duration;
 
@@ -92,6 +94,7 @@ impl Ledbat {
     pub fn window(&self, train: Duration, floor: Floor) -> f32 {
         let share = match floor {
             Floor::None => return self.window,
+            _ if self.rtt == 0 => return self.window,
             Floor::Asked if self.queueing() < TARGET / 2.0 => FLOOR + FLOOR_ASKED,
             Floor::Live | Floor::Asked => FLOOR,
         };

@@ -497,7 +497,8 @@ impl Sender {
         };
         let window = self.ledbat.window(source.train, floor);
         let most = window.min(second.max(2.0)) as u32 * source.size as u32;
-        under_way == 0 || under_way + chunks <= most
+        // Not whether all of them fit: one lost chunk must not stop a window of one train.
+        under_way < most.max(1)
     }
 
     /// Notes that chunks are sent now.
