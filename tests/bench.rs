@@ -17,7 +17,8 @@ both_drivers!(
     a_raw_send_loop_is_measured,
     hls_players_are_served_beside_nginx,
     a_step_is_traced,
-    nobody_starves_between_streams
+    nobody_starves_between_streams,
+    peers_are_served_beside_raw_trains
 );
 
 /// Runs `headwater bench` with a time limit: its report and its table.
@@ -153,6 +154,25 @@ fn nobody_starves_between_streams(driver: Driver) {
     assert!((80.0..130.0).contains(&rates[0]), "{}", report.1);
     assert!((1_600.0..2_600.0).contains(&rates[1]), "{}", report.1);
     assert!(report.1.contains("Declared memory holds."), "{}", report.1);
+}
+
+fn peers_are_served_beside_raw_trains(driver: Driver) {
+    let words = ["swarm", "--peers", "20", "--bitrate", "1500k", "--seconds", "3"];
+    let more = ["--warm-up", "1", "--pairs", "1", "--probes", "2", "--io-driver", driver.name()];
+    let report = bench(&[&words[..], &more].concat());
+    let value = |name| median(&report, name);
+    assert!(report.1.contains("16 chunks under a signature"), "{}", report.1);
+    assert_eq!(value("peers served"), 20.0, "{}", report.1);
+    let received = value("received per peer");
+    assert!((1.2..2.0).contains(&received), "{}", report.1);
+    // Each subtree is one train, and each train is answered once.
+    assert!((0.9..=1.1).contains(&value("ACKs per train")), "{}", report.1);
+    assert!(value("raw trains received") > 90.0, "{}", report.1);
+    assert!(value("raw trains, same bytes/s") > 0.0, "{}", report.1);
+    // The probes have verified what they saw; a marker every 5 ms or so.
+    assert!(value("markers seen by the probes") > 300.0, "{}", report.1);
+    let delays = ["delay p50", "delay p99"].map(value);
+    assert!(0.0 < delays[0] && delays.is_sorted() && delays[0] < 1_500.0, "{}", report.1);
 }
 
 /// Killing the bench in the middle leaves no relay, source, load or file behind.

@@ -107,7 +107,7 @@ fn a_host_without_ipv6_is_served_over_ipv4() {
     let no_ipv6 = (libc::SYS_socket, vec![rule]);
     let start = |setup| {
         start_without(no_ipv6.clone(), libc::EAFNOSUPPORT, setup, |errno| {
-            let refused = std::net::TcpListener::bind("[::]:0").err().expect("the filter works");
+            let refused = std::net::TcpListener::bind("[::]:0").expect_err("the filter works");
             assert_eq!(refused.raw_os_error(), Some(errno));
         })
     };

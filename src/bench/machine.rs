@@ -177,7 +177,7 @@ pub fn writes(pid: u32) -> Outcome<[u64; 2]> {
     Ok([line("syscw:")?, line("wchar:")?])
 }
 
-/// Kernel memory of all sockets and slabs of the machine in bytes: pages of TCP buffers
+/// Kernel memory of all sockets and slabs of the machine in bytes: pages of TCP and UDP buffers
 /// (`/proc/net/sockstat`) and unreclaimable slabs (`/proc/meminfo`).
 #[must_use]
 pub fn kernel_memory() -> u64 {
@@ -185,12 +185,16 @@ pub fn kernel_memory() -> u64 {
     let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let slabs = number_line(&meminfo, "SUnreclaim:").unwrap_or(0) * 1024;
-    tcp_pages(&sockstat).unwrap_or(0) * page + slabs
+    socket_pages(&sockstat) * page + slabs
 }
 
-fn tcp_pages(sockstat: &str) -> Option<u64> {
-    let line = sockstat.lines().find(|line| line.starts_with("TCP:"))?;
-    line.split_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse().ok()
+fn socket_pages(sockstat: &str) -> u64 {
+    let pages = |line: &str| -> Option<u64> {
+        line.split_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse().ok()
+    };
+    let lines =
+        sockstat.lines().filter(|line| line.starts_with("TCP:") || line.starts_with("UDP:"));
+    lines.filter_map(pages).sum()
 }
 
 fn number_line(text: &str, name: &str) -> Option<u64> {
@@ -223,7 +227,7 @@ mod tests {
         assert_eq!(parse_busy(all, 0), Some(1 + 2 + 4 + 32 + 64 + 128));
         assert_eq!(parse_busy(all, 1), None);
         let sockstat = "sockets: used 9\nTCP: inuse 8 orphan 0 tw 3 alloc 8 mem 77\nUDP: mem 5\n";
-        assert_eq!(tcp_pages(sockstat), Some(77));
+        assert_eq!(socket_pages(sockstat), 77 + 5);
         assert_eq!(number_line("VmPeak:\t9 kB\nVmRSS:\t   123 kB\n", "VmRSS:"), Some(123));
     }
 

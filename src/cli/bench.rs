@@ -44,7 +44,6 @@ enum Command {
     ///
     /// Every peer gets every subtree from the relay and answers it with one ACK. Each pair is the
     /// relay and then the raw loop, to as many sockets and at as many bytes per second.
-    #[command(hide = true)]
     Swarm(SwarmArgs),
     /// Let many viewers join at once and measure the time to their first byte.
     Storm(StormArgs),

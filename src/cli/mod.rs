@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod keys;
 mod output;
+mod peer;
 mod relay;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ struct Args {
 enum Command {
     /// Run the relay.
     Relay(relay::Args),
+    /// Play a relay's stream on this machine, received over its swarm.
+    Peer(peer::Args),
     /// Show the whole product at work, with a built-in stream.
     Demo(demo::Args),
     /// Say whether a configuration file is good.
@@ -45,6 +48,7 @@ enum Command {
 pub fn run() -> ExitCode {
     match Args::try_parse() {
         Ok(Args { command: Command::Relay(args) }) => relay::relay(&args),
+        Ok(Args { command: Command::Peer(args) }) => peer::peer(&args),
         Ok(Args { command: Command::Demo(args) }) => demo::demo(&args),
         Ok(Args { command: Command::Check(args) }) => check::check(&args),
         Ok(Args { command: Command::Keys(args) }) => keys::keys(&args),

@@ -17,7 +17,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry as Families;
 
-use crate::control::House;
+use crate::control::{House, viewers};
 use crate::metrics::delay;
 use crate::metrics::table::{Kind, Series, TABLE};
 use crate::registry::stream::{Proto, Stream};
@@ -97,7 +97,7 @@ fn to_text_format(openmetrics: &str) -> String {
 }
 
 /// One series of a family: its labels and value.
-type Row = (Vec<(&'static str, String)>, f64);
+pub(super) type Row = (Vec<(&'static str, String)>, f64);
 
 /// Everything that a scrape shows, read once.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ struct Snapshot {
 }
 
 #[derive(Debug)]
-struct Family {
+pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     counter: bool,
@@ -122,6 +122,7 @@ impl Snapshot {
         }
         families.extend(process_families(house));
         families.extend(stream_families(house));
+        families.extend(house.viewers.iter().flat_map(|board| viewers::families(&board.read())));
         families.retain(|family| !family.rows.is_empty());
         let delays = delay::merge(house.shelves.iter().map(std::convert::AsRef::as_ref));
         Snapshot { families, delays }
@@ -129,11 +130,11 @@ impl Snapshot {
 }
 
 impl Family {
-    fn gauge(name: &'static str, help: &'static str, rows: Vec<Row>) -> Family {
+    pub(super) fn gauge(name: &'static str, help: &'static str, rows: Vec<Row>) -> Family {
         Family { name, help, counter: false, rows }
     }
 
-    fn counter(name: &'static str, help: &'static str, rows: Vec<Row>) -> Family {
+    pub(super) fn counter(name: &'static str, help: &'static str, rows: Vec<Row>) -> Family {
         Family { name, help, counter: true, rows }
     }
 

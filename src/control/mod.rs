@@ -6,6 +6,7 @@
 
 pub mod exposition;
 mod routes;
+mod viewers;
 
 use std::io;
 use std::net::TcpListener;
@@ -23,6 +24,7 @@ use tracing::{debug, info};
 use crate::io::clock::Clock;
 use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
+use crate::peer::figures::Board;
 use crate::registry::streams::Registry;
 
 /// Connections served at one time; others wait in the listener's queue.
@@ -39,6 +41,8 @@ pub struct House {
     pub cells: Vec<Arc<Cells>>,
     /// One shelf of delays per shard.
     pub shelves: Vec<Arc<DelayShelf>>,
+    /// The figures of the viewers of this process, if it is a viewer's node.
+    pub viewers: Option<Board>,
     /// `uring` or `epoll`.
     pub io_driver: &'static str,
     /// Why this driver runs.

@@ -9,6 +9,7 @@ mod doors;
 pub mod keeper;
 pub mod logging;
 mod notify;
+pub mod peer;
 mod ready;
 pub mod roots;
 mod watch;
@@ -139,6 +140,7 @@ impl Relay {
             registry,
             cells: (0..shards).map(|_| Arc::new(Cells::default())).collect(),
             shelves: (0..shards).map(|_| Arc::new(DelayShelf::default())).collect(),
+            viewers: None,
             io_driver: if uring { "uring" } else { "epoll" },
             io_reason,
             ready: AtomicBool::new(false),

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::base::limits::CHUNK;
 use crate::ring::records::SubtreeSize;
 use crate::swarm::integrity::SwarmId;
@@ -12,39 +10,10 @@ use crate::swarm::playout::Entrance;
 use crate::swarm::receiver::Profile;
 use crate::wire::ppspp::Addressing;
 use crate::wire::ppspp::handshake::{ECDSA_P256, SHA256, UNIFIED_MERKLE_TREE};
+use crate::wire::swarm_json::{AccessPoint, SwarmJson};
 
 /// Addresses and access points beyond which the rest of a document is not looked at.
 const LIST_MAX: usize = 64;
-
-/// The document, as far as it is read. Unknown members are ignored: newer relays add some.
-#[derive(Debug, Deserialize)]
-struct Document {
-    swarm_id: String,
-    chunk_size: u64,
-    chunk_addressing: u8,
-    chunks_per_signature: usize,
-    integrity: u8,
-    hash: u8,
-    signature: u8,
-    #[serde(default)]
-    udp: Vec<String>,
-    live: Live,
-    #[serde(default)]
-    access_points: Vec<AccessPoint>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Live {
-    signed: u64,
-    now: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct AccessPoint {
-    chunk: u64,
-    offset: u64,
-    age_ms: u64,
-}
 
 /// How to join a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +36,7 @@ pub enum BadInvitation {
     /// It is not the JSON that was asked for.
     Json(String),
     /// Chunks of another size than this version speaks.
-    ChunkSize(u64),
+    ChunkSize(u32),
     /// A number that this version does not speak, and what it is of.
     Unknown(&'static str, u64),
     /// No swarm id.
@@ -97,9 +66,9 @@ impl Invitation {
     /// # Errors
     /// [`BadInvitation`] says what is wrong with it.
     pub fn read(json: &[u8]) -> Result<Invitation, BadInvitation> {
-        let document: Document =
+        let document: SwarmJson =
             serde_json::from_slice(json).map_err(|why| BadInvitation::Json(why.to_string()))?;
-        if document.chunk_size != CHUNK as u64 {
+        if document.chunk_size != CHUNK as u32 {
             return Err(BadInvitation::ChunkSize(document.chunk_size));
         }
         let unknown = |what, value: u8| BadInvitation::Unknown(what, u64::from(value));
@@ -116,11 +85,12 @@ impl Invitation {
         let addressing =
             Addressing::from_code(code).ok_or_else(|| unknown("chunk_addressing", code))?;
         let n = document.chunks_per_signature;
-        let size =
-            SubtreeSize::new(n).ok_or(BadInvitation::Unknown("chunks_per_signature", n as u64))?;
+        let size = usize::try_from(n).ok().and_then(SubtreeSize::new);
+        let size = size.ok_or(BadInvitation::Unknown("chunks_per_signature", u64::from(n)))?;
         let swarm_id: SwarmId = document.swarm_id.parse().map_err(|_| BadInvitation::SwarmId)?;
         let point = |point: &AccessPoint| {
-            let offset = point.chunk.checked_mul(CHUNK as u64)?.checked_add(point.offset)?;
+            let offset =
+                point.chunk.checked_mul(CHUNK as u64)?.checked_add(u64::from(point.offset))?;
             Some((offset, Duration::from_millis(point.age_ms)))
         };
         let points = document.access_points.iter().rev().take(LIST_MAX).filter_map(point);
@@ -133,6 +103,18 @@ impl Invitation {
             now: document.live.now,
             access_points,
         })
+    }
+}
+
+impl Invitation {
+    /// How long a chunk takes at the rate between the access points and now; `None` if there is
+    /// too little to tell.
+    #[must_use]
+    pub fn chunk_time(&self) -> Option<Duration> {
+        let (offset, age) = self.access_points.first()?;
+        let chunks = self.signed.checked_sub(offset / CHUNK as u64)?;
+        let each = *age / u32::try_from(chunks).ok().filter(|chunks| *chunks > 0)?;
+        (*age >= Duration::from_millis(500)).then_some(each)
     }
 }
 

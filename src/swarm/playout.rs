@@ -14,6 +14,9 @@ use crate::swarm::timeline::Timeline;
 /// A wait up to this long is none: decoders have a frame in hand.
 pub const TOLERANCE: Duration = Duration::from_millis(40);
 
+/// What is to be in hand when playing begins at once.
+const IN_HAND: Duration = Duration::from_millis(150);
+
 /// How far before its turn an access point may be fetched to wait for it.
 const SOON: Duration = Duration::from_millis(800);
 
@@ -74,8 +77,9 @@ pub struct Tally {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The first byte's turn has not come, or it is not `there`.
-    Waiting { there: bool },
+    /// The first byte's turn has not come, or it is not there: it is `since` then, and was so
+    /// before its turn or not.
+    Waiting { since: Option<Stamp>, early: bool },
     /// Playing; `starved`: everything that was there has been played.
     Playing { starved: bool },
 }
@@ -97,7 +101,7 @@ impl Playout {
     #[must_use]
     pub fn new(settings: Settings, first: u64) -> Playout {
         let (delay, tally) = (settings.target, Tally::default());
-        let state = State::Waiting { there: false };
+        let state = State::Waiting { since: None, early: false };
         Playout { settings, delay, state, position: first, breaks: VecDeque::new(), tally }
     }
 
@@ -147,13 +151,23 @@ impl Playout {
             return self.position;
         }
         match self.state {
-            State::Waiting { there } => {
-                let age = line.time_of(self.position).map_or(Duration::ZERO, |t| now.since(t));
+            State::Waiting { since, early } => {
+                let begin = line.time_of(self.position);
+                let age = begin.map_or(Duration::ZERO, |begin| now.since(begin));
+                let since = since.unwrap_or(now);
                 if age < self.settings.target {
-                    self.state = State::Waiting { there: true };
+                    self.state = State::Waiting { since: Some(since), early: true };
                     return self.position;
                 }
-                if !there {
+                if !early {
+                    // The rest is on its way, at little more than the stream's own rate: with
+                    // nothing in hand the first hiccup would be a stall.
+                    let end = line.time_of(next).or(line.newest().map(|(_, time)| time));
+                    let hand = begin.zip(end).map_or(Duration::ZERO, |(b, e)| e.since(b));
+                    if hand < IN_HAND && now.since(since) < IN_HAND * 2 {
+                        self.state = State::Waiting { since: Some(since), early };
+                        return self.position;
+                    }
                     self.delay = age.min(self.settings.max);
                 }
             }

@@ -38,6 +38,9 @@ const UDP_AFTER_FAULT: Duration = Duration::from_secs(15);
 /// What we say that we keep, in seconds of the stream.
 const WINDOW: Duration = Duration::from_secs(20);
 
+/// The shortest time of a chunk that is believed: 100 Mbit/s.
+const CHUNK_TIME_MIN: Duration = Duration::from_micros(100);
+
 /// `swarm.json` under way.
 pub(super) struct Document {
     pub call: Call,
@@ -199,6 +202,8 @@ impl Viewer {
         self.drop_link(now.mono, desk);
         let Some(playing) = &self.playing else { return };
         let receiver = Receiver::new(playing.profile, opened, now.mono, &playing.store);
+        let each = self.invitation.as_ref().and_then(|(invitation, _)| invitation.chunk_time());
+        let receiver = receiver.with_chunk_time(each);
         let receiver = receiver.with_token(desk.settings.token.as_deref());
         self.link = Some(Link { receiver, channel: opener.channel(), to });
         self.figures.joins += 1;
@@ -211,9 +216,8 @@ impl Viewer {
         if let Some((opener, to)) = &mut self.opener {
             let window = self.playing.as_ref().map_or(0, |playing| {
                 let n = playing.profile.size.chunks() as u64;
-                let chunk = self.link.as_ref().map_or(Duration::from_millis(5), |link| {
-                    link.receiver.chunk_time().max(Duration::from_micros(100))
-                });
+                let each = self.invitation.as_ref().and_then(|(said, _)| said.chunk_time());
+                let chunk = each.unwrap_or(Duration::from_millis(5)).max(CHUNK_TIME_MIN);
                 ((WINDOW.as_nanos() / chunk.as_nanos()) as u64).next_multiple_of(n)
             });
             while let Some(n) = opener.poll_datagram(now.mono, window, &mut buf) {

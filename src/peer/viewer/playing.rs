@@ -95,7 +95,8 @@ impl Playing {
             }
             _ => Outlet::Headless,
         };
-        let store = Store::new(writer, size, first).ok_or(Unplayable::Numbers)?;
+        let mut store = Store::new(writer, size, first).ok_or(Unplayable::Numbers)?;
+        skip_to(&mut store, now.mono, entrance);
         let start = store.local_offset(entrance);
         figures.window = Some((Arc::clone(store.window()), start));
         figures.run(Run { local: start, wire: entrance });
@@ -221,6 +222,7 @@ impl Playing {
         if to <= self.store.next() || !self.store.jump(now, to) {
             return false;
         }
+        skip_to(&mut self.store, now, entrance);
         let begin = self.store.local_offset(entrance);
         self.note_entrances(invitation);
         self.playout.add_break(end, begin);
@@ -269,4 +271,10 @@ impl Playing {
             stream.set_health(follower.health(now.mono));
         }
     }
+}
+
+/// Leaves out what lies before the subtree of the access point: it is not played.
+fn skip_to(store: &mut Store, now: Mono, entrance: u64) {
+    let n = store.size().chunks() as u64;
+    store.give_up(now, entrance / CHUNK_BYTES / n * n);
 }

@@ -26,12 +26,15 @@ const AHEAD_MAX: u64 = 4_096;
 /// Subtrees whose chunks are kept although no hash has come for them.
 const ORPHANED_MAX: usize = 2;
 
+/// Chunks long behind that are acknowledged in one go.
+const LATE_MAX: usize = 40;
+
 /// Hashes told in one datagram beyond which the rest is ignored: those of a largest subtree,
 /// twice.
 const HASHES_MAX: usize = 34;
 
-/// Chunk times that differ more from the mean than by this factor are no rate: a pause.
-const PAUSE: u32 = 8;
+/// A chunk time longer than the mean by more than this factor counts as so much only.
+const PAUSE: u32 = 4;
 
 /// A chunk for which no hash has come.
 struct Orphan {
@@ -43,8 +46,8 @@ struct Orphan {
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Verified and written; whether it had been asked for.
-    Written { asked: bool },
+    /// Verified and written; whether it had been lost and came because it was asked for.
+    Written { repaired: bool },
     /// It is there already.
     Duplicate,
     /// Kept until its hash comes.
@@ -90,12 +93,16 @@ pub(super) struct Assembly {
     /// Behind the newest subtree that is known to exist.
     edge: u64,
     orphans: Vec<Orphan>,
+    /// The first subtree that was pushed: what lies before had to be asked for anyhow.
+    pub(super) pushed_from: Option<u64>,
+    /// Chunks that came long after their turn and are to be acknowledged, with their delays.
+    pub(super) late: Vec<(u64, i64)>,
     /// The newest answer: when it was asked for, which chunk, and when it came.
     pub(super) answered: Option<(Mono, u64, Mono)>,
     /// The newest munro: its subtree and time.
     newest: Option<(u64, u64)>,
     /// How long a chunk takes at the stream's rate.
-    chunk_time: Duration,
+    pub(super) chunk_time: Duration,
     /// Munros that were too old or from the future.
     pub(super) stale: u64,
     /// Chunks without a hash that were dropped because others came.
@@ -114,6 +121,8 @@ impl Assembly {
             subtrees: BTreeMap::new(),
             edge: first / profile.size.chunks() as u64,
             orphans: Vec::new(),
+            pushed_from: None,
+            late: Vec::new(),
             answered: None,
             newest: None,
             chunk_time: Duration::from_millis(5),
@@ -255,6 +264,10 @@ impl Assembly {
             return Ok(());
         }
         let subtree = self.open(now, number, store);
+        if !subtree.was_asked && self.pushed_from.is_none() {
+            self.pushed_from = Some(number);
+        }
+        let subtree = self.open(now, number, store);
         if !is_known {
             subtree.prove(Proof { munro: *munro, ntp, signature });
         }
@@ -292,9 +305,9 @@ impl Assembly {
         let chunks = (number - before).saturating_mul(self.n());
         let took = ntp::before(ntp, time).unwrap_or_default();
         let each = took / u32::try_from(chunks).unwrap_or(u32::MAX);
-        if each < self.chunk_time * PAUSE {
-            self.chunk_time = (self.chunk_time * 7 + each) / 8;
-        }
+        let mean = self.chunk_time;
+        // A pause of the publisher is no rate, but a stream may well become slower.
+        self.chunk_time = (mean * 7 + each.min(mean * PAUSE)) / 8;
     }
 
     /// Takes a chunk: verified, written, or kept until it can be verified.
@@ -309,7 +322,14 @@ impl Assembly {
     ) -> Outcome {
         let (number, place) = (chunk / self.n(), (chunk % self.n()) as usize);
         if !self.is_near(number, store) {
-            return if store.has(chunk) { Outcome::Duplicate } else { Outcome::Dropped };
+            if !store.has(chunk) {
+                return Outcome::Dropped;
+            }
+            // Of no use any more, but it did arrive: the source's path is not to blame.
+            if self.late.len() < LATE_MAX {
+                self.late.push((chunk, delay));
+            }
+            return Outcome::Duplicate;
         }
         if number > self.edge + ORPHANED_MAX as u64 {
             // Nothing has proven that so much is there.
@@ -336,6 +356,7 @@ impl Assembly {
             Err(Refused::Ahead | Refused::Starved) => return Outcome::Dropped,
         }
         let asked = subtree.asked & bit != 0;
+        let repaired = asked && subtree.lost & bit != 0;
         subtree.have |= bit;
         subtree.unacked |= bit;
         subtree.asked &= !bit;
@@ -347,7 +368,7 @@ impl Assembly {
         if asked && self.answered.is_none_or(|(at, last, _)| (at, last) < (answer.0, chunk)) {
             self.answered = Some(answer);
         }
-        Outcome::Written { asked }
+        Outcome::Written { repaired }
     }
 
     /// Keeps a chunk until its hash comes; those of the subtree that came first make room.

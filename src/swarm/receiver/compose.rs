@@ -78,7 +78,8 @@ impl Receiver {
             [subtree.ack_at(wait), fresh, again, passed]
         };
         let subtrees = self.assembly.subtrees.iter().flat_map(due).flatten();
-        subtrees.chain([self.refresh_at()]).min()
+        let late = (!self.assembly.late.is_empty()).then_some(Mono::ZERO);
+        subtrees.chain(late).chain([self.refresh_at()]).min()
     }
 
     fn say_farewell(&mut self, farewell: Farewell, buf: &mut [u8]) -> Option<usize> {
@@ -120,6 +121,12 @@ impl Receiver {
     /// One ACK for each run of chunks that came, of every train that is over.
     fn acknowledge(&mut self, now: Mono, writer: &mut Writer<'_>) {
         let (wait, n) = (self.reorder(), self.assembly.n());
+        while let Some((chunk, delay)) = self.assembly.late.pop() {
+            if !writer.push(Message::Ack { span: Span::one(chunk), delay }) {
+                self.assembly.late.push((chunk, delay));
+                return;
+            }
+        }
         for (number, subtree) in &mut self.assembly.subtrees {
             if subtree.ack_at(wait).is_none_or(|at| at > now) {
                 continue;
@@ -178,8 +185,9 @@ impl Receiver {
                 };
             }
             let Some(subtree) = self.assembly.subtrees.get_mut(&number) else { continue };
-            if !subtree.was_asked && !hello && self.private {
-                self.counts.lost += u64::from(wanted.count_ones());
+            if self.private && self.assembly.pushed_from.is_some_and(|from| from <= number) {
+                self.counts.lost += u64::from((wanted & !subtree.lost).count_ones());
+                subtree.lost |= wanted;
             }
             subtree.was_asked = true;
             subtree.asked_at = now;

@@ -72,9 +72,9 @@ pub struct Counts {
     pub payload: u64,
     /// Chunks that had come already.
     pub duplicates: u64,
-    /// Chunks that were missing when those behind them had come.
+    /// Chunks that were pushed and did not come, at a source that pushes.
     pub lost: u64,
-    /// Chunks that came because they were asked for.
+    /// Those of them that came because they were asked for.
     pub repaired: u64,
     /// Chunks for which there was no room.
     pub dropped: u64,
@@ -193,6 +193,13 @@ impl Receiver {
         self
     }
 
+    /// A chunk takes so long at the stream's rate; it finds out the rest by itself.
+    #[must_use]
+    pub fn with_chunk_time(mut self, each: Option<Duration>) -> Receiver {
+        self.assembly.chunk_time = each.unwrap_or(self.assembly.chunk_time);
+        self
+    }
+
     /// What it has seen.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -240,12 +247,6 @@ impl Receiver {
     pub fn rebase(&mut self, now: Mono, store: &Store) {
         self.assembly.rebase(now, store);
         self.hello = true;
-    }
-
-    /// How long a chunk takes at the stream's rate.
-    #[must_use]
-    pub fn chunk_time(&self) -> Duration {
-        self.assembly.chunk_time()
     }
 
     /// Munros that were verified since the last call.
@@ -398,9 +399,9 @@ impl Receiver {
 
     fn note(&mut self, outcome: Outcome) -> Result<(), Crime> {
         match outcome {
-            Outcome::Written { asked } => {
+            Outcome::Written { repaired } => {
                 self.counts.payload += CHUNK as u64;
-                self.counts.repaired += u64::from(asked);
+                self.counts.repaired += u64::from(repaired);
             }
             Outcome::Duplicate => self.counts.duplicates += 1,
             Outcome::Kept => {}

@@ -32,6 +32,12 @@ impl Store {
         Some(Store { writer, size, shift, top: 0 })
     }
 
+    /// Chunks under one signature.
+    #[must_use]
+    pub fn size(&self) -> SubtreeSize {
+        self.size
+    }
+
     /// The window.
     #[must_use]
     pub fn window(&self) -> &Arc<Window> {

@@ -54,6 +54,8 @@ pub(super) struct Subtree {
     pub asked_at: Mono,
     /// Before this time nothing is asked for again.
     pub retry_at: Mono,
+    /// Chunks that should have come and did not, a bit each.
+    pub lost: u16,
     /// It was asked for at least once.
     pub was_asked: bool,
     /// Its record was given to the window.
@@ -75,6 +77,7 @@ impl Subtree {
             last: now,
             asked_at: Mono::ZERO,
             retry_at: now,
+            lost: 0,
             was_asked: false,
             recorded: false,
         }
