@@ -42,9 +42,9 @@ const WARM_UP: u64 = 6;
 /// own headers.
 const FIGURES: u64 = 56;
 
-/// Allocations inside aws-lc-rs for one signature, which is one for each subtree of 16 chunks: a
-/// buffer for its DER form and two around it.
-const SIGNATURE: u64 = 3;
+/// Allocations inside aws-lc-rs for one signature, which is one for each subtree of 16 chunks: its
+/// DER form, that cut to its length, and the two numbers in it.
+const SIGNATURE: u64 = 4;
 
 /// Allocations for a subtree on one shard that has peers: its hash datagram and its headers in
 /// one, and what that is shared by.
