@@ -1,7 +1,8 @@
-//! The ring: what it costs to publish, and how soon a reader on another core sees it.
+//! The ring: what it costs to publish and to seal, and how soon a reader on another core sees it.
 //!
 //! `cargo bench --bench ring`. Each figure is the median of several rounds, with the least and
-//! the most. The goals: publishing at most 20 ns, a spinning reader's median at most 1 us.
+//! the most. The goals: publishing at most 20 ns, a spinning reader's median at most 1 us, sealing
+//! at least 1 Gbit/s with two chunks under one signature.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on fails by panicking")]
 
@@ -10,18 +11,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater::base::limits::{SLAB_LARGE, TS_PACKET};
-use headwater::base::time::Mono;
+use headwater::base::limits::{SLAB_LARGE, SUBTREE, TS_PACKET};
+use headwater::base::time::{Mono, Now, Utc};
+use headwater::ingest::sealer::Sealer;
+use headwater::registry::identity::Identity;
 use headwater::ring::arena::Arena;
 use headwater::ring::reader::Reader;
+use headwater::ring::records::SubtreeSize;
 use headwater::ring::window::{Settings, Window, open};
 use headwater::ring::writer::Writer;
+use headwater::swarm::integrity::{KeyPair, SignerClock};
+use headwater::wire::ppspp::Addressing;
 
 /// Rounds of each measurement.
 const ROUNDS: usize = 15;
 
 /// Publishes of one round.
 const PUBLISHES: u32 = 200_000;
+
+/// Bytes of the largest subtree that are sealed in one round, as many times.
+const SEALED: usize = 500;
 
 /// Packets that the spinning reader is timed on in one round.
 const SEEN: usize = 20_000;
@@ -49,6 +58,25 @@ fn append(every: u32) -> f64 {
     let time = start.elapsed();
     black_box(window.head());
     time.as_nanos() as f64 / f64::from(PUBLISHES)
+}
+
+/// Nanoseconds per chunk of sealing what was published, with `chunks` under one signature.
+fn seal(chunks: usize) -> f64 {
+    let (mut writer, _) = ring();
+    let now = Mono::from_millis(1);
+    let (key, size) = (KeyPair::generate().unwrap(), SubtreeSize::new(chunks).unwrap());
+    let clock = SignerClock::new(Now::default(), Utc::default());
+    let identity = Identity::new(Box::new(key), Addressing::Chunks64, size, clock, u64::MAX);
+    let mut sealer = Sealer::new(Arc::new(identity), &mut writer);
+    let mut time = Duration::ZERO;
+    for number in 0..SEALED {
+        writer.append(now, &[number as u8; SUBTREE]);
+        writer.publish(now);
+        let start = Instant::now();
+        black_box(sealer.seal(now, &mut writer));
+        time += start.elapsed();
+    }
+    time.as_nanos() as f64 / (SEALED * 16) as f64
 }
 
 /// Nanoseconds from just before a publish to the moment at which a reader that spins on another
@@ -112,6 +140,10 @@ fn main() {
     report("append a packet and publish it", all);
     report("append a packet, publish every 64th", few);
     report("publish", publish);
+    for chunks in [16, 8, 4, 2] {
+        let all = (0..ROUNDS / 3).map(|_| seal(chunks)).collect();
+        report(&format!("seal a chunk, {chunks} under one signature"), all);
+    }
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     if cores.len() < 2 {
         println!("SKIPPED: a reader on another core needs two cores");

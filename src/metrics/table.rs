@@ -129,7 +129,7 @@ table! {
     RingStarved: Counter "headwater_ring_starved" {} "Times that incoming data was dropped because no slab was free.";
     RingDroppedBytes: Counter "headwater_ring_dropped_bytes" {} "Incoming bytes dropped because no slab was free.";
     SubtreesSigned: Counter "headwater_subtrees_signed" {} "Subtrees of chunks that were signed for the swarm.";
-    PaddingBytes: Counter "headwater_padding_bytes" {} "Null packets added so that a subtree could be signed in time.";
+    PaddingBytes: Counter "headwater_padding_bytes" {} "Bytes of null packets added to complete subtrees: at the end of a run, and of those open for too long.";
     SwarmOpeningsAnswered: Counter "headwater_swarm_openings" { outcome = "answered" } "Opening handshakes of peers, by what became of them; only the answered ones heard anything.";
     SwarmOpeningsMalformed: Counter "headwater_swarm_openings" { outcome = "malformed" } "Opening handshakes of peers, by what became of them; only the answered ones heard anything.";
     SwarmOpeningsUnknown: Counter "headwater_swarm_openings" { outcome = "unknown_swarm" } "Opening handshakes of peers, by what became of them; only the answered ones heard anything.";

@@ -398,6 +398,50 @@ fn threads_agree_on_chunks_and_records() {
     assert_eq!(window.head(), CHUNKS * CHUNK as u64);
 }
 
+/// A window begins to have records under the eyes of a reader: what it finds is whole.
+#[test]
+fn threads_agree_on_when_records_begin() {
+    const SUBTREES: u64 = 400;
+    let size = SubtreeSize::new(4).unwrap();
+    for begin in [0, 1, 77] {
+        let arena = Arena::create(0).unwrap();
+        let quota = Settings { bytes: 0, span: Duration::from_secs(60) };
+        let (mut writer, window) = open(&arena, &quota, 0, 1).unwrap();
+        let done = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut found = 0;
+                while done.load(Ordering::Relaxed) == 0
+                    || window.record(found) != Ok(record(size, found))
+                {
+                    let Some(signed) = window.signed_head() else { continue };
+                    assert_eq!(window.subtree_size(), Some(size));
+                    found = (signed / size.bytes()).max(1) - 1;
+                    if signed > begin * size.bytes() {
+                        let got = window.record(found);
+                        let gone = found * size.bytes() < window.tail();
+                        assert!(got == Ok(record(size, found)) || gone, "record {found}");
+                    }
+                }
+            });
+            for number in 0..SUBTREES {
+                let bytes = noise(1, number * size.bytes(), size.bytes() as usize);
+                assert_eq!(writer.append(Mono::ZERO, &bytes), bytes.len());
+                writer.publish(Mono::ZERO);
+                if number == begin {
+                    assert!(writer.begin_records(size, begin * size.bytes()));
+                }
+                if number >= begin {
+                    writer.sign(number, &record(size, number)).unwrap();
+                }
+            }
+            done.store(1, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        assert!(!writer.begin_records(size, 0), "once");
+    }
+}
+
 /// Sends in flight on other shards keep the mapping when everything else has gone.
 #[test]
 fn teardown_waits_for_what_is_in_flight() {

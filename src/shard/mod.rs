@@ -463,6 +463,7 @@ impl Machine for Shard {
         let interval = self.pace.interval();
         let rounds = self.locals.flush(now.mono, interval, &mut self.viewers, &mut self.ready);
         self.cells.add(Cell::FlushRounds, rounds);
+        self.swarm.iter_mut().for_each(|face| face.turn(now.mono));
         while out.has_room() {
             if let Some(output) = self.out.pop_front() {
                 out.push(output);

@@ -166,15 +166,16 @@ impl Flight {
         lost
     }
 
-    /// Takes out trains older than `grace` after which one was acknowledged. Returns how many
-    /// chunks were lost with them.
+    /// Takes out trains older than `grace` of which a part was acknowledged, or a later one.
+    /// Returns how many chunks were lost with them.
     pub fn expire(&mut self, now: Mono, grace: Duration) -> u32 {
         let (now, acked) = (micros(now), self.acked);
         let mut lost = 0;
         while let Some(first) = self.trains.front() {
             let old = u128::from(since(now, first.sent)) > grace.as_micros();
             let passed = acked != 0 && since(acked, first.sent) < u32::MAX / 2;
-            if !(old && passed && first.sent & !FLAGS != acked) {
+            let passed = passed && first.sent & !FLAGS != acked;
+            if !old || !passed && first.sent & TOUCHED == 0 {
                 break;
             }
             lost += first.missing.count_ones();

@@ -2,8 +2,10 @@
 //!
 //! A relay sends a subtree as one train of datagrams, so the window counts trains. TARGET is the
 //! RFC's 100 ms. Unlike a download, a live stream below its bitrate is worth nothing: so there is
-//! a floor, which RFC 7574 (8.15) leaves to the live deployer: 1.25 times the stream's bitrate.
-//! It is withdrawn while a tenth of all chunks is lost, for then the path is too small.
+//! a floor, which RFC 7574 (8.15) leaves to the live deployer: what is under way at 1.25 times
+//! the stream's bitrate, in whole trains, and one train more, so that one lost acknowledgement
+//! does not stop the stream. It is withdrawn while a tenth of all chunks is lost, for then the
+//! path is too small.
 
 use std::time::Duration;
 
@@ -73,9 +75,11 @@ impl Ledbat {
     /// `floor`: whether the stream's bitrate is to be kept up.
     #[must_use]
     pub fn window(&self, train: Duration, floor: bool) -> f32 {
-        let rtt = if floor { self.rtt as f32 } else { 0.0 };
-        let least = FLOOR * rtt / (train.as_micros() as f32).max(1.0);
-        self.window.max(least.ceil())
+        if !floor || self.rtt == 0 {
+            return self.window;
+        }
+        let least = FLOOR * self.rtt as f32 / (train.as_micros() as f32).max(1.0);
+        self.window.max(least.ceil() + 1.0)
     }
 
     /// The smoothed round trip, once there is one.
@@ -284,10 +288,10 @@ mod tests {
         assert_eq!(ledbat.rtt(), None);
         ledbat.on_round_trip(Duration::from_millis(336));
         assert_eq!(ledbat.rtt(), Some(Duration::from_millis(336)));
-        assert_eq!(ledbat.window(TRAIN, true), 5.0);
+        assert_eq!(ledbat.window(TRAIN, true), 6.0);
         assert_eq!(ledbat.window(TRAIN, false), 1.0);
         (0..60).for_each(|_| ledbat.on_round_trip(Duration::from_millis(84)));
-        assert_eq!(ledbat.window(TRAIN, true), 2.0, "smoothed, whole trains");
+        assert_eq!(ledbat.window(TRAIN, true), 3.0, "smoothed, whole trains");
     }
 
     #[test]

@@ -15,8 +15,8 @@
 //! for three seconds; what is wrong meets silence. Whoever has proven the address is told why
 //! they are refused.
 //!
-//! Who holds the face calls `handle_*` for what happens, then [`Swarm::poll`] until it gives
-//! nothing, and again at [`Swarm::deadline`].
+//! Who holds the face calls `handle_*` for what happens, then [`Swarm::turn`] once and
+//! [`Swarm::poll`] until it gives nothing, and again at [`Swarm::deadline`].
 
 mod opening;
 mod serve;
@@ -138,6 +138,8 @@ pub struct Swarm {
     /// Closes by reason, without a channel, for peers that hear why and for others.
     closes: [Bytes; Bye::COUNT],
     close: Bytes,
+    /// Whether any shoal is being closed.
+    closing: bool,
     /// The socket takes no more.
     full: bool,
     /// The shard has too much to do: nobody new is let in.
@@ -169,6 +171,7 @@ impl Swarm {
             second: None,
             closes: serve::closes(),
             close: Bytes::copy_from_slice(&ppspp::build::close(0)),
+            closing: false,
             full: false,
             busy: false,
             draining: false,
@@ -226,6 +229,7 @@ impl Swarm {
         let shoals = self.shoals.iter_mut().flatten();
         for shoal in shoals.filter(|shoal| Arc::ptr_eq(&shoal.stream, stream)) {
             shoal.closing = Some(Bye::Ended);
+            self.closing = true;
         }
         self.names.retain(|_, known| !Arc::ptr_eq(known, stream));
     }
@@ -235,12 +239,12 @@ impl Swarm {
         self.draining = true;
         for shoal in self.shoals.iter_mut().flatten() {
             shoal.closing = Some(Bye::Draining);
+            self.closing = true;
         }
     }
 
     /// The next datagrams to send, if there is anything.
     pub fn poll(&mut self, now: Mono) -> Option<Shipment> {
-        self.turn(now);
         if self.full {
             return None;
         }
@@ -312,15 +316,15 @@ impl Swarm {
         session.line = line;
     }
 
-    /// Turns the wheel, and looks at streams that are due.
-    fn turn(&mut self, now: Mono) {
+    /// Puts everybody in line who is due: by the wheel, or because a stream has grown.
+    pub fn turn(&mut self, now: Mono) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.turn(now, &mut due);
         for (place, spoke) in due.drain(..) {
             if let Some(session) = self.sessions.get(place)
-                && session.spoke == spoke
+                && session.hook.near == spoke
             {
-                session.spoke = 0;
+                session.hook.near = 0;
                 let asked = session.sender.is_asked();
                 self.enqueue(place, if asked { Line::Urgent } else { Line::Ready });
             }

@@ -67,7 +67,7 @@ impl Swarm {
             }
             Next::Wait => {
                 let at = session.sender.deadline(now, &shoal.source);
-                self.wheel.hang(place, at, &mut session.spoke);
+                self.wheel.hang(place, at, &mut session.hook);
                 None
             }
             Next::Close(over) => {
@@ -183,8 +183,14 @@ impl Swarm {
 
     /// Closes the next of all sessions that are to be closed.
     pub(super) fn close_next(&mut self) -> Option<Shipment> {
+        if !self.closing {
+            return None;
+        }
         let closing = |shoal: &&super::Shoal| shoal.closing.is_some();
-        let shoal = self.shoals.iter().flatten().find(closing)?;
+        let Some(shoal) = self.shoals.iter().flatten().find(closing) else {
+            self.closing = false;
+            return None;
+        };
         let bye = shoal.closing?;
         let Some(place) = shoal.members.last().copied() else {
             let slot = shoal.stream.slot;

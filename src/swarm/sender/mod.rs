@@ -492,7 +492,8 @@ impl Sender {
         let second = UNDER_WAY_MAX.as_secs_f32() / source.train.as_secs_f32().max(0.001);
         let window = self.ledbat.window(source.train, !self.losses.high());
         let most = window.min(second.max(2.0)) as u32 * source.size as u32;
-        under_way == 0 || under_way + chunks <= most
+        // Not whether all of them fit: one lost chunk must not stop a window of one train.
+        under_way < most.max(1)
     }
 
     /// Notes that chunks are sent now.

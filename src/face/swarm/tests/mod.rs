@@ -163,6 +163,7 @@ impl World {
     }
 
     fn run(&mut self) {
+        self.face.turn(self.now.mono);
         for round in 0.. {
             assert!(round < 100_000, "never done");
             let Some(shipment) = self.face.poll(self.now.mono) else { return };
