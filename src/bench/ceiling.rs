@@ -77,6 +77,13 @@ pub fn doubt(size: f64, cost: f64) -> Option<String> {
     })
 }
 
+/// The most connections of a send loop in a process that may open `files` files: unlike the relay
+/// it has no way past that limit.
+#[must_use]
+pub fn room(files: u64) -> usize {
+    usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX)
+}
+
 /// Sends `size` bytes at a time to `connections` receivers in processes of their own.
 ///
 /// # Errors
@@ -90,8 +97,7 @@ pub fn measure(
 ) -> Outcome<ceiling::Outcome> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = socket::listen(any, 1)?.remove(0);
-    let room = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
-    let count = plan.connections.min(room);
+    let count = plan.connections.min(room(files));
     let life = plan.length + WARM_UP + 2 * PATIENCE;
     let crowd = Crowd::silent(listener.local_addr()?, count, life, &cores.others, files)?;
     let connections = accept(&listener, count)?;

@@ -161,8 +161,6 @@ fn bare(plan: &Plan, pair: &Pair, cores: &Cores, files: u64) -> Outcome<f64> {
         length: plan.length,
         pairs: 1,
     };
-    // A send loop has no way past the limit of open files: with more viewers than that it has
-    // fewer connections, and the cost of each byte is the same.
     let sent = ceiling::measure(way, size, &same, cores, files)?;
     Ok(cost(sent.cpu, sent.bytes as f64))
 }
@@ -232,6 +230,12 @@ fn notes(plan: &Plan, rows: &[Row]) -> Vec<String> {
     let mut notes: Vec<String> = ceiling::doubt(median(3), median(1)).into_iter().collect();
     if plan.pairs < 5 {
         notes.push("fewer than 5 pairs: a trial, not a result".to_owned());
+    }
+    let room = ceiling::room(machine::raise_open_files());
+    if plan.relay.viewers + plan.probes > room {
+        notes.push(format!(
+            "The raw send loop had {room} connections: it has no way past the limit of open files."
+        ));
     }
     notes.push(format!(
         "A stall: a marker that came more than 40 ms after its play-out, {} ms behind live (later\n\

@@ -274,12 +274,12 @@ impl Peers {
             self.mark.lost += first - peer.next;
         }
         self.mark.again += u64::from(first < peer.next);
-        peer.next = peer.next.max(span.last + 1);
+        peer.next = peer.next.max(span.last.saturating_add(1));
         peer.bytes += count * CHUNK as u64;
         peer.last = now.at;
         let delay = now.micros.wrapping_sub(stamp).cast_signed();
         // Chunks that came one by one are acknowledged together, at their subtree's end.
-        let before = peer.pending.filter(|(before, _)| before.last + 1 == first);
+        let before = peer.pending.filter(|(before, _)| before.last.checked_add(1) == Some(first));
         let whole = before.map_or((span, delay), |(before, least)| {
             (Span { first: before.first, last: span.last }, least.min(delay))
         });
@@ -288,7 +288,7 @@ impl Peers {
         if let Some((span, delay)) = unsaid {
             self.acknowledge(index, span, delay, said);
         }
-        if (span.last + 1).is_multiple_of(self.subtree) {
+        if span.last.wrapping_add(1).is_multiple_of(self.subtree) {
             self.mark.trains += 1;
             self.arrived(now.at, span.last / self.subtree);
             self.answer(now.at, index, said);

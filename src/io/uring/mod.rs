@@ -368,27 +368,87 @@ impl Uring {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::ids::ShardId;
+    use crate::base::ids::{ListenerId, ShardId};
     use crate::base::time::{Mono, Now};
     use crate::io::clock::Clock;
     use crate::io::machine::{Input, Outbox};
     use crate::io::mailbox::Post;
 
-    /// To whom nothing happens.
-    struct Idle;
+    /// Counts what it is told.
+    #[derive(Debug, Default)]
+    struct Sink {
+        connections: usize,
+        bytes: usize,
+    }
 
-    impl Machine for Idle {
+    impl Machine for Sink {
         type Mail = ();
         fn handle(&mut self, _: Now, input: Input<'_, ()>) {
-            panic!("{input:?}");
+            match input {
+                Input::Accepted { .. } => self.connections += 1,
+                Input::Received { data, .. } => self.bytes += data.len(),
+                other => panic!("{other:?}"),
+            }
         }
         fn poll(&mut self, _: Now, _: &mut Outbox<()>) {}
         fn next_deadline(&self) -> Option<Mono> {
             None
         }
+    }
+
+    fn setup(listeners: Vec<(ListenerId, TcpListener)>, max_connections: usize) -> Setup<()> {
+        Setup {
+            sockets: Vec::new(),
+            shard: ShardId(0),
+            listeners,
+            post: Post::new(1, 1, 1).unwrap(),
+            clock: Clock::start(),
+            cells: Arc::new(Cells::default()),
+            max_connections,
+            descriptors: max_connections,
+            on_ready: Box::new(|| {}),
+        }
+    }
+
+    #[test]
+    fn a_receive_that_finds_no_buffer_is_counted_and_made_up_for() {
+        if let Err(why) = crate::io::probe::uring() {
+            println!("SKIPPED: {why}");
+            return;
+        }
+        const COUNT: usize = 3 * buffers::CONNECTIONS.count as usize;
+        let listener = socket::listen("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        let addr = listener.local_addr().unwrap();
+        let (mut sink, setup) = (Sink::default(), setup(vec![(ListenerId(0), listener)], COUNT));
+        let mut hub = Hub::new(setup, &mut sink, Now::default());
+        let mut uring = Uring::new(&hub).unwrap();
+        uring.accept(&mut hub, true);
+        let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        turn_until(&mut uring, &mut hub, |sink| sink.connections == COUNT);
+        for mut client in &clients {
+            client.write_all(b"x").unwrap();
+            // The kernel receives it, and nobody looks.
+            uring.wait(&hub.cells, Duration::ZERO).unwrap();
+        }
+        turn_until(&mut uring, &mut hub, |sink| sink.bytes == COUNT);
+        assert!(hub.cells.get(Cell::UringEnobufs) > 0);
+    }
+
+    fn turn_until(uring: &mut Uring, hub: &mut Hub<'_, Sink>, done: impl Fn(&Sink) -> bool) {
+        let clock = Clock::start();
+        let limit = clock.mono() + Duration::from_secs(10);
+        while !done(hub.machine()) {
+            assert!(clock.mono() < limit, "{:?}", hub.machine());
+            uring.flush(hub);
+            uring.wait(&hub.cells, Duration::from_millis(20)).unwrap();
+            uring.dispatch(hub);
+        }
+        uring.flush(hub);
     }
 
     #[test]
@@ -397,19 +457,8 @@ mod tests {
             println!("SKIPPED: {why}");
             return;
         }
-        let setup = Setup {
-            sockets: Vec::new(),
-            shard: ShardId(0),
-            listeners: Vec::new(),
-            post: Post::new(1, 1, 1).unwrap(),
-            clock: Clock::start(),
-            cells: Arc::new(Cells::default()),
-            max_connections: 1,
-            descriptors: 1,
-            on_ready: Box::new(|| {}),
-        };
-        let mut machine = Idle;
-        let mut hub = Hub::new(setup, &mut machine, Now::default());
+        let mut sink = Sink::default();
+        let mut hub = Hub::new(setup(Vec::new(), 1), &mut sink, Now::default());
         let mut uring = Uring::new(&hub).unwrap();
         let count = ring::COMPLETIONS * 3;
         for index in 0..count {
