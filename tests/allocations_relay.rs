@@ -1,9 +1,10 @@
 //! A relay that serves allocates nothing per send and nothing per chunk.
 //!
 //! The whole relay runs inside this process, with an allocator that counts what the threads
-//! named `shard-N` ask for once everybody watches. The relay may allocate one handle per slab
-//! and shard, and a little for each mark, each publication of figures and each signature: all
-//! are bounded here, and all are far below one per send.
+//! named `shard-N` ask for once everybody watches, viewers and peers. The relay may allocate one
+//! handle per slab and shard, and a little for each mark, each publication of figures, each
+//! signature and each subtree that is made ready to send: all are bounded here, and all are far
+//! below one per send, train, acknowledgement or chunk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(unsafe_code, reason = "a global allocator can be written in no other way")]
@@ -16,16 +17,19 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use common::crowd::Crowd;
+use common::leech::{Leech, Mode, Swarm};
 use common::ts::{Broadcast, Shape};
 use common::{Driver, Publisher, http, secs, wait_for};
 use headwater::base::limits::{CHUNK, SLAB_SMALL, SUBTREE};
+use headwater::wire::ppspp::Addressing;
 use headwater::{config, node};
 
 const VIEWERS: usize = 200;
+const PEERS: u64 = 60;
 const SHARDS: u64 = 2;
 /// Seconds of the stream that are measured, after some of warming up. The window holds eight
 /// of them, so that slabs are used again.
@@ -41,6 +45,13 @@ const FIGURES: u64 = 56;
 /// Allocations inside aws-lc-rs for one signature, which is one for each subtree of 16 chunks: its
 /// DER form, that cut to its length, and the two numbers in it.
 const SIGNATURE: u64 = 4;
+
+/// Allocations for a subtree on one shard that has peers: its hash datagram and its headers in
+/// one, and what that is shared by.
+const READY: u64 = 2;
+
+/// How often what is kept of one peer may grow meanwhile: what is under way, what was asked for.
+const GROWTH: u64 = 2;
 
 struct Counting;
 
@@ -107,6 +118,7 @@ unsafe impl GlobalAlloc for Counting {
 struct Inside {
     http: SocketAddr,
     control: SocketAddr,
+    swarm: SocketAddr,
     thread: thread::JoinHandle<Result<(), String>>,
     _dir: tempfile::TempDir,
 }
@@ -118,6 +130,7 @@ impl Inside {
         let text = format!(
             "[listen]\nhttp = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\n\
              [cores]\nshards = {SHARDS}\nio_driver = \"{}\"\n\
+             [swarm]\nchunks_per_signature = 16\n\
              [memory]\narena = \"64MiB\"\n[streams]\nmemory = \"2MiB\"\nmax = 4\n\
              [log]\nlevel = \"warn\"\n",
             driver.name()
@@ -129,7 +142,13 @@ impl Inside {
             node::Relay::load(loaded.config)?.run(|addresses| tell.send(addresses.clone()).unwrap())
         });
         let addresses = told.recv_timeout(secs(20)).expect("the relay gets ready");
-        Inside { http: addresses.http, control: addresses.control, thread, _dir: dir }
+        Inside {
+            http: addresses.http,
+            control: addresses.control,
+            swarm: addresses.swarm.expect("a swarm"),
+            thread,
+            _dir: dir,
+        }
     }
 
     /// The sum of a counter over its labels.
@@ -144,6 +163,42 @@ impl Inside {
         let me = rustix::process::getpid();
         rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap();
         self.thread.join().unwrap().unwrap();
+    }
+}
+
+/// Peers that only acknowledge, on one thread.
+struct Peers {
+    thread: thread::JoinHandle<Vec<Leech>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Peers {
+    fn join(relay: &Inside, stream: &str) -> Peers {
+        let id = wait_for("the swarm's id", secs(10), || {
+            let answer = http::get(relay.http, &format!("/live/{stream}/swarm.json"));
+            let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+            json["swarm_id"].as_str()?.parse().ok()
+        });
+        let swarm = Swarm { address: relay.swarm, id, addressing: Addressing::Chunks64, size: 16 };
+        let mut leeches: Vec<_> =
+            (0..PEERS).map(|n| Leech::join(swarm, Mode::Push, 0, n)).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !stopped.load(Relaxed) {
+                leeches.iter_mut().for_each(Leech::skim);
+                common::pass(common::millis(5));
+            }
+            leeches
+        });
+        Peers { thread, stop }
+    }
+
+    fn leave(self) {
+        self.stop.store(true, Relaxed);
+        let leeches = self.thread.join().unwrap();
+        assert!(leeches.iter().all(|leech| !leech.closed), "nobody was given up");
+        leeches.iter().for_each(Leech::leave);
     }
 }
 
@@ -172,35 +227,45 @@ fn measure(driver: Driver) {
         (answer.status == 200 && answer.text().contains("\"live\"")).then_some(())
     });
     let crowd = Crowd::join(relay.http, "lean", VIEWERS);
+    let peers = Peers::join(&relay, "lean");
     let reach = |seconds: u64| {
         let frame = seconds as usize * 25;
         wait_for("the broadcast", secs(60), || (publisher.frames() >= frame).then_some(()));
     };
     reach(WARM_UP);
+    let trains = || relay.count("headwater_swarm_trains_total{");
     let (frames, sends) = (publisher.frames(), relay.count("headwater_sends_total{"));
+    let trains_before = trains();
     ALLOCATIONS.store(0, Relaxed);
     WATCHING.store(true, Relaxed);
     reach(WARM_UP + SECONDS);
     WATCHING.store(false, Relaxed);
     let allocations = ALLOCATIONS.load(Relaxed);
     let sent = relay.count("headwater_sends_total{") - sends;
+    let trains = trains() - trains_before;
     let published = stream.slice(frames, publisher.frames()).len() as u64;
     let received = crowd.total();
     drop(publisher.silence());
     crowd.leave();
+    peers.leave();
     relay.stop();
 
     let slabs = published / SLAB_SMALL as u64 + 2;
-    let signatures = published / SUBTREE as u64 + 2;
-    let budget = SHARDS * slabs + SECONDS * FIGURES + signatures * SIGNATURE;
+    let subtrees = published / SUBTREE as u64 + 2;
+    // Peers and viewers have a handle each on a slab.
+    let budget = 2 * SHARDS * slabs
+        + SECONDS * FIGURES
+        + subtrees * SIGNATURE
+        + SHARDS * subtrees * READY
+        + GROWTH * PEERS;
     let chunks = published / CHUNK as u64;
     println!(
-        "{}: {allocations} allocations (at most {budget}) for {sent} sends, {chunks} chunks, \
-         {slabs} slabs:\n{}",
+        "{}: {allocations} allocations (at most {budget}) for {sent} sends, {trains} trains, \
+         {chunks} chunks, {slabs} slabs:\n{}",
         driver.name(),
         sites()
     );
-    assert!(sent > 10 * budget && chunks > budget, "too little happened to tell");
+    assert!(sent > 5 * budget && trains > 2 * budget, "too little happened to tell");
     assert!(allocations <= budget, "{allocations} allocations, at most {budget}");
     assert!(received > published * VIEWERS as u64 / 2, "the viewers got it");
 }

@@ -322,9 +322,9 @@ impl Swarm {
         self.wheel.turn(now, &mut due);
         for (place, spoke) in due.drain(..) {
             if let Some(session) = self.sessions.get(place)
-                && session.spoke == spoke
+                && session.hook.near == spoke
             {
-                session.spoke = 0;
+                session.hook.near = 0;
                 let asked = session.sender.is_asked();
                 self.enqueue(place, if asked { Line::Urgent } else { Line::Ready });
             }

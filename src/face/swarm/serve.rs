@@ -67,7 +67,7 @@ impl Swarm {
             }
             Next::Wait => {
                 let at = session.sender.deadline(now, &shoal.source);
-                self.wheel.hang(place, at, &mut session.spoke);
+                self.wheel.hang(place, at, &mut session.hook);
                 None
             }
             Next::Close(over) => {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::ids::StreamSlot;
-use crate::face::swarm::wheel::Spoke;
+use crate::face::swarm::wheel::Hook;
 use crate::registry::admission::Permit;
 use crate::swarm::crimes::Record;
 use crate::swarm::sender::Sender;
@@ -77,7 +77,7 @@ pub(super) struct Session {
     pub(super) stream: StreamSlot,
     /// Its place among the members of its shoal.
     pub(super) seat: u32,
-    pub(super) spoke: Spoke,
+    pub(super) hook: Hook,
     /// The address that it wrote to: its place in the table of those.
     pub(super) origin: u8,
     pub(super) line: Line,
@@ -175,8 +175,8 @@ impl Sessions {
 pub(super) fn session_bytes() -> usize {
     use crate::swarm::{flight, requests};
     let heap = flight::TRAINS_MAX * 8 + requests::RUNS_MAX * 8 + size_of::<Report>();
-    // Its shoal's list of members, the wheel (a stale entry or two), a line.
-    let lists = 4 + 3 * 4 + 2 * 4;
+    // Its shoal's list of members, the wheel, both lines.
+    let lists = 4 + 2 * 4 + 2 * 4;
     Sessions::ENTRY_BYTES + heap + lists
 }
 

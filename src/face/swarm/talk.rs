@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::face::swarm::sessions::{Extras, Line, Session};
+use crate::face::swarm::wheel::Hook;
 use crate::face::swarm::{Shipment, Swarm};
 use crate::metrics::table::Cell;
 use crate::registry::admission::{Permit, Refused};
@@ -84,7 +85,7 @@ impl Swarm {
             ours: channel,
             stream: opening.stream,
             seat,
-            spoke: 0,
+            hook: Hook::default(),
             origin: self.sessions.origin(to),
             line: Line::None,
             in_ready: false,

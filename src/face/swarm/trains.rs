@@ -94,12 +94,13 @@ impl Trains {
             signature: &record.signature,
         };
         let pad = train_head(self.addressing, self.size, CHUNK);
-        let mut buf = [0; HEAD_MAX];
-        let length = hash_datagram(&mut buf, 0, self.addressing, &signed, true, pad)?;
-        let hash = Bytes::copy_from_slice(&buf[..length]).into();
-        let mut buf = [0; 29 * SUBTREE_CHUNKS_MAX];
-        let length = data_headers(&mut buf, self.addressing, first, self.size)?;
-        let headers = Bytes::copy_from_slice(&buf[..length]);
+        // One allocation for both: this happens for every subtree on every shard.
+        let mut buf = [0; HEAD_MAX + 29 * SUBTREE_CHUNKS_MAX];
+        let hash = hash_datagram(&mut buf, 0, self.addressing, &signed, true, pad)?;
+        let headers = data_headers(&mut buf[hash..], self.addressing, first, self.size)?;
+        let both = Bytes::copy_from_slice(&buf[..hash + headers]);
+        let headers = both.slice(hash..);
+        let hash = both.slice(..hash).into();
         Some(Ready { subtree, hash, joined: pad.is_some(), headers, header: self.header() })
     }
 }
