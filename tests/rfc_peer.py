@@ -15,7 +15,7 @@ import argparse, json, signal, sys
 
 sys.dont_write_bytecode = True              # the sources are nobody's place to write to
 from cryptography.hazmat.primitives.asymmetric import ec
-from rfc import leech, seed, selftest
+from rfc import leech, seed, selftest, wire
 
 
 def arguments():
@@ -59,8 +59,8 @@ def main():
             side = seed.Seed(file.read(), options.listen, options.http, options.bitrate,
                              options.cam, options.n, options.base, options.corrupt,
                              options.uncles, key, options.seconds)
-        print(json.dumps({"swarm": "%s:%d" % side.socket.getsockname()[:2],
-                          "http": "%s:%d" % side.web.server_address[:2]}), flush=True)
+        print(json.dumps({"swarm": wire.text(side.socket.getsockname()),
+                          "http": wire.text(side.web.server_address)}), flush=True)
     signal.signal(signal.SIGTERM, lambda *_: side.stopping.set())
     signal.signal(signal.SIGINT, lambda *_: side.stopping.set())
     report = json.dumps(side.run(), indent=1)

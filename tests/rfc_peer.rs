@@ -5,16 +5,24 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use common::ts::{self, Broadcast, PACKET, Shape};
+use common::http;
+use common::peer::{Peer, packets, place};
+use common::ts::{Broadcast, Shape};
 use common::{Driver, HOSTS, Publisher, Relay, Setup, both_drivers, secs, skipped, wait_for};
 use serde_json::Value;
 
-both_drivers!(a_plain_peer_is_served, the_end_of_a_stream_is_told);
+both_drivers!(
+    a_plain_peer_is_served,
+    the_end_of_a_stream_is_told,
+    our_peer_plays_a_foreign_source,
+    what_was_not_signed_is_not_played,
+);
 
 /// A Python that has what `rfc_peer.py` needs. There may be several, and not all have it.
 fn python() -> Option<&'static str> {
@@ -94,19 +102,6 @@ impl Drop for Leech {
     }
 }
 
-/// Packets without null packets: those a relay may add and leave out.
-fn packets(bytes: &[u8]) -> Vec<&[u8]> {
-    assert!(bytes.len().is_multiple_of(PACKET));
-    bytes.chunks_exact(PACKET).filter(|packet| ts::pid(packet) != ts::NULL_PID).collect()
-}
-
-/// The place in what was published where `got` begins; it must be the same from there on.
-fn place(published: &[u8], got: &[u8]) -> Option<(usize, usize)> {
-    let (published, got) = (packets(published), packets(got));
-    let place = published.windows(got.len().max(1)).position(|window| window == got)?;
-    Some((place, published.len() - place - got.len()))
-}
-
 fn a_plain_peer_is_served(driver: Driver) {
     let Some(python) = python() else { return };
     // Both forms of chunk ids, and both families of addresses.
@@ -150,4 +145,101 @@ fn the_end_of_a_stream_is_told(driver: Driver) {
     assert_eq!(report["close_seen"], true, "{report}");
     let (_, missing) = place(&broadcast.bytes, &written).expect("the same bytes");
     assert_eq!(missing, 0, "packets of the last subtree: {report}");
+}
+
+/// A seed at work.
+struct Seed {
+    child: Child,
+    report: PathBuf,
+    url: String,
+}
+
+impl Seed {
+    /// Serves a stream of `broadcast`, which lasts `seconds`, and is said to be there.
+    fn start(python: &str, dir: &Path, broadcast: &Broadcast, more: &[&str]) -> Seed {
+        let (ts, report) = (dir.join("seed.ts"), dir.join("seed.json"));
+        fs::write(&ts, &broadcast.bytes).unwrap();
+        let seconds = Broadcast::due(broadcast.frames()).as_secs_f64();
+        let rate = (broadcast.bytes.len() * 8) as f64 / seconds;
+        let mut command = rfc_peer(python);
+        command.arg("seed").arg("--ts").arg(&ts).arg("--report").arg(&report);
+        command.args(["--bitrate", &format!("{rate:.0}")]).args(more);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let http = ready["http"].as_str().unwrap();
+        wait_for("an access point", secs(5), || {
+            let answer = http::get(http.parse().unwrap(), "/live/cam/swarm.json");
+            let swarm: Value = serde_json::from_slice(&answer.body).unwrap();
+            swarm["access_points"].as_array().is_some_and(|all| all.len() > 2).then_some(())
+        });
+        Seed { child, report, url: format!("http://{http}/live/cam") }
+    }
+
+    /// Ends it in good order.
+    fn end(mut self) -> Value {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        let ended = || self.child.try_wait().unwrap();
+        assert!(wait_for("the seed's end", secs(10), ended).success());
+        serde_json::from_slice(&fs::read(&self.report).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const LISTEN: [[&str; 4]; 2] = [
+    ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+    ["--listen", "[::1]:0", "--http", "[::1]:0"],
+];
+
+fn our_peer_plays_a_foreign_source(driver: Driver) {
+    let Some(python) = python() else { return };
+    for (listen, more) in
+        LISTEN.iter().zip([["--cam", "4", "--n", "8"], ["--cam", "2", "--n", "4"]])
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let broadcast = Broadcast::new(11, Shape::new(RATE), 14.0);
+        let seed = Seed::start(python, dir.path(), &broadcast, &[&listen[..], &more].concat());
+        let peer = Peer::start((dir.path(), "peer"), (&seed.url, None), (driver, 1, 7));
+        let (played, seed) = (peer.end(), seed.end());
+        assert_eq!(seed["violations"], serde_json::json!({}), "{seed}");
+        let session = &seed["sessions"][0];
+        assert!(session["closed"] == true && session["bye"] == 0, "{seed}");
+        assert!(
+            session["private"] == true && seed["subtrees_pushed"].as_u64() > Some(20),
+            "{seed}"
+        );
+        let viewer = &played.report["viewers"][0];
+        assert_eq!(viewer["bytes"]["http"], 0, "{viewer}");
+        assert_eq!(viewer["bad"], serde_json::json!({}), "{viewer}");
+        assert_eq!(played.report["stalls"], 0, "{viewer}");
+        assert!(place(&broadcast.bytes, &played.dumps[0]).is_some(), "other bytes: {viewer}");
+        assert!(played.dumps[0].len() as u64 > RATE / 8 * 4, "{viewer}");
+    }
+}
+
+fn what_was_not_signed_is_not_played(driver: Driver) {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let broadcast = Broadcast::new(12, Shape::new(RATE), 14.0);
+    let more = [&LISTEN[0][..], &["--n", "8", "--corrupt", "37"]].concat();
+    let seed = Seed::start(python, dir.path(), &broadcast, &more);
+    let peer = Peer::start((dir.path(), "peer"), (&seed.url, None), (driver, 1, 7));
+    let (played, seed) = (peer.end(), seed.end());
+    let (viewer, published) = (&played.report["viewers"][0], packets(&broadcast.bytes));
+    assert!(seed["corrupted"].as_u64() > Some(0), "{seed}");
+    assert_ne!(viewer["bad"], serde_json::json!({}), "the crime has a name: {viewer}");
+    let published: std::collections::HashSet<&[u8]> = published.into_iter().collect();
+    let played = packets(&played.dumps[0]);
+    assert!(played.iter().all(|packet| published.contains(packet)), "{viewer}");
 }

@@ -465,6 +465,20 @@ fn a_relay_that_was_started_again_is_joined_again() {
 }
 
 #[test]
+fn another_stream_of_the_same_name_is_not_taken_for_this_one() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    world.restart(500);
+    let played = world.figures().window.unwrap().0.head();
+    world.relay.source = Source::new(16, Addressing::Chunks64, 0);
+    world.run(6_000);
+    let figures = world.figures();
+    assert!(figures.failed && figures.problem.contains("swarm id"), "{}", figures.problem);
+    assert!(figures.window.unwrap().0.head() < played + 500_000, "only what was there");
+    world.check();
+}
+
+#[test]
 fn leaving_is_said() {
     let mut world = World::new(5_000);
     world.run(2_000);

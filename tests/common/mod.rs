@@ -20,6 +20,7 @@ pub mod judge;
 pub mod leech;
 pub mod mutate;
 pub mod netns;
+pub mod peer;
 pub mod relay;
 pub mod ts;
 

@@ -274,14 +274,13 @@ class Seed(Side):
     # HTTP
 
     def swarm_json(self):
-        host, port = self.socket.getsockname()[:2]
         age = time.monotonic() - self.began
         points = [{"chunk": self.base + at // CHUNK, "offset": at % CHUNK,
                    "age_ms": int((age - at * 8 / self.bitrate) * 1000)}
                   for at in self.points if at // CHUNK < len(self.subs) * self.n]
         return {"ext": 1, "swarm_id": self.id.hex(), "chunk_size": CHUNK, "integrity": 3,
                 "chunk_addressing": self.wire.cam, "chunks_per_signature": self.n, "hash": 2,
-                "signature": 13, "udp": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
+                "signature": 13, "udp": [text(self.socket.getsockname())],
                 "live": {"signed": self.base + len(self.subs) * self.n,
                          "now": int(self.now() * 1000)},
                 "access_points": [p for p in points if p["age_ms"] < KEPT * 1000],

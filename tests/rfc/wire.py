@@ -188,6 +188,11 @@ def now_us():
     return time.monotonic_ns() // 1000
 
 
+def text(address):
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Side:
     """One side of the wire, and what the other side did that it must not do."""
 

@@ -156,12 +156,14 @@ impl Viewer {
     fn invited(&mut self, now: Now, invitation: Invitation, asked: Mono, desk: &mut Desk<'_>) {
         self.figures.problem.clear();
         match &mut self.playing {
-            Some(playing) if playing.profile.size == invitation.profile.size => {
-                playing.profile = invitation.profile;
+            Some(playing) if playing.profile == invitation.profile => {
                 playing.note(&invitation, asked, now.mono);
             }
             Some(_) => {
-                self.figures.problem = "the stream has another subtree size now".to_owned();
+                // Its ids begin anew: what is played here cannot go on.
+                self.figures.problem =
+                    "another stream has this name now (its swarm id has changed); start again"
+                        .to_owned();
                 self.figures.failed = true;
                 return;
             }
