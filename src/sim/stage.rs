@@ -211,6 +211,8 @@ impl Stage {
                 }
             }
             Cue::Act(Act::RelayDies(time)) => {
+                // What it published in its last moments may have been sent.
+                self.look();
                 self.numbers = self.house.as_ref().map_or(Vec::new(), House::numbers);
                 self.house = None;
                 self.relay_seats.clone().into_iter().for_each(|seat| self.world.kill(seat));

@@ -185,7 +185,8 @@ impl Playout {
     #[must_use]
     pub fn gives_up(&self, now: Stamp, line: &Timeline) -> bool {
         let late = self.lateness(now, line);
-        late >= PATIENCE || self.delay + late > self.settings.max
+        // Before the first byte the delay is still to be that byte's age: it is not late.
+        self.has_begun() && late >= PATIENCE || self.delay + late > self.settings.max
     }
 
     /// Goes on at `to`: what lies before is skipped.
