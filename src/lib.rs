@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 6 the door       cli
-//! 5 the household  node (assembles)   control   bench   config
+//! 5 the household  node (assembles)   control   bench   sim   config
 //! 4 one core       shard · peer
 //! 3 faces          face · ingest                        sans-I/O
 //! 2 knowledge      registry · media · swarm             sans-I/O
@@ -16,7 +16,7 @@
 //! A stream comes in through `ingest`, is read by `media` for access points, is written once
 //! into a `ring`, and leaves through `face`. One `shard` per core drives all of that as an
 //! [`io::machine::Machine`]: it reads no clock and no socket. `io` has the drivers that do:
-//! io_uring and epoll, with equal rights.
+//! io_uring and epoll, with equal rights; `sim` is a third one, in virtual time.
 
 pub mod base;
 pub mod bench;
@@ -35,5 +35,6 @@ pub mod registry;
 #[allow(unsafe_code, reason = "the only shared memory of the process")]
 pub mod ring;
 pub mod shard;
+pub mod sim;
 pub mod swarm;
 pub mod wire;

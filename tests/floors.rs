@@ -79,6 +79,24 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "sim",
+        &[
+            "base",
+            "metrics",
+            "wire",
+            "ring",
+            "registry",
+            "media",
+            "swarm",
+            "face",
+            "ingest",
+            "shard",
+            "peer",
+            "config",
+            "io::machine",
+        ],
+    ),
+    (
         "node",
         &[
             "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
@@ -89,7 +107,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "base", "metrics", "wire", "ring", "io", "registry", "media", "swarm", "face",
-            "ingest", "shard", "peer", "config", "control", "bench", "node",
+            "ingest", "shard", "peer", "config", "control", "bench", "sim", "node",
         ],
     ),
 ];

@@ -11,6 +11,7 @@ mod keys;
 mod output;
 mod peer;
 mod relay;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Command {
     Keys(keys::Args),
     /// Measure the relay on this machine, beside what the kernel allows.
     Bench(bench::Args),
+    /// Play a whole swarm in virtual time, decided by a seed.
+    Sim(sim::Args),
 }
 
 /// Runs the command line of this process to its end.
@@ -53,6 +56,7 @@ pub fn run() -> ExitCode {
         Ok(Args { command: Command::Check(args) }) => check::check(&args),
         Ok(Args { command: Command::Keys(args) }) => keys::keys(&args),
         Ok(Args { command: Command::Bench(args) }) => bench::bench(args),
+        Ok(Args { command: Command::Sim(args) }) => sim::sim(&args),
         Err(error) if error.use_stderr() => {
             output::complain(&error.render().to_string());
             ExitCode::from(EXIT_CONFIG)

@@ -10,7 +10,7 @@ use crate::base::payload::Payload;
 use crate::peer::figures::Board;
 use crate::peer::settings::{Names, Settings};
 use crate::swarm::channel::{Channels, Taken};
-use crate::swarm::integrity::Real;
+use crate::swarm::integrity::Verifier;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) enum Wish {
 pub(super) struct Desk<'a> {
     pub settings: &'a Settings,
     pub names: &'a mut dyn Names,
-    pub verifier: &'a mut Real,
+    pub verifier: &'a mut Box<dyn Verifier + Send>,
     pub board: &'a Board,
     pub ids: &'a mut Ids,
     pub wishes: &'a mut VecDeque<Wish>,

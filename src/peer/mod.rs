@@ -29,7 +29,7 @@ use crate::peer::desk::{Desk, Ids, Which, Wish};
 use crate::peer::figures::Board;
 use crate::peer::settings::{Names, Room, Settings};
 use crate::peer::viewer::{Happening, Viewer};
-use crate::swarm::integrity::Real;
+use crate::swarm::integrity::{Real, Verifier};
 use crate::wire::ppspp::split;
 
 /// Wishes that may wait for the driver; beyond it datagrams are dropped, oldest first: what they
@@ -61,7 +61,7 @@ pub struct Peer<M> {
     settings: Settings,
     viewers: Vec<Viewer>,
     names: Box<dyn Names + Send>,
-    verifier: Real,
+    verifier: Box<dyn Verifier + Send>,
     board: Board,
     ids: Ids,
     /// Connects that were not answered, and connections: whose they are.
@@ -86,7 +86,7 @@ impl<M> Peer<M> {
             settings,
             viewers: viewers.map(|(index, room)| Viewer::new(index, room, now)).collect(),
             names,
-            verifier: Real::default(),
+            verifier: Box::new(Real::default()),
             board,
             ids: Ids::new(&key),
             tokens: HashMap::new(),
@@ -96,6 +96,13 @@ impl<M> Peer<M> {
             live,
             due,
         }
+    }
+
+    /// Lets somebody else check what others sent: a simulator, whose peers share one.
+    #[must_use]
+    pub fn with_verifier(mut self, verifier: Box<dyn Verifier + Send>) -> Peer<M> {
+        self.verifier = verifier;
+        self
     }
 
     /// Lends one viewer and everything it needs; it is driven soon after.

@@ -28,8 +28,23 @@ const BASE_PART: Duration = Duration::from_secs(120);
 /// The current delay is the least of so many samples.
 const FILTER: usize = 4;
 
-/// The floor's share of the stream's bitrate.
+/// The floor's share of the stream's bitrate...
 const FLOOR: f32 = 1.25;
+
+/// ...and beyond it, while the peer asks for what it lacks and no queue has grown: the speed of
+/// the answers. See [`crate::swarm::pacer`].
+const FLOOR_ASKED: f32 = 2.0;
+
+/// What a window must not fall below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// Anything: the path does not carry the stream.
+    None,
+    /// The stream's bitrate.
+    Live,
+    /// The stream's bitrate, and that of answers.
+    Asked,
+}
 
 /// The largest round trip that is believed.
 const RTT_MAX: Duration = Duration::from_secs(5);
@@ -52,6 +67,8 @@ pub struct Ledbat {
     rtt: u32,
     /// When the window was last halved.
     halved: Mono,
+    /// Nothing was lost and no queue has grown yet: the window doubles with each round trip.
+    starting: bool,
 }
 
 impl Default for Ledbat {
@@ -66,20 +83,27 @@ impl Default for Ledbat {
             window: WINDOW_START,
             rtt: 0,
             halved: Mono::ZERO,
+            starting: true,
         }
     }
 }
 
 impl Ledbat {
     /// Trains that may be under way. `train`: how long one takes at the stream's bitrate.
-    /// `floor`: whether the stream's bitrate is to be kept up.
     #[must_use]
-    pub fn window(&self, train: Duration, floor: bool) -> f32 {
-        if !floor || self.rtt == 0 {
-            return self.window;
-        }
-        let least = FLOOR * self.rtt as f32 / (train.as_micros() as f32).max(1.0);
-        self.window.max(least.ceil() + 1.0)
+    pub fn window(&self, train: Duration, floor: Floor) -> f32 {
+        let share = match floor {
+            Floor::None => return self.window,
+            _ if self.rtt == 0 => return self.window,
+            Floor::Asked if self.queueing() < TARGET / 2.0 => FLOOR + FLOOR_ASKED,
+            Floor::Live | Floor::Asked => FLOOR,
+        };
+        // A train is acknowledged when its last datagram has come: that takes a round trip, and
+        // on a narrow line nearly as long as the train lasts. Never one train alone: it would be
+        // enough to lose its acknowledgement to stop the stream.
+        let train = (train.as_micros() as f32).max(1.0);
+        let least = share * (self.rtt as f32 + train) / train;
+        self.window.max(least.ceil())
     }
 
     /// The smoothed round trip, once there is one.
@@ -121,15 +145,22 @@ impl Ledbat {
     }
 
     /// `trains` were acknowledged while `under_way` were, those included.
+    ///
+    /// The window begins with a slow start, as RFC 6817 (2.4.2, last paragraph) allows: a viewer
+    /// who joins wants seconds of the stream at once, and one train more in each round trip of a
+    /// fifth of a second comes too late for them.
     pub fn on_acked(&mut self, trains: f32, under_way: f32) {
         let off = (TARGET - self.queueing()) / TARGET;
-        self.window += off.clamp(-1.0, 1.0) * trains / self.window;
+        self.starting &= off > 0.5;
+        let share = if self.starting { 1.0 } else { 1.0 / self.window };
+        self.window += off.clamp(-1.0, 1.0) * trains * share;
         let most = under_way.max(WINDOW_START) + ALLOWED_INCREASE;
         self.window = self.window.clamp(WINDOW_MIN, most.max(WINDOW_MIN));
     }
 
     /// Something was lost. Halves the window once per round trip.
     pub fn on_loss(&mut self, now: Mono) {
+        self.starting = false;
         let again = self.rtt().unwrap_or(Duration::from_millis(100));
         if self.halved == Mono::ZERO || now.since(self.halved) >= again {
             self.halved = now;
@@ -139,6 +170,7 @@ impl Ledbat {
 
     /// Nothing was acknowledged for long: begins from the least.
     pub fn on_silence(&mut self) {
+        self.starting = false;
         self.window = WINDOW_MIN;
     }
 
@@ -220,23 +252,44 @@ mod tests {
     #[test]
     fn it_grows_while_the_queue_is_short_and_shrinks_while_it_is_long() {
         let mut ledbat = Ledbat::default();
-        assert_eq!(ledbat.window(TRAIN, true), 2.0);
+        assert_eq!(ledbat.window(TRAIN, Floor::Live), 2.0);
         // The other end's clock is an hour behind.
         let clock = -3_600_000_000;
         for n in 0..40 {
             ledbat.on_delay(at(n * 10), clock + 20_000);
             ledbat.on_acked(1.0, 9.0);
         }
-        let grown = ledbat.window(TRAIN, true);
-        assert!((7.0..10.0).contains(&grown), "{grown}");
+        let grown = ledbat.window(TRAIN, Floor::Live);
+        assert_eq!(grown, 10.0, "one more than is used");
         for n in 40..120 {
             ledbat.on_delay(at(n * 10), clock + 20_000 + 200_000);
             ledbat.on_acked(1.0, 9.0);
         }
-        assert_eq!(ledbat.window(TRAIN, true), 1.0, "a queue of twice the target");
+        assert_eq!(ledbat.window(TRAIN, Floor::None), 1.0, "a queue of twice the target");
         ledbat.on_delay(at(1_300), clock + 20_000 + 50_000);
         ledbat.on_acked(1.0, 1.0);
-        assert!(ledbat.window(TRAIN, true) > 1.4, "the least of the last four counts");
+        assert!(ledbat.window(TRAIN, Floor::None) > 1.4, "the least of the last four counts");
+    }
+
+    #[test]
+    fn it_doubles_until_a_queue_grows_or_something_is_lost() {
+        let round = |ledbat: &mut Ledbat, millis, delay| {
+            let trains = ledbat.window(TRAIN, Floor::None) as u32;
+            for n in 0..trains {
+                ledbat.on_delay(at(millis), delay);
+                ledbat.on_acked(1.0, (trains + n) as f32);
+            }
+            ledbat.window(TRAIN, Floor::None)
+        };
+        let mut ledbat = Ledbat::default();
+        let windows = [0, 200, 400].map(|millis| round(&mut ledbat, millis, 0));
+        assert_eq!(windows, [4.0, 8.0, 16.0]);
+        ledbat.on_loss(at(500));
+        assert!(round(&mut ledbat, 600, 0) < 9.2, "one more in a round trip");
+        let mut queued = Ledbat::default();
+        round(&mut queued, 0, 0);
+        (1..8).for_each(|n| queued.on_delay(at(n), 60_000));
+        assert!(round(&mut queued, 200, 60_000) < 4.5, "half of the target waits");
     }
 
     #[test]
@@ -246,7 +299,7 @@ mod tests {
             ledbat.on_delay(at(n), 5);
             ledbat.on_acked(1.0, 1.0);
         }
-        assert_eq!(ledbat.window(TRAIN, true), 3.0);
+        assert_eq!(ledbat.window(TRAIN, Floor::Live), 3.0);
     }
 
     #[test]
@@ -288,10 +341,19 @@ mod tests {
         assert_eq!(ledbat.rtt(), None);
         ledbat.on_round_trip(Duration::from_millis(336));
         assert_eq!(ledbat.rtt(), Some(Duration::from_millis(336)));
-        assert_eq!(ledbat.window(TRAIN, true), 6.0);
-        assert_eq!(ledbat.window(TRAIN, false), 1.0);
+        assert_eq!(
+            ledbat.window(TRAIN, Floor::Live),
+            7.0,
+            "5 trains in the round trip, 1.25 of their own"
+        );
+        assert_eq!(ledbat.window(TRAIN, Floor::None), 1.0);
         (0..60).for_each(|_| ledbat.on_round_trip(Duration::from_millis(84)));
-        assert_eq!(ledbat.window(TRAIN, true), 3.0, "smoothed, whole trains");
+        assert_eq!(ledbat.window(TRAIN, Floor::Live), 3.0, "smoothed, whole trains");
+        (0..99).for_each(|_| ledbat.on_round_trip(Duration::from_millis(1)));
+        assert_eq!(ledbat.window(TRAIN, Floor::Live), 2.0, "one is never alone");
+        assert_eq!(ledbat.window(TRAIN, Floor::Asked), 4.0, "three and a quarter");
+        (0..8).for_each(|n| ledbat.on_delay(at(n), if n == 0 { 0 } else { 60_000 }));
+        assert_eq!(ledbat.window(TRAIN, Floor::Asked), 2.0, "not into a queue");
     }
 
     #[test]

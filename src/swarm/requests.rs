@@ -1,4 +1,5 @@
-//! What a peer asked for and has not been answered yet: in order, bounded, eight bytes a run.
+//! What a peer asked for and has not been answered yet: bounded, eight bytes a run. The lowest
+//! chunks are answered first: their turn to be played comes first.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -122,13 +123,17 @@ impl Requests {
         }
     }
 
-    /// The first chunks asked for that lie in `there`, of one subtree of `size` chunks. Forgets
+    /// The lowest chunks asked for that lie in `there`, of one subtree of `size` chunks. Forgets
     /// what lies below `there`: it is too old to be answered.
+    ///
+    /// Not in the order in which they were asked for: a viewer who joins asks for seconds of the
+    /// stream at once, and a hole in what comes would be filled when all the rest has come.
     pub fn next(&mut self, there: std::ops::Range<u64>, size: u64) -> Option<Run> {
         if let Some(last) = there.start.checked_sub(1) {
             self.forget_below(last);
         }
-        let run = self.runs.iter().find(|run| run.first() < there.end)?;
+        let run = self.runs.iter().min_by_key(|run| run.first());
+        let run = run.filter(|run| run.first() < there.end)?;
         let end = run.first() - run.first() % size + size - 1;
         Run::new(run.first(), run.last().min(end).min(there.end - 1))
     }

@@ -9,6 +9,7 @@ use crate::registry::stream::State;
 use crate::registry::streams::Lookup;
 use crate::shard::tests::world::{Client, Source, World, chunk};
 
+mod peers;
 mod publishers;
 mod world;
 

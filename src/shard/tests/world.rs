@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ids::{ConnId, ListenerId, ShardId, StreamSlot};
+use crate::base::ids::{ConnId, ListenerId, ShardId, SocketId, StreamSlot};
 use crate::base::limits::SLAB_LARGE;
 use crate::base::time::{Mono, Now, Utc};
 use crate::face::http;
-use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output, Train};
 use crate::media::looper::Looper;
 use crate::media::sample::DEMO;
 use crate::metrics::cells::Cells;
@@ -19,7 +19,9 @@ use crate::registry::streams::Registry;
 use crate::ring::arena::Arena;
 use crate::shard::mail::Mail;
 use crate::shard::settings::Settings;
+use crate::shard::swarm::Swarming;
 use crate::shard::{Parts, Shard};
+use crate::swarm::settings::{Addressing, Join};
 
 /// A connection: its shard and its id there.
 pub(super) type Client = (usize, ConnId);
@@ -49,6 +51,8 @@ pub(super) struct World {
     pub(super) ends: HashMap<(usize, u32), End>,
     /// Letters by receiver, not yet delivered.
     pub(super) post: Vec<VecDeque<Letter>>,
+    /// What went out to peers, and from which shard.
+    pub(super) trains: Vec<(usize, Train)>,
     next: u32,
 }
 
@@ -79,6 +83,7 @@ impl World {
             registry,
             ends: HashMap::new(),
             post: vec![VecDeque::new(), VecDeque::new()],
+            trains: Vec::new(),
             next: 0,
         }
     }
@@ -199,7 +204,11 @@ impl World {
                 self.post[usize::from(to.0)].push_back(Letter::Head(stream));
             }
             Output::Backlog { .. } | Output::Shutdown { .. } => {}
-            Output::Datagram { .. } | Output::Train(_) | Output::Connect { .. } => {
+            Output::Train(train) => {
+                assert_eq!(train.socket, SocketId::SWARM);
+                self.trains.push((shard, train));
+            }
+            Output::Datagram { .. } | Output::Connect { .. } => {
                 panic!("not what a shard does")
             }
         }
@@ -263,13 +272,22 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         segment: Duration::from_secs(2),
         playlist: 6,
     };
+    let swarm = crate::swarm::settings::Settings {
+        listen: None,
+        advertise: Vec::new(),
+        addressing: Addressing::Chunks64,
+        size: None,
+        join: Join::Open,
+        peers: 100,
+        egress: None,
+    };
     Parts {
         ingest: [].into(),
         id: ShardId(id),
         settings,
         http: Arc::new(http),
         registry: Arc::clone(registry),
-        swarm: None,
+        swarm: Some(Swarming { settings: Arc::new(swarm), key: [3; 32] }),
         cells: Arc::new(Cells::default()),
         shelf: Arc::new(DelayShelf::default()),
     }

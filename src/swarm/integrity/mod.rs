@@ -64,6 +64,20 @@ pub trait Verifier {
     fn verify(&mut self, id: &SwarmId, plaintext: &[u8], signature: &Signature) -> bool;
 }
 
+impl<V: Verifier + ?Sized> Verifier for Box<V> {
+    fn leaf(&mut self, chunk: &[u8]) -> Hash {
+        (**self).leaf(chunk)
+    }
+
+    fn munro(&mut self, leaves: &[Hash]) -> Hash {
+        (**self).munro(leaves)
+    }
+
+    fn verify(&mut self, id: &SwarmId, plaintext: &[u8], signature: &Signature) -> bool {
+        (**self).verify(id, plaintext, signature)
+    }
+}
+
 /// The hash of a chunk.
 #[must_use]
 pub fn leaf(chunk: &[u8]) -> Hash {

@@ -346,7 +346,11 @@ impl Assembly {
         }
         match subtree.judge(place, by.leaf(bytes), by) {
             Verdict::Wrong => return Outcome::Wrong(Crime::BadChunk),
-            Verdict::Unknown => return self.keep(chunk, bytes, delay),
+            Verdict::Unknown => {
+                // The answer came without its hashes: one is asked for again soon.
+                subtree.asked &= !bit;
+                return self.keep(chunk, bytes, delay);
+            }
             Verdict::Proven => {}
         }
         match store.write(now, chunk, bytes) {
@@ -423,8 +427,11 @@ impl Assembly {
     /// Forgets what lies behind what is played.
     pub(super) fn prune(&mut self, store: &Store) {
         let keep = (store.next() / self.n()).saturating_sub(BEHIND);
-        while let Some(entry) = self.subtrees.first_entry().filter(|entry| *entry.key() < keep) {
-            entry.remove();
+        // Not before all of it was acknowledged: a hole that is filled late moves what is played
+        // far ahead, and a source that never hears of it takes it for lost.
+        let old = self.subtrees.range(..keep).filter(|(_, subtree)| subtree.unacked == 0);
+        for number in old.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.subtrees.remove(&number);
         }
         let first = store.next();
         self.orphans.retain(|orphan| orphan.chunk >= first);

@@ -72,7 +72,7 @@ impl Receiver {
                 0
             };
             let fresh = (holes & !subtree.asked != 0).then(|| subtree.last + self.patience());
-            let again = (holes & subtree.asked != 0).then_some(subtree.retry_at);
+            let again = (holes & subtree.asked != 0).then(|| self.again_at(*number, subtree));
             let (passed, passed_at) = self.passed(*number, subtree);
             let passed = (holes & passed != 0).then_some(passed_at);
             [subtree.ack_at(wait), fresh, again, passed]
@@ -118,7 +118,9 @@ impl Receiver {
         }
     }
 
-    /// One ACK for each run of chunks that came, of every train that is over.
+    /// One ACK for each run of chunks that came, of every train that is over. A run that goes on
+    /// from what was acknowledged before is acknowledged as a whole: that costs no byte, and
+    /// the next train makes good an acknowledgement that was lost.
     fn acknowledge(&mut self, now: Mono, writer: &mut Writer<'_>) {
         let (wait, n) = (self.reorder(), self.assembly.n());
         while let Some((chunk, delay)) = self.assembly.late.pop() {
@@ -134,11 +136,12 @@ impl Receiver {
             let delay = subtree.delay.unwrap_or(0);
             for (first, last) in runs(subtree.unacked) {
                 let span = Span { first: number * n + first, last: number * n + last };
+                let span = joined(self.run, span, 64 * n);
                 if !writer.push(Message::Ack { span, delay }) {
                     return;
                 }
                 subtree.unacked &= !bits(first, last);
-                self.run = Some((joined(self.run, span, 64 * n), delay));
+                self.run = Some((span, delay));
             }
             subtree.delay = None;
         }
@@ -160,7 +163,8 @@ impl Receiver {
             .take_while(|(number, _)| **number * n < ahead)
             .map(|(number, subtree)| {
                 let fresh = if now >= subtree.last + patience { !subtree.asked } else { 0 };
-                let again = if now >= subtree.retry_at { subtree.asked } else { 0 };
+                let again = now >= self.again_at(*number, subtree);
+                let again = if again { subtree.asked } else { 0 };
                 let (passed, at) = self.passed(*number, subtree);
                 let passed = if now >= at { passed } else { 0 };
                 (*number, fresh | again | passed)
@@ -173,7 +177,11 @@ impl Receiver {
                 continue;
             }
             asked += wanted.count_ones();
-            let again = now + self.retry(asked);
+            let ahead = match self.private {
+                true => self.outstanding_below(number) + wanted.count_ones(),
+                false => asked,
+            };
+            let again = now + self.retry(ahead);
             for (from, to) in runs(wanted) {
                 let span = Span { first: number * n + from, last: number * n + to };
                 open = match open {
@@ -216,22 +224,37 @@ impl Receiver {
         }
     }
 
-    /// Chunks whose answers others have passed, and when they are lost: answers come in the
-    /// order in which chunks were asked for.
+    /// Chunks whose answers others have passed, and when they are lost. A source answers the
+    /// lowest chunks first, or those that were asked for first: what is lower than an answer and
+    /// was not asked for later was sent before it.
     fn passed(&self, number: u64, subtree: &Subtree) -> (u16, Mono) {
         let Some((asked_at, chunk, came)) = self.assembly.answered else { return (0, Mono::ZERO) };
         let before = chunk.saturating_sub(number * self.assembly.n()).min(16) as u32;
-        let passed = match subtree.asked_at.cmp(&asked_at) {
-            std::cmp::Ordering::Less => subtree.asked,
-            std::cmp::Ordering::Equal => subtree.asked & !u16::MAX.checked_shl(before).unwrap_or(0),
-            std::cmp::Ordering::Greater => 0,
-        };
+        let lower = !u16::MAX.checked_shl(before).unwrap_or(0);
+        let passed = if subtree.asked_at <= asked_at { subtree.asked & lower } else { 0 };
         (passed, came + self.reorder())
+    }
+
+    /// When to ask again for what was asked for. As long as answers to what lies below come, it
+    /// waits for its turn.
+    fn again_at(&self, number: u64, subtree: &Subtree) -> Mono {
+        let answered = self
+            .assembly
+            .answered
+            .filter(|(_, chunk, _)| self.private && *chunk / self.assembly.n() < number);
+        let wait = RETRY + 2 * self.rtt;
+        answered.map_or(subtree.retry_at, |(_, _, came)| subtree.retry_at.max(came + wait))
     }
 
     /// Chunks that were asked for and have not come.
     fn outstanding(&self) -> u32 {
         self.assembly.subtrees.values().map(|subtree| subtree.asked.count_ones()).sum()
+    }
+
+    /// Those of them that lie below a subtree, and so are answered before it.
+    fn outstanding_below(&self, number: u64) -> u32 {
+        let below = self.assembly.subtrees.range(..number);
+        below.map(|(_, subtree)| subtree.asked.count_ones()).sum()
     }
 
     /// How long after a train's last datagram it is over.

@@ -197,6 +197,23 @@ fn a_clean_link_is_acknowledged_once_per_train() {
     }
 }
 
+/// What is played jumps far ahead when the hole is filled; the source hears of it all the same.
+#[test]
+fn a_hole_that_is_filled_late_is_acknowledged() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.run(500);
+    let hole = world.source.end() + 3;
+    let data = [&[kind::DATA][..], &hole.to_be_bytes()].concat();
+    for _ in 0..1_500 {
+        world.run(1);
+        world.wire.retain(|_, (down, datagram)| !(*down && datagram[4..].starts_with(&data)));
+    }
+    assert_eq!(world.store.next(), hole);
+    world.run(500);
+    assert!(world.store.next() > hole + 160);
+    assert!(world.source.acked.contains_key(&hole));
+}
+
 #[test]
 fn losses_are_repaired_whatever_the_weather() {
     let weathers = [

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::base::time::Mono;
 use crate::swarm::crimes::Crime;
 use crate::swarm::flight::{Age, Flight};
-use crate::swarm::ledbat::{Ledbat, Losses};
+use crate::swarm::ledbat::{Floor, Ledbat, Losses};
 use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
 
@@ -490,7 +490,12 @@ impl Sender {
             return under_way == 0;
         }
         let second = UNDER_WAY_MAX.as_secs_f32() / source.train.as_secs_f32().max(0.001);
-        let window = self.ledbat.window(source.train, !self.losses.high());
+        let floor = match (self.losses.high(), self.requests.any_below(source.chunks().end)) {
+            (true, _) => Floor::None,
+            (false, true) => Floor::Asked,
+            (false, false) => Floor::Live,
+        };
+        let window = self.ledbat.window(source.train, floor);
         let most = window.min(second.max(2.0)) as u32 * source.size as u32;
         // Not whether all of them fit: one lost chunk must not stop a window of one train.
         under_way < most.max(1)
@@ -550,7 +555,11 @@ impl Sender {
             self.next += 1;
         }
         let run = whole(self.next, source.size)?;
-        if self.next >= source.subtrees.end || !self.has_room(source.size as u32, source) {
+        // Questions are about what is played sooner: as long as some wait for their pace, the
+        // push leaves them room, or it would keep them waiting for round trips.
+        let asked = self.requests.any_below(source.chunks().end);
+        let room = if asked { 2 * source.size } else { source.size };
+        if self.next >= source.subtrees.end || !self.has_room(room as u32, source) {
             return None;
         }
         Some(self.push_one(now, run, Why::Push, source))

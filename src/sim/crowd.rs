@@ -1,0 +1,171 @@
+//! The viewers of a world: production peers without a shard, each on a host of its own.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ids::StreamName;
+use crate::base::limits::SLAB_LARGE;
+use crate::base::time::Mono;
+use crate::io::machine::Input;
+use crate::peer::figures::{Board, Figures};
+use crate::peer::settings::{NoNames, Room, Settings};
+use crate::peer::{Parts, Peer};
+use crate::ring::arena::Arena;
+use crate::ring::window;
+use crate::sim::dice::Dice;
+use crate::sim::house::bytes_of;
+use crate::sim::link::Link;
+use crate::sim::notary::Notary;
+use crate::sim::truth::Shown;
+use crate::sim::world::{HTTP, World};
+use crate::swarm::playout;
+
+/// How much of the stream a viewer keeps. A window takes what lies ahead of what was played up to
+/// a quarter of its size: the greatest play-out delay, and a second.
+const WINDOW: Duration = Duration::from_secs(26);
+
+/// The first address of a viewer: the range of RFC 2544 for tests.
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+
+/// One viewer.
+pub struct Viewer {
+    /// Its number, from 1 on.
+    pub number: usize,
+    /// Its host and its machine.
+    pub host: usize,
+    pub(super) seat: usize,
+    board: Board,
+    /// When it came and went.
+    pub came: Mono,
+    /// When it went.
+    pub left: Option<Mono>,
+    /// Its figures, as last looked at.
+    pub figures: Option<Figures>,
+    /// What it has shown.
+    pub shown: Shown,
+    /// Stalls that were judged, and how many the network does not explain.
+    pub judged: u32,
+    /// Those that the network explains.
+    pub excused: u32,
+}
+
+impl Viewer {
+    /// Fresh figures.
+    pub fn refresh(&mut self) {
+        if self.left.is_none() {
+            self.figures = self.board.read().pop().or_else(|| self.figures.take());
+        }
+    }
+
+    /// How long it was there.
+    #[must_use]
+    pub fn stay(&self, now: Mono) -> Duration {
+        self.left.unwrap_or(now).since(self.came)
+    }
+}
+
+/// What all viewers share.
+pub struct Crowd {
+    /// All that ever came, by number.
+    pub viewers: Vec<Viewer>,
+    arena: Arc<Arena>,
+    memory: window::Settings,
+    notary: Notary,
+    relay: SocketAddr,
+    name: StreamName,
+    seed: u64,
+}
+
+impl Crowd {
+    /// Nobody yet, with memory for `most` at one time.
+    ///
+    /// # Errors
+    /// If the machine has no memory for that.
+    pub fn new(
+        seed: u64,
+        most: usize,
+        bitrate: u64,
+        relay: Ipv4Addr,
+        name: StreamName,
+        notary: Notary,
+    ) -> std::io::Result<Crowd> {
+        let bytes = bytes_of(bitrate, WINDOW) + (SLAB_LARGE / 4) as u64;
+        let memory = window::Settings { bytes, span: Duration::from_secs(60) };
+        let arena = Arena::create(bytes * most as u64 + 2 * SLAB_LARGE as u64)?;
+        let relay = (relay, HTTP).into();
+        Ok(Crowd { viewers: Vec::new(), arena, memory, notary, relay, name, seed })
+    }
+
+    /// One more viewer, on a host with this link.
+    pub fn join(&mut self, world: &mut World, link: Link) {
+        let number = self.viewers.len() + 1;
+        let ip = Ipv4Addr::from(u32::from(FIRST) + number as u32);
+        let host = world.add_host(ip, link);
+        let seat = world.add_seat(host);
+        let board = Board::default();
+        let mut dice = Dice::new(self.seed, "peer", number as u64);
+        let mut key = [0; 32];
+        key.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.number().to_le_bytes()));
+        let url = format!("http://{}/live/{}", self.relay, self.name);
+        let Ok(url) = url.parse() else { return };
+        let settings = Settings {
+            url,
+            name: self.name.clone(),
+            addresses: vec![self.relay],
+            pin: None,
+            token: None,
+            tls: None,
+            playout: playout::Settings::default(),
+        };
+        let peer = Peer::new(Parts {
+            settings,
+            rooms: vec![Room::Own { arena: Arc::clone(&self.arena), memory: self.memory.clone() }],
+            names: Box::new(NoNames),
+            board: board.clone(),
+            live: None,
+            key,
+            now: world.clock(host).mono,
+        });
+        let peer = peer.with_verifier(Box::new(self.notary.clone()));
+        self.viewers.push(Viewer {
+            number,
+            host,
+            seat,
+            board,
+            came: world.now(),
+            left: None,
+            figures: None,
+            shown: Shown::default(),
+            judged: 0,
+            excused: 0,
+        });
+        world.seat(seat, Box::new(peer));
+    }
+
+    /// A viewer goes: with a word, or as if its process were killed.
+    pub fn leave(&mut self, world: &mut World, index: usize, politely: bool) {
+        let viewer = &mut self.viewers[index];
+        if viewer.left.is_some() {
+            return;
+        }
+        if politely {
+            world.tell(viewer.seat, Input::Drain);
+            world.step(viewer.seat);
+        }
+        viewer.refresh();
+        viewer.left = Some(world.now());
+        world.kill(viewer.seat);
+        // Its memory is for those who come.
+        viewer.shown.close();
+        viewer.board = Board::default();
+        viewer.figures.iter_mut().for_each(|figures| figures.window = None);
+    }
+
+    /// Those who are there, by index.
+    #[must_use]
+    pub fn present(&self) -> Vec<usize> {
+        let there = self.viewers.iter().enumerate().filter(|(_, viewer)| viewer.left.is_none());
+        there.map(|(index, _)| index).collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! Datagrams under way: a train is one thing that flies, with a bit for each datagram that is
+//! still on board. The bytes are put together where it lands.
+
+use std::net::SocketAddrV4;
+
+use crate::base::payload::Payload;
+use crate::io::machine::Train;
+
+/// Bytes of a datagram that go into the world's digest: channel, type, the first chunk's id.
+const SEEN: usize = 13;
+
+/// `DATA` in the wire's numbers.
+const DATA: u8 = 1;
+
+/// What flies.
+#[derive(Clone, Debug)]
+pub enum Cargo {
+    /// One datagram, as it is.
+    Datagram(Payload),
+    /// Several, of which the headers are still to be patched.
+    Train(Box<Train>),
+}
+
+/// Datagrams of one sender to one receiver.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    /// The sender as the receiver sees it.
+    pub from: SocketAddrV4,
+    /// The receiver.
+    pub to: SocketAddrV4,
+    cargo: Cargo,
+    /// When it was submitted, in microseconds of the sender's monotonic clock.
+    stamp: u64,
+    /// A bit for each datagram on board.
+    pub aboard: u32,
+}
+
+impl Flight {
+    /// A flight with everything aboard.
+    #[must_use]
+    pub fn new(from: SocketAddrV4, to: SocketAddrV4, cargo: Cargo, stamp: u64) -> Flight {
+        let mut flight = Flight { from, to, cargo, stamp, aboard: 0 };
+        flight.aboard = ((1_u64 << flight.datagrams().min(32)) - 1) as u32;
+        flight
+    }
+
+    /// Datagrams, those that were lost included.
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
+        match &self.cargo {
+            Cargo::Datagram(_) => 1,
+            Cargo::Train(train) => self.heads() + train.headers.len() / header(train),
+        }
+    }
+
+    fn heads(&self) -> usize {
+        match &self.cargo {
+            Cargo::Train(train) => usize::from(!train.head.is_empty()),
+            Cargo::Datagram(_) => 0,
+        }
+    }
+
+    /// The numbers of the datagrams on board.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
+        let aboard = self.aboard;
+        (0..32).filter(move |n| aboard & (1 << n) != 0)
+    }
+
+    /// Whether datagram `n` is on board.
+    #[must_use]
+    pub fn has(&self, n: usize) -> bool {
+        self.aboard & (1 << n) != 0
+    }
+
+    /// Throws datagram `n` off.
+    pub fn lose(&mut self, n: usize) {
+        self.aboard &= !(1 << n);
+    }
+
+    /// The same flight with datagram `n` alone.
+    #[must_use]
+    pub fn only(&self, n: usize) -> Flight {
+        Flight { aboard: 1 << n, ..self.clone() }
+    }
+
+    /// Bytes of datagram `n`.
+    #[must_use]
+    pub fn len(&self, n: usize) -> usize {
+        match &self.cargo {
+            Cargo::Datagram(data) => data.len(),
+            Cargo::Train(train) if n < self.heads() => train.head.len(),
+            Cargo::Train(train) => {
+                let at = (n - self.heads()) * usize::from(train.chunk);
+                header(train) + train.body.len().saturating_sub(at).min(train.chunk.into())
+            }
+        }
+    }
+
+    /// Bytes of all datagrams on board.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.numbers().map(|n| self.len(n)).sum()
+    }
+
+    /// Appends datagram `n` as it comes out of the wire.
+    pub fn write(&self, n: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        match &self.cargo {
+            Cargo::Datagram(data) => return out.extend_from_slice(data.as_slice()),
+            Cargo::Train(train) if n < self.heads() => out.extend_from_slice(train.head.as_slice()),
+            Cargo::Train(train) => {
+                let (k, header) = (n - self.heads(), header(train));
+                out.extend_from_slice(&train.headers.as_slice()[k * header..][..header]);
+                out[start + header - 8..].copy_from_slice(&self.stamp.to_be_bytes());
+                let at = k * usize::from(train.chunk);
+                let chunk = train.body.as_slice().get(at..).unwrap_or_default();
+                out.extend_from_slice(&chunk[..chunk.len().min(train.chunk.into())]);
+            }
+        }
+        if let Cargo::Train(train) = &self.cargo
+            && let Some(channel) = out.get_mut(start..start + 4)
+        {
+            channel.copy_from_slice(&train.channel.to_be_bytes());
+        }
+    }
+
+    /// The first bytes of datagram `n`, up to thirteen, and how many.
+    #[must_use]
+    pub fn beginning(&self, n: usize) -> ([u8; SEEN], usize) {
+        let bytes = match &self.cargo {
+            Cargo::Datagram(data) => data.as_slice(),
+            Cargo::Train(train) if n < self.heads() => train.head.as_slice(),
+            Cargo::Train(train) => &train.headers.as_slice()[(n - self.heads()) * header(train)..],
+        };
+        let mut seen = [0; SEEN];
+        let len = bytes.len().min(SEEN);
+        seen[..len].copy_from_slice(&bytes[..len]);
+        if let Cargo::Train(train) = &self.cargo
+            && len >= 4
+        {
+            seen[..4].copy_from_slice(&train.channel.to_be_bytes());
+        }
+        (seen, len)
+    }
+
+    /// The chunk that datagram `n` carries, if it is one; ids of 64 bits.
+    #[must_use]
+    pub fn chunk(&self, n: usize) -> Option<u64> {
+        let (seen, len) = self.beginning(n);
+        let id = seen.get(5..SEEN).filter(|_| len == SEEN && seen[4] == DATA)?;
+        id.try_into().ok().map(u64::from_be_bytes)
+    }
+}
+
+fn header(train: &Train) -> usize {
+    usize::from(train.header.max(1))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::base::ids::SocketId;
+
+    fn payload(bytes: &[u8]) -> Payload {
+        Payload::from(Bytes::copy_from_slice(bytes))
+    }
+
+    pub(in crate::sim) fn train(to: SocketAddrV4) -> Train {
+        let header = |chunk: u64| [&[0; 4][..], &[1], &chunk.to_be_bytes(), &[0; 16]].concat();
+        Train {
+            socket: SocketId::SWARM,
+            to: to.into(),
+            from: None,
+            channel: 0x8000_0001,
+            head: payload(&[5; 39]),
+            headers: payload(&[header(7), header(8)].concat()),
+            header: 29,
+            body: payload(&[[1; 10], [2; 10]].concat()),
+            chunk: 10,
+        }
+    }
+
+    #[test]
+    fn a_train_lands_patched_and_without_what_was_lost() {
+        let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
+        let cargo = Cargo::Train(Box::new(train(at)));
+        let mut flight = Flight::new(at, at, cargo, 0x0102_0304_0506_0708);
+        assert_eq!((flight.datagrams(), flight.aboard, flight.bytes()), (3, 0b111, 3 * 39));
+        assert_eq!([flight.chunk(0), flight.chunk(1), flight.chunk(2)], [None, Some(7), Some(8)]);
+        flight.lose(1);
+        assert!(!flight.has(1) && flight.has(2) && flight.only(2).numbers().eq([2]));
+        let mut out = Vec::new();
+        flight.numbers().for_each(|n| flight.write(n, &mut out));
+        let (head, data) = out.split_at(39);
+        assert_eq!(head, [&[0x80, 0, 0, 1][..], &[5; 35]].concat());
+        assert_eq!(data[..5], [0x80, 0, 0, 1, 1]);
+        assert_eq!(data[21..29], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(data[29..], [2; 10]);
+        assert_eq!(flight.beginning(2).0[..5], [0x80, 0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_datagram_lands_as_it_is() {
+        let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
+        let flight = Flight::new(at, at, Cargo::Datagram(payload(b"hello")), 0);
+        let mut out = Vec::new();
+        flight.write(0, &mut out);
+        assert_eq!((&out[..], flight.beginning(0).1, flight.chunk(0)), (&b"hello"[..], 5, None));
+    }
+}

@@ -1,0 +1,71 @@
+//! A whole world from one seed: relay, publisher and viewers, over a network that does not exist,
+//! in a time that does not pass.
+//!
+//! The machines are those of production, and this is their third driver beside io_uring and
+//! epoll. What happens follows from the seed alone, so whatever goes wrong goes wrong again.
+//!
+//! ```text
+//! dice, queue, digest       chance, time, and one number for all that happened
+//! link, nat, flight         lines, address translators, datagrams under way
+//! world, udp, tcp           the driver
+//! population, source        who watches, who publishes: assumptions, stated
+//! house, crowd              the relay's shards, the viewers' peers
+//! notary                    integrity that thousands share
+//! scenario, stage           what happens; it happens
+//! losses, proofs, truth     what the referee knows and nobody else
+//! report                    figures and the verdict
+//! ```
+#![forbid(unsafe_code)]
+
+mod crowd;
+mod describe;
+mod dice;
+mod digest;
+mod flight;
+mod house;
+mod link;
+mod losses;
+mod nat;
+mod notary;
+mod population;
+mod proofs;
+mod queue;
+mod report;
+pub mod scenario;
+mod source;
+mod stage;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod truth;
+mod udp;
+mod world;
+
+pub use report::Report;
+pub use stage::Plan;
+pub use world::Trace;
+
+use stage::Stage;
+
+/// The hosts before the viewers': relay and publisher.
+const OTHERS: usize = 2;
+
+/// The host of a name as `relay` or `peer:17`; viewers are counted from 1 on.
+#[must_use]
+pub fn host(name: &str) -> Option<usize> {
+    match name.split_once(':') {
+        None if name == "relay" => Some(world::RELAY),
+        Some(("peer", number)) => Some(number.parse::<usize>().ok()?.checked_sub(1)? + OTHERS),
+        _ => None,
+    }
+}
+
+/// Plays a world.
+///
+/// # Errors
+/// In words, if this machine cannot play it.
+pub fn run(plan: Plan, trace: Option<Trace>) -> Result<Report, String> {
+    let mut stage = Stage::new(plan, trace)?;
+    stage.play();
+    Ok(Report::of(&stage))
+}

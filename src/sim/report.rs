@@ -1,0 +1,309 @@
+//! What a world came to: figures, a verdict, and how to see it again.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::sim::stage::{Foul, Plan, Stage};
+use crate::sim::world::RELAY;
+
+/// Fouls that are printed.
+const SHOWN: usize = 8;
+
+/// The outcome of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was played.
+    pub(super) plan: Plan,
+    /// One number for all that happened.
+    pub(super) digest: String,
+    /// How many things happened.
+    pub(super) events: u64,
+    /// Viewers that ever came, and those who were there at the end.
+    pub(super) viewers: usize,
+    pub(super) present: usize,
+    /// Viewers that played.
+    pub(super) played: usize,
+    /// Hours that all viewers were there.
+    pub(super) hours: f64,
+    /// Startup in milliseconds, sorted.
+    pub(super) startup: Vec<u64>,
+    /// Delay behind live, and from signing to verified, in milliseconds.
+    pub(super) delay: Histogram<u64>,
+    pub(super) arrival: Histogram<u64>,
+    /// Stalls, those of them that the network explains, the time of all, and of the worst viewer.
+    pub(super) stalls: u64,
+    pub(super) excused: u64,
+    pub(super) stall_time: Duration,
+    pub(super) stall_worst: Duration,
+    /// The viewer that stalled longest.
+    pub(super) worst: Option<usize>,
+    /// Bytes by source: verified over UDP, over HTTP.
+    pub(super) udp_bytes: u64,
+    pub(super) http_bytes: u64,
+    /// Bytes that were held against what was published.
+    pub(super) compared: u64,
+    /// Chunks: duplicates, found missing, repaired, given up, refused for want of room.
+    pub(super) duplicates: u64,
+    pub(super) lost: u64,
+    pub(super) repaired: u64,
+    pub(super) given_up: u64,
+    pub(super) dropped: u64,
+    /// Messages that broke the protocol, as the viewers count.
+    pub(super) crimes: u64,
+    /// What the relay's host sent and got as datagrams.
+    pub(super) relay_sent: u64,
+    pub(super) relay_received: u64,
+    /// Datagrams that the network lost, that found a queue full, that were too long.
+    pub(super) net_lost: u64,
+    pub(super) net_full: u64,
+    pub(super) net_long: u64,
+    /// Chunks hashed and signatures checked for real.
+    pub(super) real_work: u64,
+    /// Broken rules.
+    pub(super) fouls: Vec<Foul>,
+}
+
+fn histogram() -> Histogram<u64> {
+    #[allow(clippy::expect_used, reason = "constant bounds, which every test tries")]
+    Histogram::new_with_bounds(1, 600_000, 2).expect("constant bounds are valid")
+}
+
+impl Report {
+    /// Of a world that has been played.
+    #[must_use]
+    pub fn of(stage: &Stage) -> Report {
+        let now = stage.world.now();
+        let relay = stage.world.hosts[RELAY].traffic;
+        let all = stage.world.hosts.iter().map(|host| host.traffic);
+        let sum = |of: fn(&crate::sim::world::Traffic) -> u64| all.clone().map(|t| of(&t)).sum();
+        let mut report = Report {
+            plan: stage.plan.clone(),
+            digest: stage.world.digest.to_string(),
+            events: stage.world.events,
+            viewers: stage.crowd.viewers.len(),
+            present: stage.crowd.present().len(),
+            played: 0,
+            hours: 0.0,
+            startup: Vec::new(),
+            delay: histogram(),
+            arrival: histogram(),
+            stalls: 0,
+            excused: 0,
+            stall_time: Duration::ZERO,
+            stall_worst: Duration::ZERO,
+            worst: None,
+            udp_bytes: 0,
+            http_bytes: 0,
+            compared: 0,
+            duplicates: 0,
+            lost: 0,
+            repaired: 0,
+            given_up: 0,
+            dropped: 0,
+            crimes: 0,
+            relay_sent: relay.sent_bytes,
+            relay_received: relay.received_bytes,
+            net_lost: sum(|traffic| traffic.lost),
+            net_full: sum(|traffic| traffic.queue_full),
+            net_long: sum(|traffic| traffic.too_long),
+            real_work: stage.notary.real_work(),
+            fouls: stage.fouls.clone(),
+        };
+        for viewer in &stage.crowd.viewers {
+            report.hours += viewer.stay(now).as_secs_f64() / 3_600.0;
+            report.compared += viewer.shown.bytes;
+            report.excused += u64::from(viewer.excused);
+            let Some(figures) = &viewer.figures else { continue };
+            if let Some(startup) = figures.startup {
+                report.played += 1;
+                report.startup.push(u64::try_from(startup.as_millis()).unwrap_or(u64::MAX));
+            }
+            // Equal bounds: adding cannot fail.
+            let _ = report.delay.add(&figures.delay);
+            let _ = report.arrival.add(&figures.arrival);
+            report.stalls += u64::from(figures.tally.stalls);
+            report.stall_time += figures.tally.stall_time;
+            if figures.tally.stall_time > report.stall_worst {
+                report.stall_worst = figures.tally.stall_time;
+                report.worst = Some(viewer.number);
+            }
+            report.udp_bytes += figures.counts.payload;
+            report.http_bytes += figures.http_bytes;
+            report.duplicates += figures.counts.duplicates;
+            report.lost += figures.counts.lost;
+            report.repaired += figures.counts.repaired;
+            report.dropped += figures.counts.dropped;
+            report.given_up += figures.given_up;
+            report.crimes += figures.counts.bad();
+        }
+        report.startup.sort_unstable();
+        report
+    }
+
+    /// A percentile of the startup times.
+    #[must_use]
+    pub fn startup(&self, percent: usize) -> Duration {
+        let at = (self.startup.len() * percent).div_ceil(100).saturating_sub(1);
+        Duration::from_millis(self.startup.get(at).copied().unwrap_or(0))
+    }
+
+    /// Stalls per viewer-hour that the network does not explain.
+    #[must_use]
+    pub fn stalls_per_hour(&self) -> f64 {
+        let stalls = self.stalls.saturating_sub(self.excused);
+        if stalls == 0 { 0.0 } else { stalls as f64 / self.hours.max(1e-9) }
+    }
+
+    /// What is not as it should be. Empty: the verdict is good.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let limits = self.plan.scenario.limits;
+        let mut found: Vec<String> = Vec::new();
+        let per_hour = self.stalls_per_hour();
+        if per_hour > limits.stalls_per_hour {
+            found.push(format!(
+                "deadline: {} stalls that nothing explains, {per_hour:.2} per viewer-hour",
+                self.stalls.saturating_sub(self.excused)
+            ));
+        }
+        if self.stalls > self.excused && self.stall_worst > limits.stall_max {
+            found.push(format!(
+                "deadline: peer:{} stalled for {} ms",
+                self.worst.unwrap_or(0),
+                self.stall_worst.as_millis()
+            ));
+        }
+        if self.startup(95) > limits.startup_p95 {
+            found.push(format!("startup: p95 {} ms", self.startup(95).as_millis()));
+        }
+        // What a bucket holds at least.
+        let p99 = self.delay.lowest_equivalent(self.delay.value_at_quantile(0.99));
+        if u128::from(p99) > limits.delay_p99.as_millis() {
+            found.push(format!("delay: p99 {p99} ms"));
+        }
+        if self.crimes > 0 {
+            found.push(format!("crimes: honest peers accuse each other {} times", self.crimes));
+        }
+        let fouls = self.fouls.iter().take(SHOWN);
+        found.extend(fouls.map(|foul| {
+            format!("{}: at {:.3} s: {}", foul.rule, seconds(foul.at.as_nanos()), foul.what)
+        }));
+        found
+    }
+
+    /// How to see the same again.
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let Plan { seed, peers, bitrate, gop, time, ref scenario, .. } = self.plan;
+        let loss = f64::from(scenario.faults.loss) / 10_000.0;
+        let churn = f64::from(scenario.churn) / 10_000.0;
+        let mut text = format!(
+            "headwater sim --seed {seed} --peers {peers} --bitrate {bitrate} --seconds {} \
+             --scenario {} --gop {} --loss {loss} --churn {churn}",
+            time.as_secs_f64(),
+            scenario.name,
+            gop.as_secs_f64()
+        );
+        if let Some(worst) = self.worst {
+            let _ = write!(text, " --trace peer:{worst}");
+        }
+        text
+    }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+impl Report {
+    /// The table: what the viewers saw.
+    fn experience(&self) -> [(&'static str, String); 6] {
+        let (delay, arrival) = (&self.delay, &self.arrival);
+        let both = |h: &Histogram<u64>| {
+            format!("{} / {} ms", h.value_at_quantile(0.5), h.value_at_quantile(0.99))
+        };
+        let (p50, p95) = (self.startup(50).as_millis(), self.startup(95).as_millis());
+        [
+            ("played", format!("{} of {}", self.played, self.viewers)),
+            ("startup p50 / p95", format!("{p50} / {p95} ms")),
+            ("arrival delay p50 / p99", both(arrival)),
+            ("delay behind live p50 / p99", both(delay)),
+            (
+                "stalls",
+                format!(
+                    "{} ({} explained by the network), {} ms in all, worst viewer {} ms",
+                    self.stalls,
+                    self.excused,
+                    self.stall_time.as_millis(),
+                    self.stall_worst.as_millis()
+                ),
+            ),
+            (
+                "compared",
+                format!(
+                    "{:.1} MB shown, byte for byte; {} hashes and signatures made for real",
+                    megabytes(self.compared),
+                    self.real_work
+                ),
+            ),
+        ]
+    }
+
+    /// The table: what went over the wire.
+    fn traffic(&self) -> [(&'static str, String); 4] {
+        let [udp, http] = [self.udp_bytes, self.http_bytes].map(megabytes);
+        let [out, inward] = [self.relay_sent, self.relay_received].map(megabytes);
+        [
+            (
+                "bytes by source",
+                format!("{udp:.1} MB over UDP from the relay, {http:.1} over HTTP"),
+            ),
+            ("relay's datagrams", format!("{out:.1} MB out, {inward:.1} MB in")),
+            (
+                "chunks",
+                format!(
+                    "{} found missing, {} repaired, {} given up, {} twice, {} without room",
+                    self.lost, self.repaired, self.given_up, self.duplicates, self.dropped
+                ),
+            ),
+            (
+                "network",
+                format!(
+                    "{} datagrams lost, {} in full queues, {} too long",
+                    self.net_lost, self.net_full, self.net_long
+                ),
+            ),
+        ]
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, bitrate, time, ref scenario, .. } = self.plan;
+        let (rate, seconds) = (bitrate as f64 / 1e6, time.as_secs_f64());
+        writeln!(f, "{}: {}", scenario.name, scenario.about)?;
+        writeln!(
+            f,
+            "seed {seed}, {} viewers came ({} there at the end), {rate:.3} Mbit/s, {seconds} s, \
+             {} events\n",
+            self.viewers, self.present, self.events
+        )?;
+        for (name, text) in self.experience().into_iter().chain(self.traffic()) {
+            writeln!(f, "  {name:<28} {text}")?;
+        }
+        writeln!(f, "\ndigest  {}", self.digest)?;
+        let failures = self.failures();
+        if failures.is_empty() {
+            return writeln!(f, "verdict good");
+        }
+        writeln!(f, "verdict BAD")?;
+        failures.iter().try_for_each(|failure| writeln!(f, "  {failure}"))?;
+        writeln!(f, "again:  {}", self.replay())
+    }
+}

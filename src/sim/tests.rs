@@ -1,0 +1,53 @@
+//! Small worlds: the same seed is the same world, and nothing goes wrong in a good one.
+
+use std::time::Duration;
+
+use super::*;
+use crate::sim::scenario::Scenario;
+
+fn plan(seed: u64, scenario: &str, peers: usize, seconds: u64) -> Plan {
+    Plan {
+        seed,
+        peers,
+        bitrate: 2_000_000,
+        gop: Duration::from_secs(2),
+        time: Duration::from_secs(seconds),
+        scenario: Scenario::named(scenario).unwrap(),
+        remember: true,
+    }
+}
+
+#[test]
+fn a_seed_is_a_world() {
+    let digest = |seed| run(plan(seed, "lossy", 3, 4), None).unwrap().digest;
+    let first = digest(1);
+    assert_eq!(digest(1), first);
+    assert_ne!(digest(2), first);
+}
+
+#[test]
+fn remembered_integrity_changes_nothing() {
+    let world = |remember| {
+        let plan = Plan { remember, ..plan(3, "steady", 3, 4) };
+        run(plan, None).unwrap()
+    };
+    let (fast, real) = (world(true), world(false));
+    assert_eq!(fast.digest, real.digest);
+    assert!(fast.real_work > 0 && real.real_work == 0);
+}
+
+#[test]
+fn twenty_steady_viewers_see_every_byte_in_time() {
+    let mut plan = plan(42, "steady", 20, 10);
+    plan.scenario.faults.loss = 0;
+    let report = run(plan, None).unwrap();
+    assert_eq!(report.failures(), Vec::<String>::new(), "{report}");
+    assert_eq!((report.stalls, report.played), (0, report.viewers), "{report}");
+    assert!(report.compared > 20 * 1_000_000, "{report}");
+}
+
+#[test]
+fn names_of_hosts_are_understood() {
+    assert_eq!([host("relay"), host("peer:1"), host("peer:17")], [Some(0), Some(2), Some(18)]);
+    assert_eq!([host("peer:0"), host("peer"), host("x:1"), host("")], [None; 4]);
+}

@@ -1,0 +1,200 @@
+//! Datagrams of the virtual network: out through the sender's line, across, and in through the
+//! receiver's, with all that can happen to them on the way.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::base::ids::SocketId;
+use crate::io::machine::Input;
+use crate::sim::describe::describe;
+use crate::sim::flight::{Cargo, Flight};
+use crate::sim::link::HEADERS;
+use crate::sim::world::{Event, PORT, RELAY, World};
+
+/// How much later than others a datagram comes that is overtaken, at most.
+const LATE_MAX: Duration = Duration::from_millis(30);
+
+impl World {
+    /// A machine hands datagrams to its socket.
+    pub(super) fn submit(&mut self, seat: usize, to: SocketAddr, cargo: Cargo) {
+        let host = self.seats[seat].host;
+        let SocketAddr::V4(to) = to else { return };
+        let (now, stamp) = (self.now(), self.clock(host).mono.as_nanos() / 1_000);
+        let from = self.hosts[host].nat.outward(now, to);
+        let mut flight = Flight::new(from, to, cargo, stamp);
+        let mut leaves = now;
+        let place = &mut self.hosts[host];
+        for n in flight.numbers() {
+            let bytes = flight.len(n);
+            place.traffic.sent += 1;
+            place.traffic.sent_bytes += bytes as u64;
+            let through = match (bytes + HEADERS > place.link.mtu, place.link.patient) {
+                (true, _) => {
+                    place.traffic.too_long += 1;
+                    None
+                }
+                (false, true) => Some(place.up.take_all(now, bytes + HEADERS)),
+                (false, false) => place.up.take(now, bytes + HEADERS).or_else(|| {
+                    place.traffic.queue_full += 1;
+                    None
+                }),
+            };
+            leaves = leaves.max(through.unwrap_or(now));
+            let lost = place.link.udp_blocked || place.out.loses(&place.link.faults);
+            if through.is_none() || lost {
+                place.traffic.lost += u64::from(through.is_some());
+                flight.lose(n);
+            }
+        }
+        self.digest_flight(1, host, &flight);
+        if host == RELAY && !self.proofs.answers(to, flight.bytes()) {
+            self.broken = Some(format!("unproven: {to} was sent more than came from there"));
+        }
+        let sent = flight.datagrams();
+        self.note(host, || format!("-> {to}  {}", describe(&flight, sent)));
+        let place = &self.hosts[host];
+        let full = place.link.patient && place.up.backlog(now) > place.link.queue;
+        let (room_at, delay) = (place.up.below(place.link.queue / 2), place.link.delay);
+        if full {
+            self.fill(seat, room_at);
+        }
+        if flight.aboard != 0 {
+            let jitter = self.hosts[host].link.jitter;
+            let late = self.hosts[host].out.time(jitter);
+            self.queue.plan(leaves + delay + late, Event::Router(Box::new(flight)));
+        } else {
+            self.bury(&flight, !0);
+        }
+    }
+
+    /// A flight is in front of its receiver's line.
+    pub(super) fn route(&mut self, mut flight: Flight) {
+        let Some(host) = self.host_of(*flight.to.ip()) else { return };
+        let (now, before) = (self.now(), flight.aboard);
+        let place = &mut self.hosts[host];
+        let open = place.nat.lets_in(now, flight.from, flight.to.port());
+        let (mut through, mut apart) = (now, Vec::new());
+        for n in flight.numbers() {
+            let bytes = flight.len(n);
+            if place.link.udp_blocked || !open {
+                place.traffic.refused += 1;
+                flight.lose(n);
+            } else if bytes + HEADERS > place.link.mtu {
+                place.traffic.too_long += 1;
+                flight.lose(n);
+            } else if place.inward.loses(&place.link.faults) {
+                place.traffic.lost += 1;
+                flight.lose(n);
+            } else if let Some(at) = place.down.take(now, bytes + HEADERS) {
+                through = at;
+                if place.inward.happens(place.link.faults.twice) {
+                    apart.push((flight.only(n), at + place.inward.time(LATE_MAX)));
+                }
+                if place.inward.happens(place.link.faults.late) {
+                    apart.push((flight.only(n), at + place.inward.time(LATE_MAX)));
+                    flight.lose(n);
+                }
+            } else {
+                place.traffic.queue_full += 1;
+                flight.lose(n);
+            }
+        }
+        let late = place.inward.time(place.link.jitter);
+        let lands = through + place.link.delay + late;
+        self.digest_flight(2, host, &flight);
+        let kept = apart.iter().fold(flight.aboard, |sum, (one, _)| sum | one.aboard);
+        self.bury(&flight, before & !kept);
+        for (one, at) in apart {
+            let at = at + self.hosts[host].link.delay;
+            self.queue.plan(at, Event::Land { host, flight: Box::new(one) });
+        }
+        if flight.aboard != 0 {
+            self.queue.plan(lands, Event::Land { host, flight: Box::new(flight) });
+        }
+    }
+
+    /// Notes the chunks among the datagrams `lost` of a flight.
+    fn bury(&mut self, flight: &Flight, lost: u32) {
+        if lost == 0 {
+            return;
+        }
+        let (now, Some(host)) = (self.now(), self.host_of(*flight.to.ip())) else { return };
+        for n in (0..flight.datagrams().min(32)).filter(|n| lost & (1 << n) != 0) {
+            if let Some(chunk) = flight.chunk(n) {
+                self.losses.lost(now, host, chunk);
+            }
+        }
+    }
+
+    /// A flight lands on `host`.
+    pub(super) fn land(&mut self, host: usize, flight: &Flight) {
+        self.digest_flight(3, host, flight);
+        self.note(host, || format!("<- {}  {}", flight.from, describe(flight, flight.datagrams())));
+        let mut landing = std::mem::take(&mut self.landing);
+        let mut numbers = flight.numbers().peekable();
+        let mut told = Vec::new();
+        while let Some(first) = numbers.next() {
+            landing.clear();
+            let (segment, seat) = (flight.len(first), self.steer(host, flight, first));
+            self.count(host, flight, first);
+            flight.write(first, &mut landing);
+            // Segments of one length come as one, as they do with UDP_GRO; the last may be short.
+            while let Some(n) = numbers.next_if(|n| {
+                landing.len().is_multiple_of(segment.max(1)) && flight.len(*n) <= segment
+            }) {
+                self.count(host, flight, n);
+                flight.write(n, &mut landing);
+            }
+            let Some(seat) = seat.filter(|_| segment > 0) else { continue };
+            let to = Some(IpAddr::V4(self.hosts[host].ip));
+            let (socket, from) = (SocketId::SWARM, SocketAddr::V4(flight.from));
+            self.tell(seat, Input::Datagrams { socket, from, to, segment, data: &landing });
+            told.push(seat);
+        }
+        self.landing = landing;
+        told.dedup();
+        told.into_iter().for_each(|seat| self.step(seat));
+    }
+
+    fn count(&mut self, host: usize, flight: &Flight, n: usize) {
+        let traffic = &mut self.hosts[host].traffic;
+        traffic.received += 1;
+        traffic.received_bytes += flight.len(n) as u64;
+        if let Some(chunk) = flight.chunk(n) {
+            self.losses.came(host, chunk);
+        }
+        if host == RELAY {
+            let (seen, _) = flight.beginning(n);
+            self.proofs.asks(flight.from, flight.len(n), seen[..4] != [0; 4]);
+        }
+    }
+
+    /// The machine that a datagram goes to, as the sockets' filter does it: by the channel's low
+    /// bits if we gave it out, else by the addresses.
+    fn steer(&self, host: usize, flight: &Flight, n: usize) -> Option<usize> {
+        let seats = &self.hosts[host].seats;
+        let (seen, len) = flight.beginning(n);
+        let word = u32::from_be_bytes([seen[0], seen[1], seen[2], seen[3]]);
+        let ours = len >= 4 && (word >> 30 >= 2 || word >> 30 == 1);
+        let shard = match (ours, usize::from(seen[3])) {
+            (true, shard) if shard < seats.len() => shard,
+            _ => hash(flight.from) as usize % seats.len().max(1),
+        };
+        seats.get(shard).copied()
+    }
+
+    fn digest_flight(&mut self, kind: u64, host: usize, flight: &Flight) {
+        self.digest.add(kind << 32 | host as u64);
+        self.digest.add(u64::from(flight.aboard) << 32 | flight.bytes() as u64);
+        if let Some(first) = flight.numbers().next() {
+            let (seen, len) = flight.beginning(first);
+            self.digest.add_bytes(&seen[..len]);
+        }
+    }
+}
+
+/// As the kernel does it, roughly: the same flow comes to the same socket.
+fn hash(from: SocketAddrV4) -> u32 {
+    let word = u32::from(*from.ip()).wrapping_mul(0x9E37_79B9) ^ u32::from(from.port() ^ PORT);
+    word.wrapping_mul(0x85EB_CA6B) >> 16
+}
