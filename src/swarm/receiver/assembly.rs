@@ -97,8 +97,11 @@ pub(super) struct Assembly {
     pub(super) pushed_from: Option<u64>,
     /// Chunks that came long after their turn and are to be acknowledged, with their delays.
     pub(super) late: Vec<(u64, i64)>,
-    /// The newest answer: when it was asked for, which chunk, and when it came.
-    pub(super) answered: Option<(Mono, u64, Mono)>,
+    /// The last answer: which chunk, and when it came.
+    pub(super) answered: Option<(u64, Mono)>,
+    /// The round trip, and whether the lowest chunks are answered first.
+    pub(super) rtt: Duration,
+    pub(super) lowest_first: bool,
     /// The newest munro: its subtree and time.
     newest: Option<(u64, u64)>,
     /// How long a chunk takes at the stream's rate.
@@ -124,6 +127,8 @@ impl Assembly {
             pushed_from: None,
             late: Vec::new(),
             answered: None,
+            rtt: Duration::ZERO,
+            lowest_first: false,
             newest: None,
             chunk_time: Duration::from_millis(5),
             stale: 0,
@@ -139,6 +144,7 @@ impl Assembly {
         (fresh.floor, fresh.newest_chunk) = (self.floor, self.newest_chunk);
         (fresh.chunk_time, fresh.newest) = (self.chunk_time, self.newest);
         (fresh.stale, fresh.orphans_dropped) = (self.stale, self.orphans_dropped);
+        (fresh.rtt, fresh.lowest_first) = (self.rtt, self.lowest_first);
         fresh.reach(now, fresh.newest_chunk, store);
         *self = fresh;
     }
@@ -349,6 +355,7 @@ impl Assembly {
             Verdict::Unknown => {
                 // The answer came without its hashes: one is asked for again soon.
                 subtree.asked &= !bit;
+                subtree.passed &= !bit;
                 return self.keep(chunk, bytes, delay);
             }
             Verdict::Proven => {}
@@ -364,15 +371,34 @@ impl Assembly {
         subtree.have |= bit;
         subtree.unacked |= bit;
         subtree.asked &= !bit;
+        subtree.passed &= !bit;
         subtree.delay = Some(subtree.delay.map_or(delay, |least| least.min(delay)));
-        let answer = (subtree.asked_at, chunk, now);
+        let asked_at = subtree.asked_at;
         if let Some(record) = subtree.take_record() {
             let _ = store.sign(number, &record);
         }
-        if asked && self.answered.is_none_or(|(at, last, _)| (at, last) < (answer.0, chunk)) {
-            self.answered = Some(answer);
+        if asked {
+            self.answered = Some((chunk, now));
+            self.pass(now, asked_at, chunk);
         }
         Outcome::Written { repaired }
+    }
+
+    /// An answer to `chunk`, which was asked for at `asked_at`, passes what is lower: the source
+    /// answers the lowest first, and knew of what was asked for a round trip ago; or it answers
+    /// in the order of the questions.
+    fn pass(&mut self, now: Mono, asked_at: Mono, chunk: u64) {
+        let (n, rtt, lowest_first) = (self.n(), self.rtt, self.lowest_first);
+        for (number, subtree) in self.subtrees.range_mut(..=chunk / n) {
+            let known = match lowest_first {
+                true => subtree.asked_at + rtt <= now,
+                false => subtree.asked_at <= asked_at,
+            };
+            if known && subtree.asked != 0 {
+                let below = (chunk - number * n).min(16) as u32;
+                subtree.pass(now, !u16::MAX.checked_shl(below).unwrap_or(0));
+            }
+        }
     }
 
     /// Keeps a chunk until its hash comes; those of the subtree that came first make room.

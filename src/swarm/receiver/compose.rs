@@ -73,8 +73,7 @@ impl Receiver {
             };
             let fresh = (holes & !subtree.asked != 0).then(|| subtree.last + self.patience());
             let again = (holes & subtree.asked != 0).then(|| self.again_at(*number, subtree));
-            let (passed, passed_at) = self.passed(*number, subtree);
-            let passed = (holes & passed != 0).then_some(passed_at);
+            let passed = (holes & subtree.passed != 0).then(|| subtree.passed_at + self.reorder());
             [subtree.ack_at(wait), fresh, again, passed]
         };
         let subtrees = self.assembly.subtrees.iter().flat_map(due).flatten();
@@ -165,8 +164,8 @@ impl Receiver {
                 let fresh = if now >= subtree.last + patience { !subtree.asked } else { 0 };
                 let again = now >= self.again_at(*number, subtree);
                 let again = if again { subtree.asked } else { 0 };
-                let (passed, at) = self.passed(*number, subtree);
-                let passed = if now >= at { passed } else { 0 };
+                let passed = now >= subtree.passed_at + self.reorder();
+                let passed = if passed { subtree.passed } else { 0 };
                 (*number, fresh | again | passed)
             })
             .filter(|(_, due)| *due != 0)
@@ -200,6 +199,7 @@ impl Receiver {
             subtree.was_asked = true;
             subtree.asked_at = now;
             subtree.asked |= wanted;
+            subtree.passed &= !wanted;
             subtree.retry_at = again;
         }
         if let Some(span) = open {
@@ -224,26 +224,15 @@ impl Receiver {
         }
     }
 
-    /// Chunks whose answers others have passed, and when they are lost. A source answers the
-    /// lowest chunks first, or those that were asked for first: what is lower than an answer and
-    /// was not asked for later was sent before it.
-    fn passed(&self, number: u64, subtree: &Subtree) -> (u16, Mono) {
-        let Some((asked_at, chunk, came)) = self.assembly.answered else { return (0, Mono::ZERO) };
-        let before = chunk.saturating_sub(number * self.assembly.n()).min(16) as u32;
-        let lower = !u16::MAX.checked_shl(before).unwrap_or(0);
-        let passed = if subtree.asked_at <= asked_at { subtree.asked & lower } else { 0 };
-        (passed, came + self.reorder())
-    }
-
     /// When to ask again for what was asked for. As long as answers to what lies below come, it
     /// waits for its turn.
     fn again_at(&self, number: u64, subtree: &Subtree) -> Mono {
         let answered = self
             .assembly
             .answered
-            .filter(|(_, chunk, _)| self.private && *chunk / self.assembly.n() < number);
+            .filter(|(chunk, _)| self.private && *chunk / self.assembly.n() < number);
         let wait = RETRY + 2 * self.rtt;
-        answered.map_or(subtree.retry_at, |(_, _, came)| subtree.retry_at.max(came + wait))
+        answered.map_or(subtree.retry_at, |(_, came)| subtree.retry_at.max(came + wait))
     }
 
     /// Chunks that were asked for and have not come.

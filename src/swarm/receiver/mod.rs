@@ -159,6 +159,7 @@ impl Receiver {
     #[must_use]
     pub fn new(profile: Profile, opened: &Opened, now: Mono, store: &Store) -> Receiver {
         let mut assembly = Assembly::new(profile, store.next());
+        (assembly.rtt, assembly.lowest_first) = (opened.rtt, opened.private);
         assembly.floor = opened.have().map(|span| span.first).min();
         for span in opened.have() {
             assembly.shown(now, span, store);

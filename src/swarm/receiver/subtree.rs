@@ -56,6 +56,9 @@ pub(super) struct Subtree {
     pub retry_at: Mono,
     /// Chunks that should have come and did not, a bit each.
     pub lost: u16,
+    /// Chunks that were asked for and that an answer to a later one has passed, and since when.
+    pub passed: u16,
+    pub passed_at: Mono,
     /// It was asked for at least once.
     pub was_asked: bool,
     /// Its record was given to the window.
@@ -78,6 +81,8 @@ impl Subtree {
             asked_at: Mono::ZERO,
             retry_at: now,
             lost: 0,
+            passed: 0,
+            passed_at: now,
             was_asked: false,
             recorded: false,
         }
@@ -96,6 +101,16 @@ impl Subtree {
     pub(super) fn ack_at(&self, wait: Duration) -> Option<Mono> {
         let at = if self.is_complete() { Mono::ZERO } else { self.last + wait };
         (self.unacked != 0).then_some(at)
+    }
+
+    /// An answer has passed those of `chunks` that were asked for and have not come.
+    pub(super) fn pass(&mut self, now: Mono, chunks: u16) {
+        let new = self.asked & chunks & !self.passed;
+        if new != 0 {
+            // Those that were passed before lose nothing: they are asked for when these are.
+            self.passed_at = if self.passed == 0 { now } else { self.passed_at };
+            self.passed |= new;
+        }
     }
 
     /// The munro was verified.

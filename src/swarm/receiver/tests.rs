@@ -232,7 +232,9 @@ fn losses_are_repaired_whatever_the_weather() {
             assert!(world.behind() <= 2 * world.source.n(), "{} behind", world.behind());
             let counts = world.receiver.counts();
             assert_eq!(counts.bad(), 0, "weather is no crime");
-            assert!(counts.repaired <= counts.lost && counts.repaired + 40 > counts.lost);
+            assert!(counts.repaired <= counts.lost);
+            // What comes late is taken for lost, and is there when the answer comes.
+            assert!(weather.late > 0 || counts.repaired + 40 > counts.lost);
             assert!(weather.lost == 0 || counts.lost > 0);
             world.check();
         }
