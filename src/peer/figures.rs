@@ -1,6 +1,7 @@
 //! What a viewer's node tells about itself: copied to a board twice a second, for whoever asks.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,81 @@ pub struct Loss {
     pub bytes: u64,
 }
 
+/// Neighbours that were dropped for what they did and that are told by name.
+const DROPPED_MAX: usize = 64;
+
+/// A neighbour, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The stripes that it feeds this viewer, a bit each.
+    pub stripes_in: u8,
+    /// The stripes that this viewer feeds it.
+    pub stripes_out: u8,
+    /// Bytes of chunks that came from it, verified and new.
+    pub in_bytes: u64,
+    /// Bytes of chunks that were sent to it.
+    pub out_bytes: u64,
+    /// The round trip to it.
+    pub rtt: Duration,
+}
+
+/// What a viewer gets from others and gives to them. Only grows, but for the neighbours and the
+/// upload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Bytes of chunks from the relay over UDP, verified and new.
+    pub relay_bytes: u64,
+    /// The same from neighbours.
+    pub peer_bytes: u64,
+    /// Those of them that came without having been asked for.
+    pub pushed_bytes: u64,
+    /// Bytes of chunks that were sent to neighbours.
+    pub sent_bytes: u64,
+    /// UDP payload of everything else that came from relay and neighbours: handshakes,
+    /// acknowledgements, announcements, questions.
+    pub control_in: u64,
+    /// The same that was sent.
+    pub control_out: u64,
+    /// UDP payload of hashes and signatures that came.
+    pub integrity_in: u64,
+    /// The same that was sent.
+    pub integrity_out: u64,
+    /// Chunks that had come already.
+    pub duplicates: u64,
+    /// Stripes that a neighbour was asked to feed.
+    pub grafts: u64,
+    /// Stripes that a neighbour was told to feed no more.
+    pub prunes: u64,
+    /// Chunks that the relay was asked for because their turn was near.
+    pub rescues: u64,
+    /// Addresses that the relay named.
+    pub introduced: u64,
+    /// Links to neighbours that were opened.
+    pub opened: u64,
+    /// Introductions that led nowhere: there is no direct path.
+    pub unreachable: u64,
+    /// Neighbours that were dropped for what they did, and what that was.
+    pub dropped: Vec<(SocketAddr, &'static str)>,
+    /// Those who are there.
+    pub neighbours: Vec<Neighbour>,
+    /// What this viewer takes itself to be able to send.
+    pub upload_kbit: u32,
+    /// What of it is free.
+    pub room_kbit: u32,
+}
+
+impl Sharing {
+    /// A neighbour was dropped for what it did.
+    #[allow(dead_code, reason = "neighbours come with the next step")]
+    pub(super) fn drop_neighbour(&mut self, address: SocketAddr, why: &'static str) {
+        if self.dropped.len() < DROPPED_MAX {
+            self.dropped.push((address, why));
+        }
+    }
+}
+
 /// All figures of one viewer.
 #[derive(Clone)]
 pub struct Figures {
@@ -81,6 +157,8 @@ pub struct Figures {
     pub tally: Tally,
     /// What the links of this viewer saw.
     pub counts: Counts,
+    /// What it gets from others and gives to them.
+    pub sharing: Sharing,
     /// Bytes that were played and came over HTTP.
     pub http_bytes: u64,
     /// Chunks that were given up.
@@ -127,6 +205,7 @@ impl Figures {
             arrival: histogram(),
             tally: Tally::default(),
             counts: Counts::default(),
+            sharing: Sharing::default(),
             http_bytes: 0,
             given_up: 0,
             source: None,

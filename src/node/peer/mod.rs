@@ -157,6 +157,7 @@ impl Node {
             token: options.token.as_deref().map(|token| token.as_bytes().into()),
             tls,
             playout: options.playout,
+            upload: None,
         };
         let live: fn() -> Mail = || Mail::Live;
         let peer = peer::Parts {
