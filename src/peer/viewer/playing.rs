@@ -147,7 +147,7 @@ impl Playing {
         if end > begin {
             self.line.note_run(begin, end, time);
         }
-        figures.arrived(stamp.since(time));
+        figures.arrived(now, stamp.since(time));
     }
 
     /// What composing a datagram looks at.
