@@ -194,6 +194,12 @@ impl Assembly {
         self.subtrees.get(&number).map(|subtree| if subtree.recorded { subtree.got } else { 0 })
     }
 
+    /// Whether all hashes of a subtree are proven, as far as is remembered.
+    #[must_use]
+    pub fn is_proven(&self, number: u64) -> bool {
+        self.subtrees.get(&number).is_some_and(|subtree| subtree.recorded)
+    }
+
     /// Whether nothing of a subtree is missing, as far as is remembered.
     #[must_use]
     pub fn is_whole(&self, number: u64) -> bool {
