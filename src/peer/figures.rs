@@ -21,7 +21,7 @@ const SWITCHES_MAX: usize = 1_000;
 /// Runs and losses that are kept with their places.
 const PLACES_MAX: usize = 10_000;
 
-/// Delays of the last seconds, one in a hundred milliseconds.
+/// Delays of the last ten seconds, one in a hundred milliseconds.
 const RECENT: usize = 100;
 const RECENT_APART: Duration = Duration::from_millis(100);
 
@@ -179,8 +179,34 @@ pub struct Figures {
     pub problem: String,
     /// It cannot go on.
     pub failed: bool,
-    recent: VecDeque<u16>,
-    recent_at: Mono,
+    recent: Recent,
+    recent_arrivals: Recent,
+}
+
+/// Delays of the last ten seconds, in milliseconds.
+#[derive(Clone, Default)]
+struct Recent {
+    delays: VecDeque<(Mono, u16)>,
+}
+
+impl Recent {
+    fn add(&mut self, now: Mono, delay: Duration) {
+        if self.delays.back().is_some_and(|(at, _)| now.since(*at) < RECENT_APART) {
+            return;
+        }
+        self.delays.push_back((now, u16::try_from(delay.as_millis()).unwrap_or(u16::MAX)));
+        if self.delays.len() > RECENT {
+            self.delays.pop_front();
+        }
+    }
+
+    /// Median and 99th percentile.
+    fn quantiles(&self) -> (u16, u16) {
+        let mut sorted: Vec<u16> = self.delays.iter().map(|(_, delay)| *delay).collect();
+        sorted.sort_unstable();
+        let at = |part: usize| sorted.get((sorted.len() * part / 100).min(sorted.len().max(1) - 1));
+        (at(50).copied().unwrap_or(0), at(99).copied().unwrap_or(0))
+    }
 }
 
 fn histogram() -> Histogram<u64> {
@@ -216,8 +242,8 @@ impl Figures {
             losses: Vec::new(),
             problem: String::new(),
             failed: false,
-            recent: VecDeque::new(),
-            recent_at: now,
+            recent: Recent::default(),
+            recent_arrivals: Recent::default(),
         }
     }
 
@@ -226,18 +252,13 @@ impl Figures {
         self.startup.get_or_insert(now.since(self.started));
         self.delay_now = delay;
         self.delay.saturating_record(millis(delay).max(1));
-        if now.since(self.recent_at) >= RECENT_APART {
-            self.recent_at = now;
-            self.recent.push_back(u16::try_from(delay.as_millis()).unwrap_or(u16::MAX));
-            if self.recent.len() > RECENT {
-                self.recent.pop_front();
-            }
-        }
+        self.recent.add(now, delay);
     }
 
     /// A subtree was verified `delay` after it was signed.
-    pub(super) fn arrived(&mut self, delay: Duration) {
+    pub(super) fn arrived(&mut self, now: Mono, delay: Duration) {
         self.arrival.saturating_record(millis(delay).max(1));
+        self.recent_arrivals.add(now, delay);
     }
 
     /// Bytes come from `source` now.
@@ -265,10 +286,13 @@ impl Figures {
     /// Median and 99th percentile of the delay over the last ten seconds, in milliseconds.
     #[must_use]
     pub fn recent(&self) -> (u16, u16) {
-        let mut sorted: Vec<u16> = self.recent.iter().copied().collect();
-        sorted.sort_unstable();
-        let at = |part: usize| sorted.get((sorted.len() * part / 100).min(sorted.len().max(1) - 1));
-        (at(50).copied().unwrap_or(0), at(99).copied().unwrap_or(0))
+        self.recent.quantiles()
+    }
+
+    /// The same of the time from signing to verified here.
+    #[must_use]
+    pub fn recent_arrivals(&self) -> (u16, u16) {
+        self.recent_arrivals.quantiles()
     }
 }
 
@@ -309,6 +333,11 @@ mod tests {
             figures.played(Mono::from_millis(n * 100), Duration::from_millis(n));
         }
         assert_eq!(figures.recent(), (251, 300));
+        assert_eq!(figures.recent_arrivals(), (0, 0));
+        figures.arrived(Mono::from_millis(30_000), Duration::from_millis(80));
+        figures.arrived(Mono::from_millis(30_050), Duration::from_millis(900));
+        assert_eq!(figures.recent_arrivals(), (80, 80), "one in a hundred milliseconds");
+        assert_eq!(figures.arrival.len(), 2);
         assert_eq!(figures.startup, Some(RECENT_APART));
         let board = Board::default();
         board.write(1, &figures, true);
