@@ -1,6 +1,7 @@
 //! What a viewer's node tells about itself: copied to a board twice a second, for whoever asks.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const SWITCHES_MAX: usize = 1_000;
 /// Runs and losses that are kept with their places.
 const PLACES_MAX: usize = 10_000;
 
-/// Delays of the last seconds, one in a hundred milliseconds.
+/// Delays of the last ten seconds, one in a hundred milliseconds.
 const RECENT: usize = 100;
 const RECENT_APART: Duration = Duration::from_millis(100);
 
@@ -62,6 +63,81 @@ pub struct Loss {
     pub bytes: u64,
 }
 
+/// Neighbours that were dropped for what they did and that are told by name.
+const DROPPED_MAX: usize = 64;
+
+/// A neighbour, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The stripes that it feeds this viewer, a bit each.
+    pub stripes_in: u8,
+    /// The stripes that this viewer feeds it.
+    pub stripes_out: u8,
+    /// Bytes of chunks that came from it, verified and new.
+    pub in_bytes: u64,
+    /// Bytes of chunks that were sent to it.
+    pub out_bytes: u64,
+    /// The round trip to it.
+    pub rtt: Duration,
+}
+
+/// What a viewer gets from others and gives to them. Only grows, but for the neighbours and the
+/// upload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Bytes of chunks from the relay over UDP, verified and new.
+    pub relay_bytes: u64,
+    /// The same from neighbours.
+    pub peer_bytes: u64,
+    /// Those of them that came without having been asked for.
+    pub pushed_bytes: u64,
+    /// Bytes of chunks that were sent to neighbours.
+    pub sent_bytes: u64,
+    /// UDP payload of everything else that came from relay and neighbours: handshakes,
+    /// acknowledgements, announcements, questions.
+    pub control_in: u64,
+    /// The same that was sent.
+    pub control_out: u64,
+    /// UDP payload of hashes and signatures that came.
+    pub integrity_in: u64,
+    /// The same that was sent.
+    pub integrity_out: u64,
+    /// Chunks that had come already.
+    pub duplicates: u64,
+    /// Stripes that a neighbour was asked to feed.
+    pub grafts: u64,
+    /// Stripes that a neighbour was told to feed no more.
+    pub prunes: u64,
+    /// Chunks that the relay was asked for because their turn was near.
+    pub rescues: u64,
+    /// Addresses that the relay named.
+    pub introduced: u64,
+    /// Links to neighbours that were opened.
+    pub opened: u64,
+    /// Introductions that led nowhere: there is no direct path.
+    pub unreachable: u64,
+    /// Neighbours that were dropped for what they did, and what that was.
+    pub dropped: Vec<(SocketAddr, &'static str)>,
+    /// Those who are there.
+    pub neighbours: Vec<Neighbour>,
+    /// What this viewer takes itself to be able to send.
+    pub upload_kbit: u32,
+    /// What of it is free.
+    pub room_kbit: u32,
+}
+
+impl Sharing {
+    /// A neighbour was dropped for what it did.
+    #[allow(dead_code, reason = "neighbours come with the next step")]
+    pub(super) fn drop_neighbour(&mut self, address: SocketAddr, why: &'static str) {
+        if self.dropped.len() < DROPPED_MAX {
+            self.dropped.push((address, why));
+        }
+    }
+}
+
 /// All figures of one viewer.
 #[derive(Clone)]
 pub struct Figures {
@@ -81,6 +157,8 @@ pub struct Figures {
     pub tally: Tally,
     /// What the links of this viewer saw.
     pub counts: Counts,
+    /// What it gets from others and gives to them.
+    pub sharing: Sharing,
     /// Bytes that were played and came over HTTP.
     pub http_bytes: u64,
     /// Chunks that were given up.
@@ -101,8 +179,34 @@ pub struct Figures {
     pub problem: String,
     /// It cannot go on.
     pub failed: bool,
-    recent: VecDeque<u16>,
-    recent_at: Mono,
+    recent: Recent,
+    recent_arrivals: Recent,
+}
+
+/// Delays of the last ten seconds, in milliseconds.
+#[derive(Clone, Default)]
+struct Recent {
+    delays: VecDeque<(Mono, u16)>,
+}
+
+impl Recent {
+    fn add(&mut self, now: Mono, delay: Duration) {
+        if self.delays.back().is_some_and(|(at, _)| now.since(*at) < RECENT_APART) {
+            return;
+        }
+        self.delays.push_back((now, u16::try_from(delay.as_millis()).unwrap_or(u16::MAX)));
+        if self.delays.len() > RECENT {
+            self.delays.pop_front();
+        }
+    }
+
+    /// Median and 99th percentile.
+    fn quantiles(&self) -> (u16, u16) {
+        let mut sorted: Vec<u16> = self.delays.iter().map(|(_, delay)| *delay).collect();
+        sorted.sort_unstable();
+        let at = |part: usize| sorted.get((sorted.len() * part / 100).min(sorted.len().max(1) - 1));
+        (at(50).copied().unwrap_or(0), at(99).copied().unwrap_or(0))
+    }
 }
 
 fn histogram() -> Histogram<u64> {
@@ -127,6 +231,7 @@ impl Figures {
             arrival: histogram(),
             tally: Tally::default(),
             counts: Counts::default(),
+            sharing: Sharing::default(),
             http_bytes: 0,
             given_up: 0,
             source: None,
@@ -137,8 +242,8 @@ impl Figures {
             losses: Vec::new(),
             problem: String::new(),
             failed: false,
-            recent: VecDeque::new(),
-            recent_at: now,
+            recent: Recent::default(),
+            recent_arrivals: Recent::default(),
         }
     }
 
@@ -147,18 +252,13 @@ impl Figures {
         self.startup.get_or_insert(now.since(self.started));
         self.delay_now = delay;
         self.delay.saturating_record(millis(delay).max(1));
-        if now.since(self.recent_at) >= RECENT_APART {
-            self.recent_at = now;
-            self.recent.push_back(u16::try_from(delay.as_millis()).unwrap_or(u16::MAX));
-            if self.recent.len() > RECENT {
-                self.recent.pop_front();
-            }
-        }
+        self.recent.add(now, delay);
     }
 
     /// A subtree was verified `delay` after it was signed.
-    pub(super) fn arrived(&mut self, delay: Duration) {
+    pub(super) fn arrived(&mut self, now: Mono, delay: Duration) {
         self.arrival.saturating_record(millis(delay).max(1));
+        self.recent_arrivals.add(now, delay);
     }
 
     /// Bytes come from `source` now.
@@ -186,10 +286,13 @@ impl Figures {
     /// Median and 99th percentile of the delay over the last ten seconds, in milliseconds.
     #[must_use]
     pub fn recent(&self) -> (u16, u16) {
-        let mut sorted: Vec<u16> = self.recent.iter().copied().collect();
-        sorted.sort_unstable();
-        let at = |part: usize| sorted.get((sorted.len() * part / 100).min(sorted.len().max(1) - 1));
-        (at(50).copied().unwrap_or(0), at(99).copied().unwrap_or(0))
+        self.recent.quantiles()
+    }
+
+    /// The same of the time from signing to verified here.
+    #[must_use]
+    pub fn recent_arrivals(&self) -> (u16, u16) {
+        self.recent_arrivals.quantiles()
     }
 }
 
@@ -230,6 +333,11 @@ mod tests {
             figures.played(Mono::from_millis(n * 100), Duration::from_millis(n));
         }
         assert_eq!(figures.recent(), (251, 300));
+        assert_eq!(figures.recent_arrivals(), (0, 0));
+        figures.arrived(Mono::from_millis(30_000), Duration::from_millis(80));
+        figures.arrived(Mono::from_millis(30_050), Duration::from_millis(900));
+        assert_eq!(figures.recent_arrivals(), (80, 80), "one in a hundred milliseconds");
+        assert_eq!(figures.arrival.len(), 2);
         assert_eq!(figures.startup, Some(RECENT_APART));
         let board = Board::default();
         board.write(1, &figures, true);

@@ -28,6 +28,9 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// How far behind live to play.
     pub playout: playout::Settings,
+    /// The most that is sent to other viewers, in bits per second; 0: nothing is shared. `None`:
+    /// what the line carries is found out.
+    pub upload: Option<u64>,
 }
 
 impl Settings {

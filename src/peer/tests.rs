@@ -135,6 +135,7 @@ fn settings() -> Settings {
         token: None,
         tls: None,
         playout: playout::Settings::default(),
+        upload: None,
     }
 }
 

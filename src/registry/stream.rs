@@ -106,6 +106,10 @@ pub struct Share {
     pub delay_p50_ms_sum: AtomicU64,
     /// See `reporting`.
     pub delay_p99_ms_max: AtomicU32,
+    /// The same of the time from signing to verified there.
+    pub arrival_p50_ms_sum: AtomicU64,
+    /// See `arrival_p50_ms_sum`.
+    pub arrival_p99_ms_max: AtomicU32,
 }
 
 /// What peers report of themselves: sums over all sessions, those that ended included.
@@ -125,6 +129,8 @@ pub struct Told {
     pub rescues: AtomicU64,
     /// Chunks that were not what was signed.
     pub bad: AtomicU64,
+    /// Chunks that came more than once.
+    pub duplicates: AtomicU64,
 }
 
 /// The publisher's place: at most one sits there, and the writer lies there while it is empty.

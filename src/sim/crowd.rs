@@ -117,6 +117,7 @@ impl Crowd {
             token: None,
             tls: None,
             playout: playout::Settings::default(),
+            upload: None,
         };
         let peer = Peer::new(Parts {
             settings,

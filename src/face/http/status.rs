@@ -77,6 +77,10 @@ pub struct Swarm {
     pub delay_p50_ms: u64,
     /// The largest of their 99th percentiles.
     pub delay_p99_ms: u64,
+    /// The same of the time from signing to verified there.
+    pub arrival_p50_ms: u64,
+    /// The largest of their 99th percentiles of that.
+    pub arrival_p99_ms: u64,
     /// Stalls.
     pub stalls: u64,
     /// Time stalled in milliseconds.
@@ -85,6 +89,8 @@ pub struct Swarm {
     pub rescues: u64,
     /// Chunks that were not what was signed.
     pub bad: u64,
+    /// Chunks that came to them more than once.
+    pub duplicates: u64,
 }
 
 /// The status of every stream.
@@ -128,7 +134,7 @@ pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
 fn swarm(stream: &Stream) -> Swarm {
     let mut all =
         Swarm { id: stream.identity().map(|id| id.swarm_id.to_string()), ..Swarm::default() };
-    let (mut medians, mut reporting) = (0, 0);
+    let (mut medians, mut arrivals, mut reporting) = (0, 0, 0);
     for share in stream.shares() {
         let told = &share.told;
         all.peers += u64::from(share.peers.load(Relaxed));
@@ -141,13 +147,17 @@ fn swarm(stream: &Stream) -> Swarm {
             (&mut all.stall_ms, &told.stall_ms),
             (&mut all.rescues, &told.rescues),
             (&mut all.bad, &told.bad),
+            (&mut all.duplicates, &told.duplicates),
             (&mut medians, &share.delay_p50_ms_sum),
+            (&mut arrivals, &share.arrival_p50_ms_sum),
         ] {
             *sum += figure.load(Relaxed);
         }
         reporting += u64::from(share.reporting.load(Relaxed));
         all.delay_p99_ms = all.delay_p99_ms.max(share.delay_p99_ms_max.load(Relaxed).into());
+        all.arrival_p99_ms = all.arrival_p99_ms.max(share.arrival_p99_ms_max.load(Relaxed).into());
     }
     all.delay_p50_ms = medians.checked_div(reporting).unwrap_or(0);
+    all.arrival_p50_ms = arrivals.checked_div(reporting).unwrap_or(0);
     all
 }

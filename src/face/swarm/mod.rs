@@ -287,16 +287,21 @@ impl Swarm {
             let share = shoal.stream.share(self.shard);
             share.peers.store(shoal.members.len() as u32, Relaxed);
             let (mut sum, mut count, mut worst) = (0, 0, 0);
+            let (mut arrivals, mut last) = (0, 0);
             for place in &shoal.members {
                 let report = self.sessions.get(*place).and_then(|s| s.report.as_deref());
                 if let Some(report) = report {
                     (sum, count) = (sum + u64::from(report.delay_p50_ms), count + 1);
                     worst = worst.max(u32::from(report.delay_p99_ms));
+                    arrivals += u64::from(report.arrival_p50_ms);
+                    last = last.max(u32::from(report.arrival_p99_ms));
                 }
             }
             share.reporting.store(count, Relaxed);
             share.delay_p50_ms_sum.store(sum, Relaxed);
             share.delay_p99_ms_max.store(worst, Relaxed);
+            share.arrival_p50_ms_sum.store(arrivals, Relaxed);
+            share.arrival_p99_ms_max.store(last, Relaxed);
         }
     }
 

@@ -273,6 +273,7 @@ fn note(share: &Share, before: Option<&Report>, now: &Report) {
     add(&told.stall_ms, now.stall_ms.into(), before.stall_ms.into());
     add(&told.rescues, now.rescues.into(), before.rescues.into());
     add(&told.bad, now.bad.into(), before.bad.into());
+    add(&told.duplicates, now.duplicates.into(), before.duplicates.into());
 }
 
 /// The series of a crime against a relay. Those that only a receiver can meet count as the

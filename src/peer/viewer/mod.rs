@@ -307,6 +307,7 @@ impl Viewer {
             self.next_report = now.mono + REPORTS_APART;
             let counts = link.receiver.counts();
             let (p50, p99) = self.figures.recent();
+            let (arrival_p50, arrival_p99) = self.figures.recent_arrivals();
             let tally = self.figures.tally;
             link.receiver.set_report(Report {
                 relay_bytes: counts.payload,
@@ -318,6 +319,9 @@ impl Viewer {
                 stall_ms: u32::try_from(tally.stall_time.as_millis()).unwrap_or(u32::MAX),
                 rescues: u32::try_from(counts.repaired).unwrap_or(u32::MAX),
                 bad: u16::try_from(counts.bad()).unwrap_or(u16::MAX),
+                arrival_p50_ms: arrival_p50,
+                arrival_p99_ms: arrival_p99,
+                duplicates: u32::try_from(counts.duplicates).unwrap_or(u32::MAX),
             });
         }
     }

@@ -143,7 +143,7 @@ impl Playing {
         if end > begin {
             self.line.note_run(begin, end, time);
         }
-        figures.arrived(stamp.since(time));
+        figures.arrived(now, stamp.since(time));
     }
 
     /// Stream offset of the first missing byte, as the relay counts.

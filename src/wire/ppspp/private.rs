@@ -79,6 +79,12 @@ pub struct Report {
     pub rescues: u32,
     /// Chunks that were not what was signed.
     pub bad: u16,
+    /// Median time from signing to verified over the last 10 s.
+    pub arrival_p50_ms: u16,
+    /// The 99th percentile of it.
+    pub arrival_p99_ms: u16,
+    /// Chunks that had come already.
+    pub duplicates: u32,
 }
 
 /// BYE: why a channel is closed.
@@ -186,6 +192,9 @@ impl<'a> Private<'a> {
                 stall_ms: at.u32()?,
                 rescues: at.u32()?,
                 bad: at.u16()?,
+                arrival_p50_ms: at.u16()?,
+                arrival_p99_ms: at.u16()?,
+                duplicates: at.u32()?,
             }),
             kind::BYE => Private::Bye(Bye::from_code(at.u8()?)),
             kind::TOKEN => Private::Token(at.bytes(body.len())?),
@@ -217,6 +226,9 @@ impl<'a> Private<'a> {
                 to.u32(report.stall_ms);
                 to.u32(report.rescues);
                 to.u16(report.bad);
+                to.u16(report.arrival_p50_ms);
+                to.u16(report.arrival_p99_ms);
+                to.u32(report.duplicates);
             }
             Private::Bye(reason) => to.u8(reason.code()),
             Private::Token(body) | Private::Unknown { body, .. } => to.bytes(body),

@@ -73,6 +73,9 @@ fn private_messages_have_our_layout() {
         stall_ms: 7,
         rescues: 8,
         bad: 9,
+        arrival_p50_ms: 10,
+        arrival_p99_ms: 11,
+        duplicates: 12,
     };
     for (private, text) in [
         (Private::Subscribe(subscribe), "30000dffffffffffffffffff00000030"),
@@ -80,8 +83,8 @@ fn private_messages_have_our_layout() {
         (Private::Token(b"abc"), "330003616263"),
         (
             Private::Report(report),
-            "340028000000000000000100000000000000020000000000000003\
-             00040005000600000007000000080009",
+            "340030000000000000000100000000000000020000000000000003\
+             00040005000600000007000000080009000a000b0000000c",
         ),
         (Private::Bye(Bye::Draining), "35000107"),
         (Private::Bye(Bye::Other(8)), "35000108"),
