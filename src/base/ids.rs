@@ -96,6 +96,21 @@ pub struct SocketId(pub u16);
 impl SocketId {
     /// The socket of the swarm; every shard has one, and all of them share a port.
     pub const SWARM: SocketId = SocketId(u16::MAX);
+
+    /// The socket of one of a process's viewers: each has an address of its own, by which its
+    /// neighbours know it. That of the first is [`SWARM`](Self::SWARM). `None` for more viewers
+    /// than there are ports.
+    #[must_use]
+    pub fn of_viewer(index: usize) -> Option<SocketId> {
+        let below = u16::try_from(index).ok()?;
+        Some(SocketId(Self::SWARM.0 - below))
+    }
+
+    /// The viewer whose socket it is, if it is one.
+    #[must_use]
+    pub fn viewer(self) -> usize {
+        usize::from(Self::SWARM.0 - self.0)
+    }
 }
 
 /// A connection of one driver. The generation makes a late event for a closed connection
@@ -111,6 +126,15 @@ pub struct ConnId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_viewer_has_a_socket() {
+        assert_eq!(SocketId::of_viewer(0), Some(SocketId::SWARM));
+        for index in [0, 1, 49, 65_535] {
+            assert_eq!(SocketId::of_viewer(index).unwrap().viewer(), index);
+        }
+        assert_eq!(SocketId::of_viewer(65_536), None);
+    }
 
     #[test]
     fn names_follow_the_rule() {

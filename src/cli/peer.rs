@@ -65,6 +65,10 @@ pub struct Args {
     /// The most that it becomes after stalls.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     max_delay: f64,
+    /// The most that is sent to other viewers, such as 2mbit; 0 shares nothing [default: what the
+    /// line carries].
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    upload: Option<u64>,
     /// Memory for the stream [default: 64MiB; with --headless 8MiB for each viewer].
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
@@ -74,6 +78,22 @@ pub struct Args {
     /// What is worth a line in the log.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log_level: String,
+}
+
+/// Bits per second: `0`, `800kbit`, `1.5mbit`.
+fn rate(text: &str) -> Result<u64, String> {
+    let units = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
+    let lower = text.to_ascii_lowercase();
+    let found = units.iter().find_map(|(unit, factor)| {
+        let number: f64 = lower.strip_suffix(unit)?.trim_end().parse().ok()?;
+        Some(number * factor)
+    });
+    match found {
+        _ if lower == "0" => Ok(0),
+        // From a byte a second up to more than any line carries: the cast loses nothing.
+        Some(bits) if bits == 0.0 || (8.0..1e12).contains(&bits) => Ok(bits as u64),
+        _ => Err("0, or a number with kbit, mbit or gbit".to_owned()),
+    }
 }
 
 /// Plays until it is stopped.
@@ -165,6 +185,24 @@ impl Args {
             token: self.token.clone(),
             duration,
             playout: playout::Settings { target, max },
+            upload: self.upload,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        for (text, bits) in
+            [("0", 0), ("800kbit", 800_000), ("2mbit", 2_000_000), ("1.5 Mbit", 1_500_000)]
+        {
+            assert_eq!(rate(text), Ok(bits), "{text}");
+        }
+        for bad in ["", "2", "fast", "-1mbit", "NaNmbit", "infgbit", "5MB", "0.001kbit"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -40,6 +40,7 @@ pub(super) enum Wish {
         conn: ConnId,
     },
     Datagram {
+        viewer: usize,
         to: SocketAddr,
         data: Bytes,
     },
@@ -53,6 +54,8 @@ pub(super) enum Wish {
 
 /// What is lent to a viewer for one call.
 pub(super) struct Desk<'a> {
+    /// To whom.
+    pub viewer: usize,
     pub settings: &'a Settings,
     pub names: &'a mut dyn Names,
     pub verifier: &'a mut Box<dyn Verifier + Send>,
@@ -85,7 +88,7 @@ impl Desk<'_> {
 
     pub(super) fn datagram(&mut self, to: SocketAddr, bytes: &[u8]) {
         let data = Bytes::copy_from_slice(bytes);
-        self.wish(Wish::Datagram { to, data });
+        self.wish(Wish::Datagram { viewer: self.viewer, to, data });
     }
 
     /// A name for a connect.

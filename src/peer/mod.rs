@@ -55,8 +55,8 @@ pub struct Parts<M> {
     pub now: Mono,
 }
 
-/// The machine of all viewers of a node. It sends and receives datagrams through the socket
-/// [`SocketId::SWARM`].
+/// The machine of all viewers of a node. Each sends and receives datagrams through a socket of its
+/// own: [`SocketId::of_viewer`].
 pub struct Peer<M> {
     settings: Settings,
     viewers: Vec<Viewer>,
@@ -68,8 +68,8 @@ pub struct Peer<M> {
     tokens: HashMap<u64, (usize, Which)>,
     conns: HashMap<ConnId, (usize, Which)>,
     wishes: VecDeque<Wish>,
-    /// The kernel takes no datagrams.
-    full: bool,
+    /// Whose sockets take no datagrams now.
+    full: Vec<bool>,
     live: Option<fn() -> M>,
     /// When each viewer wants to be driven.
     due: Vec<Option<Mono>>,
@@ -92,7 +92,7 @@ impl<M> Peer<M> {
             tokens: HashMap::new(),
             conns: HashMap::new(),
             wishes: VecDeque::new(),
-            full: false,
+            full: vec![false; due.len()],
             live,
             due,
         }
@@ -109,6 +109,7 @@ impl<M> Peer<M> {
     fn with(&mut self, index: usize, act: impl FnOnce(&mut Viewer, &mut Desk<'_>)) {
         let Some(viewer) = self.viewers.get_mut(index) else { return };
         let mut desk = Desk {
+            viewer: index,
             settings: &self.settings,
             names: &mut *self.names,
             verifier: &mut self.verifier,
@@ -130,13 +131,29 @@ impl<M> Peer<M> {
         }
     }
 
-    fn datagrams(&mut self, now: Now, from: SocketAddr, segment: usize, data: &[u8]) {
+    /// What came to the socket of viewer `index`.
+    fn datagrams(
+        &mut self,
+        now: Now,
+        index: usize,
+        from: SocketAddr,
+        (segment, data): (usize, &[u8]),
+    ) {
         for datagram in data.chunks(segment.max(1)) {
             let Some((channel, messages)) = split(datagram) else { continue };
-            let Some(index) = self.ids.of_channel.get(&channel).copied() else { continue };
+            // Nobody reaches one viewer by another's address.
+            if self.ids.of_channel.get(&channel) != Some(&index) {
+                continue;
+            }
             self.with(index, |viewer, desk| {
                 viewer.handle_datagram(now, channel, from, messages, desk);
             });
+        }
+    }
+
+    fn set_full(&mut self, socket: SocketId, full: bool) {
+        if let Some(place) = self.full.get_mut(socket.viewer()) {
+            *place = full;
         }
     }
 
@@ -177,8 +194,9 @@ impl<M> Peer<M> {
                 self.conns.remove(&conn);
                 Output::Close { conn }
             }
-            Wish::Datagram { to, data } => {
-                Output::Datagram { socket: SocketId::SWARM, to, from: None, data: data.into() }
+            Wish::Datagram { viewer, to, data } => {
+                let socket = SocketId::of_viewer(viewer)?;
+                Output::Datagram { socket, to, from: None, data: data.into() }
             }
             Wish::Head { shard, stream } => Output::Head { shard, stream },
             Wish::Live => Output::Mail { shard: ShardId(0), mail: self.live?() },
@@ -191,8 +209,8 @@ impl<M: Send + 'static> Machine for Peer<M> {
 
     fn handle(&mut self, now: Now, input: Input<'_, M>) {
         match input {
-            Input::Datagrams { from, segment, data, .. } => {
-                self.datagrams(now, from, segment, data);
+            Input::Datagrams { socket, from, segment, data, .. } => {
+                self.datagrams(now, socket.viewer(), from, (segment, data));
             }
             Input::Connected { token, conn } => self.connected(now, token, conn),
             Input::ConnectFailed { token, .. } => {
@@ -210,8 +228,8 @@ impl<M: Send + 'static> Machine for Peer<M> {
                 let clean = matches!(why, Closed::Eof);
                 self.call(now, conn, Happening::Closed { clean });
             }
-            Input::SocketFull { .. } => self.full = true,
-            Input::SocketReady { .. } => self.full = false,
+            Input::SocketFull { socket } => self.set_full(socket, true),
+            Input::SocketReady { socket } => self.set_full(socket, false),
             Input::Drain => {
                 for index in 0..self.viewers.len() {
                     self.with(index, |viewer, desk| viewer.leave(now, desk));
@@ -225,11 +243,13 @@ impl<M: Send + 'static> Machine for Peer<M> {
 
     fn poll(&mut self, now: Now, out: &mut Outbox<M>) {
         self.drive(now);
-        if self.full || self.wishes.len() > WISHES_MAX {
+        if self.full.contains(&true) || self.wishes.len() > WISHES_MAX {
             let excess = self.wishes.len().saturating_sub(WISHES_MAX);
             let mut dropped = 0;
+            let full = &self.full;
             self.wishes.retain(|wish| {
-                let drop = matches!(wish, Wish::Datagram { .. }) && (self.full || dropped < excess);
+                let Wish::Datagram { viewer, .. } = wish else { return true };
+                let drop = full[*viewer] || dropped < excess;
                 dropped += usize::from(drop);
                 !drop
             });

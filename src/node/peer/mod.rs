@@ -7,6 +7,7 @@
 mod dump;
 mod names;
 mod report;
+mod sharing;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -92,6 +93,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// How far behind live.
     pub playout: playout::Settings,
+    /// The most that is sent to other viewers, in bits per second; `None`: what the line carries.
+    pub upload: Option<u64>,
 }
 
 /// Something for the user's eyes.
@@ -125,7 +128,7 @@ struct Node {
     board: Board,
     listener: Option<TcpListener>,
     control: TcpListener,
-    datagrams: UdpSocket,
+    datagrams: Vec<(SocketId, UdpSocket)>,
     peer: Option<peer::Parts<Mail>>,
 }
 
@@ -157,7 +160,7 @@ impl Node {
             token: options.token.as_deref().map(|token| token.as_bytes().into()),
             tls,
             playout: options.playout,
-            upload: None,
+            upload: options.upload,
         };
         let live: fn() -> Mail = || Mail::Live;
         let peer = peer::Parts {
@@ -179,7 +182,7 @@ impl Node {
             ready: AtomicBool::new(false),
             clock,
         });
-        let datagrams = datagrams()?;
+        let datagrams = datagrams(options.count)?;
         let peer = Some(peer);
         Ok(Node { options, uring, clock, post, house, board, listener, control, datagrams, peer })
     }
@@ -289,9 +292,8 @@ impl Node {
 
     fn spawn_peer(&mut self, tell: &Sender<News>) -> Result<JoinHandle<()>, String> {
         let shard = ShardId(u16::from(!self.options.headless));
-        let socket = self.datagrams.try_clone().map_err(|why| why.to_string())?;
         let connections = self.options.count * CONNECTIONS;
-        let sockets = vec![(SocketId::SWARM, socket)];
+        let sockets = std::mem::take(&mut self.datagrams);
         let setup = self.setup(shard, Vec::new(), sockets, connections);
         let parts = self.peer.take().ok_or("started twice")?;
         spawn("peer", self.uring, setup, move || Peer::new(parts), tell)
@@ -426,12 +428,15 @@ fn listen(address: SocketAddr, any: bool) -> Result<TcpListener, String> {
     }
 }
 
-/// The socket of all links.
-fn datagrams() -> Result<UdpSocket, String> {
-    let both = udp::bind_swarm((Ipv6Addr::UNSPECIFIED, 0).into(), 1);
-    let bound = both.or_else(|_| udp::bind_swarm((Ipv4Addr::UNSPECIFIED, 0).into(), 1));
-    let mut sockets = bound.map_err(|why| why.to_string())?;
-    sockets.pop().ok_or("no socket for datagrams".to_owned())
+/// A socket for each of `count` viewers, which is its address in the swarm.
+fn datagrams(count: usize) -> Result<Vec<(SocketId, UdpSocket)>, String> {
+    let one = |index| {
+        let both = udp::bind_swarm((Ipv6Addr::UNSPECIFIED, 0).into(), 1);
+        let bound = both.or_else(|_| udp::bind_swarm((Ipv4Addr::UNSPECIFIED, 0).into(), 1));
+        let socket = bound.map_err(|why| why.to_string())?.pop();
+        SocketId::of_viewer(index).zip(socket).ok_or("no socket for datagrams".to_owned())
+    };
+    (0..count).map(one).collect()
 }
 
 fn watch_signals(tell: &Sender<News>) -> Result<(), String> {

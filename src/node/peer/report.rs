@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::base::time::Mono;
+use crate::node::peer::sharing::{self, Sharing};
 use crate::peer::figures::Figures;
 use crate::swarm::crimes::Crime;
 
@@ -80,6 +81,7 @@ struct Viewer {
     bytes: BTreeMap<&'static str, u64>,
     played_bytes: u64,
     chunks: Chunks,
+    sharing: Sharing,
     bad: BTreeMap<&'static str, u64>,
     switches: Vec<Switch>,
     joins: u64,
@@ -157,6 +159,7 @@ impl Viewer {
                 duplicates: counts.duplicates,
                 dropped: counts.dropped,
             },
+            sharing: Sharing::new(&figures.sharing),
             bad: bad.filter(|(_, count)| *count > 0).collect(),
             switches: figures
                 .switches
@@ -199,6 +202,9 @@ pub(super) fn status(all: &[Figures]) -> String {
         n => write!(text, ", {playing} of {n} play, {} over http", over("http")),
     };
     let _ = write!(text, ", {lost} lost, {repaired} repaired, {stalls} stalls ({stalled} ms)");
+    if let Some((percent, neighbours)) = sharing::share(all) {
+        let _ = write!(text, ", {percent} % from {neighbours} neighbours");
+    }
     let waiting = all.iter().find(|figures| figures.startup.is_none());
     if let Some(why) = waiting.map(|figures| figures.problem.as_str()).filter(|w| !w.is_empty()) {
         text = why.to_owned();
