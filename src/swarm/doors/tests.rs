@@ -176,7 +176,8 @@ fn losses_leave_one_link_or_none() {
             linked += 1;
         }
     }
-    assert!(linked > 270, "{linked} of 300");
+    // Four openings and their answers, each of which is lost two times in five.
+    assert!(linked > 220, "{linked} of 300");
 }
 
 #[test]
