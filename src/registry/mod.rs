@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod course;
 pub mod identity;
 pub mod keys;
 pub mod pulse;

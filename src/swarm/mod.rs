@@ -14,6 +14,7 @@
 //! flight     trains under way: which chunks of them were not acknowledged
 //! sender     one link's sending half: what is sent next, and when the link is given up
 //! opener     the initiator's handshake; receiver: the half of a link that receives
+//! doors      handshakes between viewers whom their relay introduced to each other
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
 //! playout    where a viewer plays, what a stall is
 //! ```
@@ -21,6 +22,7 @@
 
 pub mod channel;
 pub mod crimes;
+pub mod doors;
 pub mod flight;
 pub mod halfopen;
 pub mod integrity;

@@ -25,6 +25,9 @@ const OVER: Duration = Duration::from_secs(3);
 /// HAVEs of the answer that are looked at.
 const HAVES: usize = 4;
 
+/// The round trip of a link whose round trip nobody has measured.
+const RTT_GUESS: Duration = Duration::from_millis(100);
+
 /// What an answer said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
@@ -40,10 +43,21 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// A link that the other side opened, whose channel is `channel`: it has shown nothing yet.
+    #[must_use]
+    pub const fn by_other(channel: u32, private: bool) -> Opened {
+        Opened { channel, private, rtt: RTT_GUESS, window: None, have: [None; HAVES] }
+    }
+
     /// What the source has, in the order in which it said so.
     pub fn have(&self) -> impl Iterator<Item = Span> {
         self.have.into_iter().flatten()
     }
+}
+
+/// Whether whoever shook hands so speaks our private messages.
+pub(super) fn is_private(options: &Options<'_>) -> bool {
+    options.messages.is_some() && options.knows(kind::SUBSCRIBE)
 }
 
 /// An opening under way.
@@ -104,7 +118,7 @@ impl Opener {
         have.iter_mut().zip(spans).for_each(|(to, span)| *to = Some(span));
         Some(Opened {
             channel: answer.channel,
-            private: options.messages.is_some() && options.knows(kind::SUBSCRIBE),
+            private: is_private(&options),
             // Which opening was answered, nobody can tell. Too long costs a little time once; too
             // short, everything is asked for again while it is on its way.
             rtt: now.since(self.first),

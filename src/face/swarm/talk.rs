@@ -155,6 +155,7 @@ impl Swarm {
             };
             if let Some(crime) = crime {
                 self.cells.add(cell(crime), 1);
+                share.crimes[crime as usize].fetch_add(1, Relaxed);
                 guilty |= session.crimes.note(crime);
             }
         }

@@ -87,6 +87,30 @@ pub struct Report {
     pub duplicates: u32,
 }
 
+impl Report {
+    fn read(at: &mut Cursor<'_>) -> Result<Report, Malformed> {
+        let mut report = Report {
+            relay_bytes: at.u64()?,
+            peer_bytes: at.u64()?,
+            sent_bytes: at.u64()?,
+            delay_p50_ms: at.u16()?,
+            delay_p99_ms: at.u16()?,
+            stalls: at.u16()?,
+            stall_ms: at.u32()?,
+            rescues: at.u32()?,
+            bad: at.u16()?,
+            ..Report::default()
+        };
+        // The first of its kind ended here, and is still spoken.
+        if !at.is_empty() {
+            report.arrival_p50_ms = at.u16()?;
+            report.arrival_p99_ms = at.u16()?;
+            report.duplicates = at.u32()?;
+        }
+        Ok(report)
+    }
+}
+
 /// BYE: why a channel is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bye {
@@ -182,20 +206,7 @@ impl<'a> Private<'a> {
                 play_chunk: at.u64()?,
                 buffer_ms: at.u16()?,
             }),
-            kind::REPORT => Private::Report(Report {
-                relay_bytes: at.u64()?,
-                peer_bytes: at.u64()?,
-                sent_bytes: at.u64()?,
-                delay_p50_ms: at.u16()?,
-                delay_p99_ms: at.u16()?,
-                stalls: at.u16()?,
-                stall_ms: at.u32()?,
-                rescues: at.u32()?,
-                bad: at.u16()?,
-                arrival_p50_ms: at.u16()?,
-                arrival_p99_ms: at.u16()?,
-                duplicates: at.u32()?,
-            }),
+            kind::REPORT => Private::Report(Report::read(at)?),
             kind::BYE => Private::Bye(Bye::from_code(at.u8()?)),
             kind::TOKEN => Private::Token(at.bytes(body.len())?),
             kind => Private::Unknown { kind, body: at.bytes(body.len())? },

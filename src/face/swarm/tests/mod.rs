@@ -346,7 +346,15 @@ fn ack(first: u64, last: u64) -> Message<'static> {
 }
 
 fn report(relay_bytes: u64, stalls: u16, p50: u16, p99: u16) -> Message<'static> {
-    let report =
-        Report { relay_bytes, stalls, delay_p50_ms: p50, delay_p99_ms: p99, ..Report::default() };
+    let report = Report {
+        relay_bytes,
+        stalls,
+        delay_p50_ms: p50,
+        delay_p99_ms: p99,
+        arrival_p50_ms: p50 / 10,
+        arrival_p99_ms: p99 / 10,
+        duplicates: u32::from(stalls) * 7,
+        ..Report::default()
+    };
     Message::Private(Private::Report(report))
 }

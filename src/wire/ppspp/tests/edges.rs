@@ -101,6 +101,23 @@ fn private_messages_have_our_layout() {
 }
 
 #[test]
+fn a_report_without_its_last_three_figures_is_understood() {
+    let figures = "000000000000000100000000000000020000000000000003\
+                   00040005000600000007000000080009";
+    let Ok(Message::Private(Private::Report(report))) =
+        results(&hex(&format!("340028{figures}")))[0]
+    else {
+        panic!("no report");
+    };
+    assert_eq!((report.relay_bytes, report.bad), (1, 9));
+    assert_eq!((report.arrival_p50_ms, report.arrival_p99_ms, report.duplicates), (0, 0, 0));
+    for (length, more) in [("29", "00"), ("2a", "0000"), ("31", "000a000b0000000c00")] {
+        let text = format!("3400{length}{figures}{more}");
+        assert_eq!(results(&hex(&text)), [Err(Malformed::PrivateLength(kind::REPORT))], "{text}");
+    }
+}
+
+#[test]
 fn a_data_takes_a_chunk_or_what_is_left() {
     let head = "01000000010000000100000000000000ff";
     let data = |bytes| Ok(Message::Data { chunk: 1, stamp: 255, bytes });
