@@ -173,6 +173,7 @@ impl Swarm {
     }
 
     /// Replaces the relay, whose directory stays, and its publisher.
+    #[must_use = "peers write to the directory of the first"]
     pub fn set_relay(&mut self, relay: Relay, publisher: Publisher) -> Relay {
         self.publisher = Some(publisher);
         std::mem::replace(&mut self.relay, relay)
@@ -200,8 +201,10 @@ pub struct Outcome {
     /// From before the first peer, and while all were there.
     whole: [Mark; 2],
     middle: [Mark; 2],
-    /// Bytes that were played and came by UDP.
+    /// Bytes that came by UDP and were verified, each once.
     pub payload: u64,
+    /// Bytes that were played.
+    pub played: u64,
     /// Viewers' own words.
     pub viewers: Vec<Value>,
     /// What they printed.
@@ -210,13 +213,31 @@ pub struct Outcome {
 
 impl Outcome {
     fn new(plan: Plan, whole: [Mark; 2], middle: [Mark; 2]) -> Outcome {
-        Outcome { plan, whole, middle, payload: 0, viewers: Vec::new(), logs: Vec::new() }
+        Outcome {
+            plan,
+            whole,
+            middle,
+            payload: 0,
+            played: 0,
+            viewers: Vec::new(),
+            logs: Vec::new(),
+        }
     }
 
     fn add(&mut self, played: Played) {
         let viewer = played.report["viewers"][0].clone();
-        self.payload += played.dumps[0].len() as u64;
-        self.payload -= viewer["bytes"]["http"].as_u64().expect("a number");
+        let (udp, http) = (number(&viewer, "/bytes/udp"), number(&viewer, "/bytes/http"));
+        let wrote = played.dumps[0].len() as u64;
+        // What it says of itself is what it wrote, but for what it had not played yet.
+        let lost: u64 = viewer["losses"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|loss| number(loss, "/bytes"))
+            .sum();
+        assert!(udp + http + lost >= wrote && udp <= wrote + 6 * BITRATE / 8, "{udp}, {wrote}");
+        self.payload += udp;
+        self.played += wrote;
         self.viewers.push(viewer);
         self.logs.push(played.log);
     }
@@ -248,13 +269,13 @@ impl Outcome {
     }
 
     /// The share that did not come from the relay, over the whole run: what left the relay's port
-    /// against what was played.
+    /// against what peers had.
     pub fn offload(&self) -> f64 {
         let [from, to] = self.whole.map(|mark| mark.relay.sent);
         1.0 - (to - from).payload() as f64 / self.payload as f64
     }
 
-    /// The same while everybody was there.
+    /// The same while everybody was there, and against what they wrote.
     pub fn offload_then(&self) -> f64 {
         let [from, to] = self.middle;
         let sent = (to.relay.sent - from.relay.sent).payload();
