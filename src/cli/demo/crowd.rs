@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cli::output;
 use crate::config;
@@ -33,7 +33,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// The crowd at work.
 pub(super) struct Crowd {
-    viewers: JoinHandle<()>,
+    /// Disconnected once all have left.
+    left: Receiver<()>,
     stop: Sender<()>,
     status: JoinHandle<()>,
 }
@@ -48,17 +49,19 @@ impl Crowd {
         registry: Arc<Registry>,
     ) -> Option<Crowd> {
         let crowd = options(http, count, io_driver).and_then(|options| {
+            let (leave, left) = channel::<()>();
             let body = move || {
+                let _leave = leave;
                 if let Err(why) = peer::run(options, |_| {}) {
                     output::complain(&format!("error: the demo's viewers: {why}\n"));
                 }
             };
             let viewers = thread::Builder::new().name("crowd".to_owned()).spawn(body);
-            let viewers = viewers.map_err(|why| why.to_string())?;
+            viewers.map_err(|why| why.to_string())?;
             let (stop, stopped) = channel();
             let body = move || tell(&registry, &stopped);
             let status = thread::Builder::new().name("status".to_owned()).spawn(body);
-            Ok(Crowd { viewers, stop, status: status.map_err(|why| why.to_string())? })
+            Ok(Crowd { left, stop, status: status.map_err(|why| why.to_string())? })
         });
         crowd.map_err(|why| output::complain(&format!("error: no viewers: {why}\n"))).ok()
     }
@@ -66,13 +69,10 @@ impl Crowd {
     /// Waits until all have left, who heard the signal that ended the relay; not for ever, for
     /// something else may have ended it.
     pub(super) fn wait(self) {
-        let Crowd { viewers, stop, status } = self;
+        let Crowd { left, stop, status } = self;
         drop(stop);
         let _ = status.join();
-        let deadline = Instant::now() + LEAVE_MAX;
-        while !viewers.is_finished() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(20));
-        }
+        let _ = left.recv_timeout(LEAVE_MAX);
     }
 }
 
