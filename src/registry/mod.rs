@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod course;
+pub mod graph;
 pub mod identity;
 pub mod keys;
 pub mod pulse;

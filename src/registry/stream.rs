@@ -14,6 +14,7 @@ use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
 use crate::media::segmenter::{Counts, Numbers};
 use crate::registry::course::Course;
+use crate::registry::graph::Graph;
 use crate::registry::identity::Identity;
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
@@ -90,6 +91,8 @@ pub struct Stream {
     pub course: ArcSwap<Course>,
     /// The same and who feeds whom as JSON, drawn by the household; empty before.
     pub picture: ArcSwap<Bytes>,
+    /// Who feeds whom in its swarm. Replaced now and then by the shard that coordinates it.
+    pub graph: ArcSwap<Graph>,
     shares: Box<[CachePadded<Share>]>,
 }
 
@@ -217,6 +220,7 @@ impl Stream {
             resyncs: AtomicU64::new(0),
             course: ArcSwap::default(),
             picture: ArcSwap::default(),
+            graph: ArcSwap::default(),
             shares: (0..shards).map(|_| CachePadded::default()).collect(),
         }
     }

@@ -254,7 +254,8 @@ impl Ear<'_> {
                 };
                 self.ended.get_or_insert(cell);
             }
-            Private::State(_) | Private::Token(_) | Private::Unknown { .. } => {}
+            Private::State(_) | Private::Links(_) | Private::Token(_) | Private::Unknown { .. } => {
+            }
         }
     }
 }

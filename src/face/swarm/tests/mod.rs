@@ -16,7 +16,7 @@ use crate::registry::streams::{Claim, Lease};
 use crate::ring::arena::Arena;
 use crate::ring::records::{Record, SubtreeSize};
 use crate::swarm::integrity::{self, KeyPair, SignerClock};
-use crate::swarm::settings::Join;
+use crate::swarm::settings::{Join, Mode};
 use crate::wire::ppspp::build::opening;
 use crate::wire::ppspp::{
     Addressing, Handshake, Message, MessageSet, Messages, Options, Private, Report, Span,
@@ -53,6 +53,7 @@ fn settings(join: Join) -> Arc<Settings> {
         join,
         peers: 0,
         egress: None,
+        mode: Mode::Direct,
     })
 }
 
