@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
         assert_eq!(tuned_from(&[2_400, 400], ms(50)), Some(2_400), "300 ms: 2.7 s behind live");
-        assert_eq!(tuned_from(&[2_400, 400], ms(200)), Some(400), "600 ms: better 1.1 s later");
+        assert_eq!(tuned_from(&[2_400, 400], ms(250)), Some(400), "750 ms: better 1.1 s later");
         assert_eq!(tuned_from(&[4_400, 400], ms(0)), Some(400), "and not for ever 4.6 s behind");
     }
 
