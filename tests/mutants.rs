@@ -99,6 +99,9 @@ impl Site for Nothing {
     fn status_json(&mut self, _: &StreamName) -> Option<Bytes> {
         None
     }
+    fn graph_json(&mut self, _: &StreamName) -> Option<Bytes> {
+        None
+    }
     fn swarm_json(&mut self, _: &StreamName, _: Option<&str>) -> Result<Bytes, Refusal> {
         Err(Refusal::new(503, "no swarm"))
     }

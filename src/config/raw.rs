@@ -149,6 +149,7 @@ sections! {
         tokens: List,
         peers: i64,
         egress: Mixed,
+        mode: String,
     }
     publish: Publish { keys: Vec<Spanned<PublishKey>>, silence: String }
     limits: Limits {

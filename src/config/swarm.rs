@@ -7,7 +7,7 @@ use crate::config::raw::{Mixed, Raw};
 use crate::config::resolve::{COUNT_MAX, Reader, number, overlap, together, word};
 use crate::config::resolved::{Config, Listen};
 use crate::ingest::settings::Way;
-use crate::swarm::settings::{Addressing, Join, Settings, SubtreeSize};
+use crate::swarm::settings::{Addressing, Join, Mode, Settings, SubtreeSize};
 
 /// What was typed for `swarm.listen`.
 #[derive(Clone, Copy)]
@@ -44,6 +44,8 @@ pub(super) fn read(r: &mut Reader<'_>, raw: &Raw, listen: Option<&Listen>) -> Op
         Mixed::Text(text) => parse::rate(text).map(Some),
         Mixed::Number(number) => parse::rate(&number.to_string()).map(Some),
     });
+    let words = [("auto", Mode::Auto), ("direct", Mode::Direct), ("hybrid", Mode::Hybrid)];
+    let mode = r.get("swarm.mode", &s.mode, |t| word(t, &words));
     let (by_token, tokens, listen) = (by_token?, tokens?, listen?);
     Some(Settings {
         listen: match place? {
@@ -57,6 +59,7 @@ pub(super) fn read(r: &mut Reader<'_>, raw: &Raw, listen: Option<&Listen>) -> Op
         join: if by_token { Join::Token(tokens) } else { Join::Open },
         peers: peers?,
         egress: egress?,
+        mode: mode?,
     })
 }
 

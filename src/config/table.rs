@@ -399,6 +399,19 @@ pub static KEYS: &[Key] = &[
         ..BASE
     },
     Key {
+        path: "swarm.mode",
+        default: r#""auto""#,
+        doc: &[
+            "Who sends to peers. \"direct\": the relay sends everything to everybody, and peers do",
+            "not hear of each other. \"hybrid\": the relay sends each part to a few, who pass it",
+            "on, and answers whoever would miss something. \"auto\": hybrid for as long as peers",
+            "can upload enough, stream by stream.",
+        ],
+        allowed: "\"auto\", \"direct\" or \"hybrid\"",
+        synonyms: &["hybrid", "p2p", "share", "sharing", "policy"],
+        ..BASE
+    },
+    Key {
         path: "publish.keys",
         kind: Kind::Keys,
         default: "[]",

@@ -8,7 +8,7 @@ use super::sources::{Override, Source};
 use super::table::{KEYS, Kind};
 use super::*;
 use crate::ingest::settings::Way;
-use crate::swarm::settings::{Addressing, Join, SubtreeSize};
+use crate::swarm::settings::{Addressing, Join, Mode, SubtreeSize};
 
 /// Loads `text` as a file; the file's name is replaced by `F` in messages.
 fn load_all(text: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Outcome {
@@ -70,7 +70,10 @@ fn the_swarm_is_where_http_is_unless_it_is_told_otherwise() {
     assert_eq!(default.listen, Some("[::]:8080".parse().unwrap()));
     assert!(default.advertise.is_empty() && default.size.is_none() && default.egress.is_none());
     assert_eq!((default.addressing, default.join), (Addressing::Chunks64, Join::Open));
-    assert_eq!(default.peers, 20_000);
+    assert_eq!((default.peers, default.mode), (20_000, Mode::Auto));
+    for (word, mode) in [("direct", Mode::Direct), ("hybrid", Mode::Hybrid), ("auto", Mode::Auto)] {
+        assert_eq!(swarm(&format!("[swarm]\nmode = \"{word}\"\n")).mode, mode);
+    }
     let moved = load_all("", &[], &[("--http", "127.0.0.1:0")]).unwrap().config;
     assert_eq!(moved.swarm.listen, Some("127.0.0.1:0".parse().unwrap()));
     assert_eq!(swarm("[swarm]\nlisten = \"off\"\n").listen, None);
@@ -96,6 +99,7 @@ fn mistakes_about_the_swarm_are_named() {
         ("join = \"tokens\"", "did you mean \"token\""),
         ("join = \"token\"", "nobody could join"),
         ("egress = 20", "add a unit"),
+        ("mode = \"hybird\"", "did you mean \"hybrid\""),
         ("peers = 0", "out of range"),
     ] {
         let told = message(&format!("[swarm]\n{text}\n"));

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::control::House;
+use crate::face::http::graph::{self, Picture};
+use crate::face::http::status;
 use crate::metrics::delay;
 use crate::metrics::table::Cell;
 use crate::node::notify;
@@ -75,6 +77,7 @@ impl Watch {
         if now - self.beat >= BEAT {
             self.beat = now;
             self.take_pulse(house);
+            draw(house);
         }
     }
 
@@ -96,6 +99,18 @@ impl Watch {
         let draining = house.registry.pulse.load().draining;
         let pulse = Pulse { delay_p50_ms: ms(0.5), delay_p99_ms: ms(0.99), draining };
         house.registry.pulse.store(Arc::new(pulse));
+    }
+}
+
+/// Notes how each stream's swarm goes, and draws who feeds whom.
+fn draw(house: &House) {
+    let now = house.clock.now();
+    for stream in house.registry.directory().iter() {
+        let swarm = status::swarm(stream);
+        let course = stream.course.load().next(now.mono, swarm.reading());
+        stream.course.store(Arc::new(course));
+        let picture = Picture::of(now, swarm.peers, &stream.course.load());
+        stream.picture.store(Arc::new(graph::encode(&picture)));
     }
 }
 

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod course;
+pub mod graph;
 pub mod identity;
 pub mod keys;
 pub mod pulse;

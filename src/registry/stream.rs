@@ -6,16 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 
 use crate::base::ids::{ShardId, StreamName, StreamSlot};
 use crate::base::time::{Mono, Now, Utc};
 use crate::media::health::Health;
 use crate::media::segmenter::{Counts, Numbers};
+use crate::registry::course::Course;
+use crate::registry::graph::Graph;
 use crate::registry::identity::Identity;
 use crate::registry::keys::KeyId;
 use crate::ring::window::Window;
 use crate::ring::writer::Writer;
+use crate::swarm::crimes::Crime;
 
 /// Silence after which a publisher may be replaced by another one with the same key.
 pub const TAKEOVER_SILENCE: Duration = Duration::from_millis(500);
@@ -83,6 +87,12 @@ pub struct Stream {
     pub discontinuities: AtomicU64,
     /// Times that packet alignment was lost and found again.
     pub resyncs: AtomicU64,
+    /// How its swarm has gone over the last minutes. Replaced once a second by the household.
+    pub course: ArcSwap<Course>,
+    /// The same and who feeds whom as JSON, drawn by the household; empty before.
+    pub picture: ArcSwap<Bytes>,
+    /// Who feeds whom in its swarm. Replaced now and then by the shard that coordinates it.
+    pub graph: ArcSwap<Graph>,
     shares: Box<[CachePadded<Share>]>,
 }
 
@@ -99,6 +109,8 @@ pub struct Share {
     pub swarm_bytes: AtomicU64,
     /// What they told in all.
     pub told: Told,
+    /// What they did that no honest one does, in the order of [`Crime::ALL`].
+    pub crimes: [AtomicU64; Crime::ALL.len()],
     /// How many of them tell of their delay, the sum of their medians, and the largest 99th
     /// percentile.
     pub reporting: AtomicU32,
@@ -206,6 +218,9 @@ impl Stream {
             ingest_bytes: Default::default(),
             discontinuities: AtomicU64::new(0),
             resyncs: AtomicU64::new(0),
+            course: ArcSwap::default(),
+            picture: ArcSwap::default(),
+            graph: ArcSwap::default(),
             shares: (0..shards).map(|_| CachePadded::default()).collect(),
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::base::ids::StreamName;
 use crate::base::time::{Mono, Now};
 use crate::face::http::connection::{Refusal, Site};
+use crate::face::http::graph;
 use crate::face::http::invitation::invitation;
 use crate::face::http::settings::Settings;
 use crate::face::http::status;
@@ -59,6 +60,11 @@ impl Site for AtDesk<'_> {
         let directory = self.desk.registry.directory();
         let stream = directory.get(name)?;
         Some(json(&status::status(stream, &self.desk.registry.pulse.load(), self.now)))
+    }
+
+    fn graph_json(&mut self, name: &StreamName) -> Option<Bytes> {
+        let drawn = self.desk.registry.directory().get(name)?.picture.load_full();
+        Some(if drawn.is_empty() { graph::none() } else { Bytes::clone(&drawn) })
     }
 
     fn swarm_json(&mut self, name: &StreamName, host: Option<&str>) -> Result<Bytes, Refusal> {

@@ -22,7 +22,7 @@ use crate::shard::{Parts, Shard};
 use crate::sim::dice::Dice;
 use crate::sim::world::{Driven, PORT};
 use crate::swarm::integrity::{KeyPair, Signer, SignerClock};
-use crate::swarm::settings::{Addressing, Join, Settings as SwarmSettings, SubtreeSize};
+use crate::swarm::settings::{Addressing, Join, Mode, Settings as SwarmSettings, SubtreeSize};
 
 /// Shards of the relay.
 pub const SHARDS: u16 = 2;
@@ -109,6 +109,7 @@ impl House {
             join: Join::Open,
             peers: self.plan.peers,
             egress: self.plan.egress,
+            mode: Mode::Auto,
         });
         let swarming = Swarming { settings, key };
         (0..SHARDS).map(|id| self.shard(id, swarming.clone())).collect()

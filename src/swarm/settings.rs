@@ -23,6 +23,20 @@ pub struct Settings {
     pub peers: usize,
     /// The most that is sent to peers, in bits per second. `None`: no limit is known.
     pub egress: Option<u64>,
+    /// Whether peers pass on what they get.
+    pub mode: Mode,
+}
+
+/// Who sends what to peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// As what peers can upload allows, stream by stream.
+    #[default]
+    Auto,
+    /// The relay sends everything to everybody, and peers do not hear of each other.
+    Direct,
+    /// The relay sends to some, and these to others.
+    Hybrid,
 }
 
 /// Who may join a swarm.

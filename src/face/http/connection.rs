@@ -485,13 +485,8 @@ impl Connection {
             Decision::Publish(_) => return Event::None,
             Decision::Asset { asset, tag, fresh } => frame.asset(asset, tag, fresh),
             Decision::Streams => frame.json(site.streams_json(now)),
-            Decision::Status(name) => match site.status_json(&name) {
-                Some(body) => frame.json(body),
-                None => {
-                    let text = "no such stream; /streams.json lists those that are known";
-                    frame.refusal(&Refusal::new(404, text), None)
-                }
-            },
+            Decision::Status(name) => frame.json_or_404(site.status_json(&name)),
+            Decision::Graph(name) => frame.json_or_404(site.graph_json(&name)),
             Decision::Swarm { name, host } => match site.swarm_json(&name, host.as_deref()) {
                 Ok(body) => frame.json(body),
                 Err(refusal) => frame.refusal(&refusal, None),

@@ -181,6 +181,8 @@ pub trait Site {
     fn streams_json(&mut self, now: Mono) -> Bytes;
     /// The body of `/live/NAME/status.json`; None if there is no such stream.
     fn status_json(&mut self, name: &StreamName) -> Option<Bytes>;
+    /// The body of `/live/NAME/graph.json`; None if there is no such stream.
+    fn graph_json(&mut self, name: &StreamName) -> Option<Bytes>;
     /// The body of `/live/NAME/swarm.json`, for somebody who asked this host for it.
     ///
     /// # Errors

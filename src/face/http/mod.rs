@@ -7,6 +7,7 @@
 pub mod connection;
 mod download;
 pub mod exchange;
+pub mod graph;
 mod input;
 pub mod invitation;
 mod output;

@@ -33,6 +33,10 @@ assets! {
     "/watch/live/" "watch.html" HTML;
     "/assets/style.css" "style.css" CSS;
     "/assets/app.js" "app.js" SCRIPT;
+    "/assets/dom.js" "dom.js" SCRIPT;
+    "/assets/swarm.js" "swarm.js" SCRIPT;
+    "/assets/graph.js" "graph.js" SCRIPT;
+    "/assets/plot.js" "plot.js" SCRIPT;
     "/assets/player.js" "player.js" SCRIPT;
     "/assets/native.js" "native.js" SCRIPT;
     "/assets/ts.js" "ts.js" SCRIPT;

@@ -142,6 +142,16 @@ impl Frame<'_> {
         Frame::whole(200, head, "application/json", body)
     }
 
+    /// A JSON document about one stream, or word that there is no such stream.
+    #[must_use]
+    pub fn json_or_404(&self, body: Option<Bytes>) -> Response {
+        let text = "no such stream; /streams.json lists those that are known";
+        match body {
+            Some(body) => self.json(body),
+            None => self.refusal(&Refusal::new(404, text), None),
+        }
+    }
+
     /// One line of text.
     #[must_use]
     pub fn text(&self, line: &'static str) -> Response {

@@ -42,6 +42,8 @@ pub enum Decision {
     Streams,
     /// Send what is known about one stream.
     Status(StreamName),
+    /// Send who feeds whom in a stream's swarm.
+    Graph(StreamName),
     /// Invite into a stream's swarm.
     Swarm {
         /// The stream.
@@ -91,7 +93,8 @@ pub fn decide(request: &Request<'_>, peer: SocketAddr, trusted: &[Network]) -> D
     }
     if let Some(rest) = path.strip_prefix("/live/") {
         return match rest.split_once('/') {
-            Some((name, "status.json")) => match name.parse() {
+            Some((name, file @ ("status.json" | "graph.json"))) => match name.parse() {
+                Ok(name) if file == "graph.json" => read(request, || Decision::Graph(name)),
                 Ok(name) => read(request, || Decision::Status(name)),
                 Err(why) => Refusal::new(400, why.to_string()).into(),
             },

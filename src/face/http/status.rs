@@ -1,14 +1,18 @@
 //! What pages and the API say of a stream, as JSON.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
 use crate::base::time::Now;
+use crate::face::http::graph::ratio;
 use crate::media::health::Health;
+use crate::registry::course::Reading;
 use crate::registry::pulse::Pulse;
 use crate::registry::stream::{Proto, State, Stream};
 use crate::registry::streams::Registry;
+use crate::swarm::crimes::Crime;
 
 /// All streams: `/streams.json` and, with more detail, the API of the control listener.
 #[derive(Clone, Debug, Serialize)]
@@ -65,6 +69,9 @@ pub struct Swarm {
     pub id: Option<String>,
     /// Peers served now.
     pub peers: u64,
+    /// Share of what peers played that did not cost the relay, over the last minute; `null` if
+    /// nothing was played.
+    pub offload: Option<f64>,
     /// UDP payload sent to them.
     pub bytes: u64,
     /// Bytes that they say they got from the relay.
@@ -91,6 +98,23 @@ pub struct Swarm {
     pub bad: u64,
     /// Chunks that came to them more than once.
     pub duplicates: u64,
+    /// What peers did to the relay that no honest one does, by name; only what happened.
+    pub crimes: BTreeMap<&'static str, u64>,
+}
+
+impl Swarm {
+    /// What the course of the last minutes is made of.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading {
+            sent: self.bytes,
+            played: self.relay_bytes + self.peer_bytes,
+            peers: self.peers,
+            delay_p50_ms: self.delay_p50_ms,
+            delay_p99_ms: self.delay_p99_ms,
+            arrival_p50_ms: self.arrival_p50_ms,
+        }
+    }
 }
 
 /// The status of every stream.
@@ -131,7 +155,9 @@ pub fn status(stream: &Stream, pulse: &Pulse, now: Now) -> Status {
     }
 }
 
-fn swarm(stream: &Stream) -> Swarm {
+/// The peers of a stream.
+#[must_use]
+pub fn swarm(stream: &Stream) -> Swarm {
     let mut all =
         Swarm { id: stream.identity().map(|id| id.swarm_id.to_string()), ..Swarm::default() };
     let (mut medians, mut arrivals, mut reporting) = (0, 0, 0);
@@ -156,6 +182,13 @@ fn swarm(stream: &Stream) -> Swarm {
         reporting += u64::from(share.reporting.load(Relaxed));
         all.delay_p99_ms = all.delay_p99_ms.max(share.delay_p99_ms_max.load(Relaxed).into());
         all.arrival_p99_ms = all.arrival_p99_ms.max(share.arrival_p99_ms_max.load(Relaxed).into());
+    }
+    all.offload = ratio(stream.course.load().offload);
+    for crime in Crime::ALL {
+        let count = stream.shares().map(|share| share.crimes[crime as usize].load(Relaxed)).sum();
+        if count > 0 {
+            all.crimes.insert(crime.label(), count);
+        }
     }
     all.delay_p50_ms = medians.checked_div(reporting).unwrap_or(0);
     all.arrival_p50_ms = arrivals.checked_div(reporting).unwrap_or(0);

@@ -155,6 +155,7 @@ impl Swarm {
             };
             if let Some(crime) = crime {
                 self.cells.add(cell(crime), 1);
+                share.crimes[crime as usize].fetch_add(1, Relaxed);
                 guilty |= session.crimes.note(crime);
             }
         }
@@ -253,7 +254,8 @@ impl Ear<'_> {
                 };
                 self.ended.get_or_insert(cell);
             }
-            Private::State(_) | Private::Token(_) | Private::Unknown { .. } => {}
+            Private::State(_) | Private::Links(_) | Private::Token(_) | Private::Unknown { .. } => {
+            }
         }
     }
 }

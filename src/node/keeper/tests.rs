@@ -11,7 +11,7 @@ use crate::registry::keys::KeyId;
 use crate::registry::settings as registry_settings;
 use crate::registry::streams::{Claim, Lease};
 use crate::ring::arena::Arena;
-use crate::swarm::settings::{Addressing, Join};
+use crate::swarm::settings::{Addressing, Join, Mode};
 
 const N16: Option<SubtreeSize> = SubtreeSize::new(16);
 
@@ -44,6 +44,7 @@ fn swarm(size: Option<SubtreeSize>) -> Settings {
         join: Join::Open,
         peers: 1,
         egress: None,
+        mode: Mode::Direct,
     }
 }
 

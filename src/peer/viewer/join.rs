@@ -202,10 +202,9 @@ impl Viewer {
     pub(super) fn opened(&mut self, now: Now, opened: &Opened, desk: &mut Desk<'_>) {
         let Some((opener, to)) = self.opener.take() else { return };
         self.drop_link(now.mono, desk);
-        let Some(playing) = &self.playing else { return };
-        let receiver = Receiver::new(playing.profile, opened, now.mono, &playing.store);
-        let each = self.invitation.as_ref().and_then(|(invitation, _)| invitation.chunk_time());
-        let receiver = receiver.with_chunk_time(each);
+        let Some(playing) = &mut self.playing else { return };
+        let Playing { profile, store, assembly, .. } = playing;
+        let receiver = Receiver::new(*profile, opened, now.mono, store, assembly);
         let receiver = receiver.with_token(desk.settings.token.as_deref());
         self.link = Some(Link { receiver, channel: opener.channel(), to });
         self.figures.joins += 1;
@@ -233,7 +232,7 @@ impl Viewer {
         let (Some(link), Some(playing)) = (&mut self.link, &self.playing) else {
             return self.try_again(now.mono);
         };
-        while let Some(n) = link.receiver.poll_datagram(now.mono, &playing.store, &mut buf) {
+        while let Some(n) = link.poll_datagram(now.mono, playing, &mut buf) {
             desk.datagram(link.to, &buf[..n]);
         }
         if let Some(why) = link.receiver.ended() {
@@ -276,7 +275,7 @@ impl Viewer {
         link.receiver.leave(Bye::Leaving);
         let mut buf = [0; 64];
         if let Some(playing) = &self.playing {
-            while let Some(n) = link.receiver.poll_datagram(now, &playing.store, &mut buf) {
+            while let Some(n) = link.poll_datagram(now, playing, &mut buf) {
                 desk.datagram(link.to, &buf[..n]);
             }
         }

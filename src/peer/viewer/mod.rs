@@ -51,6 +51,12 @@ struct Link {
     to: SocketAddr,
 }
 
+impl Link {
+    fn poll_datagram(&mut self, now: Mono, playing: &Playing, buf: &mut [u8]) -> Option<usize> {
+        self.receiver.poll_datagram(now, playing.view(&|_| true), buf, &mut |_, _| {})
+    }
+}
+
 /// Something about a connection.
 pub(super) enum Happening<'a> {
     Connected(ConnId),
@@ -141,10 +147,10 @@ impl Viewer {
         }
         let Some(link) = self.link.as_mut().filter(|link| link.channel == channel) else { return };
         let Some(playing) = self.playing.as_mut().filter(|_| same(link.to, from)) else { return };
-        let Playing { store, fresh, .. } = playing;
+        let Playing { assembly, store, fresh, .. } = playing;
         let before = link.receiver.counts().payload;
-        let mut tools = Tools { store, fresh, verifier: desk.verifier };
-        link.receiver.handle_datagram(now.mono, messages, &mut tools);
+        let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
+        link.receiver.handle_datagram(now.mono, messages, &mut tools, &mut |_| Ok(()));
         let mut newest = None;
         for signed in link.receiver.take_signed().collect::<Vec<_>>() {
             playing.note_signed(now.mono, signed, &mut self.figures);
@@ -339,7 +345,8 @@ impl Viewer {
             return;
         }
         if playing.jump(now.mono, floor, invitation, desk.settings, &mut self.figures) {
-            link.receiver.rebase(now.mono, &playing.store);
+            playing.assembly.rebase(now.mono, &playing.store);
+            link.receiver.rebase();
         }
     }
 
@@ -362,7 +369,8 @@ impl Viewer {
         let tick = self.playing.as_ref().map(|_| self.next_tick);
         let opener = self.opener.as_ref().map(|(opener, _)| opener.next_deadline(now));
         let link = self.link.as_ref().zip(self.playing.as_ref());
-        let link = link.and_then(|(link, playing)| link.receiver.next_deadline(&playing.store));
+        let link =
+            link.and_then(|(link, playing)| link.receiver.next_deadline(playing.view(&|_| true)));
         let document = self.document_at.filter(|_| self.document.is_none());
         let figures = Some(self.next_figures);
         calls.chain([tick, opener, link, document, figures].into_iter().flatten()).min()

@@ -17,6 +17,8 @@ use crate::registry::streams::NotReceived;
 use crate::ring::window::open_received;
 use crate::swarm::integrity::Freshness;
 use crate::swarm::playout::{Playout, tune_in};
+use crate::swarm::receiver::assembly::Assembly;
+use crate::swarm::receiver::compose::View;
 use crate::swarm::receiver::store::Store;
 use crate::swarm::receiver::{Profile, Signed};
 use crate::swarm::stamp::{RelayClock, Stamp};
@@ -50,6 +52,7 @@ enum Outlet {
 pub(super) struct Playing {
     pub profile: Profile,
     pub store: Store,
+    pub assembly: Assembly,
     pub playout: Playout,
     pub line: Timeline,
     pub clock: RelayClock,
@@ -103,6 +106,7 @@ impl Playing {
         let mut playing = Playing {
             profile: invitation.profile,
             playout: Playout::new(settings.playout, start),
+            assembly: Assembly::new(invitation.profile, &store, invitation.chunk_time()),
             store,
             line: Timeline::default(),
             clock: RelayClock::new(invitation.now, asked, now.mono),
@@ -144,6 +148,11 @@ impl Playing {
             self.line.note_run(begin, end, time);
         }
         figures.arrived(now, stamp.since(time));
+    }
+
+    /// What composing a datagram looks at.
+    pub(super) fn view<'a>(&'a self, asks: &'a dyn Fn(u64) -> bool) -> View<'a> {
+        View { assembly: &self.assembly, store: &self.store, asks }
     }
 
     /// Stream offset of the first missing byte, as the relay counts.

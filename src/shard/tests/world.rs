@@ -21,7 +21,7 @@ use crate::shard::mail::Mail;
 use crate::shard::settings::Settings;
 use crate::shard::swarm::Swarming;
 use crate::shard::{Parts, Shard};
-use crate::swarm::settings::{Addressing, Join};
+use crate::swarm::settings::{Addressing, Join, Mode};
 
 /// A connection: its shard and its id there.
 pub(super) type Client = (usize, ConnId);
@@ -280,6 +280,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         join: Join::Open,
         peers: 100,
         egress: None,
+        mode: Mode::Direct,
     };
     Parts {
         ingest: [].into(),

@@ -1,5 +1,5 @@
 //! Subtrees on their way to being whole: hashes before chunks, chunks verified before anything
-//! else is done with them.
+//! else is done with them. One for all links of a viewer.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,18 +16,23 @@ use crate::swarm::receiver::subtree::{Proof, Subtree, Verdict};
 use crate::swarm::receiver::{Profile, Signed};
 use crate::wire::ppspp::Span;
 
-/// Subtrees kept behind the first missing chunk, so that what comes twice is known.
-const BEHIND: u64 = 8;
+/// Subtrees kept behind the first missing chunk, so that what comes twice is known, and what is
+/// passed on is found.
+const BEHIND: u64 = 24;
 
 /// The most subtrees between the first missing chunk and the newest: more than any window holds
 /// ahead. What is further ahead is ignored.
 const AHEAD_MAX: u64 = 4_096;
 
-/// Subtrees whose chunks are kept although no hash has come for them.
-const ORPHANED_MAX: usize = 2;
+/// How far beyond the newest subtree that was proven a neighbour's word is taken for it that
+/// there is more.
+const HEARSAY_MAX: u64 = 32;
 
-/// Chunks long behind that are acknowledged in one go.
-const LATE_MAX: usize = 40;
+/// How far ahead of what is known chunks may come for which there is no hash.
+const UNPROVEN_MAX: u64 = 2;
+
+/// Subtrees that became whole and were not asked about, at most.
+const WHOLE_MAX: usize = 256;
 
 /// Hashes told in one datagram beyond which the rest is ignored: those of a largest subtree,
 /// twice.
@@ -36,22 +41,19 @@ const HASHES_MAX: usize = 34;
 /// A chunk time longer than the mean by more than this factor counts as so much only.
 const PAUSE: u32 = 4;
 
-/// A chunk for which no hash has come.
-struct Orphan {
-    chunk: u64,
-    bytes: Box<[u8; CHUNK]>,
-    delay: i64,
-}
-
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Verified and written; whether it had been lost and came because it was asked for.
-    Written { repaired: bool },
+pub(super) enum Took {
+    /// Verified and written.
+    Written,
+    /// Verified, but its turn is over.
+    TooLate,
     /// It is there already.
     Duplicate,
-    /// Kept until its hash comes.
-    Kept,
+    /// Its turn was over long ago.
+    Behind,
+    /// Its hash has not come.
+    Unproven,
     /// No room for it, or far from what is played.
     Dropped,
     /// It is not what was signed.
@@ -80,95 +82,146 @@ impl Batch {
         self.hashes.is_empty() && self.signed.is_none()
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.hashes.clear();
         self.signed = None;
     }
 }
 
-/// All subtrees that are open.
-pub(super) struct Assembly {
+/// All subtrees that are open, whoever brings them.
+pub struct Assembly {
     profile: Profile,
-    pub(super) subtrees: BTreeMap<u64, Subtree>,
-    /// Behind the newest subtree that is known to exist.
+    subtrees: BTreeMap<u64, Subtree>,
+    /// Behind the newest subtree that is known to exist, and behind the newest proven one.
     edge: u64,
-    orphans: Vec<Orphan>,
-    /// The first subtree that was pushed: what lies before had to be asked for anyhow.
-    pub(super) pushed_from: Option<u64>,
-    /// Chunks that came long after their turn and are to be acknowledged, with their delays.
-    pub(super) late: Vec<(u64, i64)>,
-    /// The last answer: which chunk, and when it came.
-    pub(super) answered: Option<(u64, Mono)>,
-    /// The round trip, and whether the lowest chunks are answered first.
-    pub(super) rtt: Duration,
-    pub(super) lowest_first: bool,
+    proven: u64,
     /// The newest munro: its subtree and time.
     newest: Option<(u64, u64)>,
     /// How long a chunk takes at the stream's rate.
-    pub(super) chunk_time: Duration,
+    chunk_time: Duration,
     /// Munros that were too old or from the future.
     pub(super) stale: u64,
-    /// Chunks without a hash that were dropped because others came.
-    pub(super) orphans_dropped: u64,
-    /// The oldest chunk that the source has shown: what lies before it does not exist there.
-    pub(super) floor: Option<u64>,
     /// The newest chunk that the source has shown, however far ahead.
-    pub(super) newest_chunk: u64,
+    newest_chunk: u64,
+    /// Subtrees that became whole since they were asked for.
+    whole: Vec<Signed>,
 }
 
 impl Assembly {
-    /// Nothing is there from chunk `first` on.
-    pub(super) fn new(profile: Profile, first: u64) -> Assembly {
+    /// Nothing is there from the store's next chunk on. A chunk takes `chunk_time`, as far as is
+    /// known; it finds out the rest by itself.
+    #[must_use]
+    pub fn new(profile: Profile, store: &Store, chunk_time: Option<Duration>) -> Assembly {
+        let edge = store.next() / profile.size.chunks() as u64;
         Assembly {
             profile,
             subtrees: BTreeMap::new(),
-            edge: first / profile.size.chunks() as u64,
-            orphans: Vec::new(),
-            pushed_from: None,
-            late: Vec::new(),
-            answered: None,
-            rtt: Duration::ZERO,
-            lowest_first: false,
+            edge,
+            proven: edge,
             newest: None,
-            chunk_time: Duration::from_millis(5),
+            chunk_time: chunk_time.unwrap_or(Duration::from_millis(5)),
             stale: 0,
-            orphans_dropped: 0,
-            floor: None,
             newest_chunk: 0,
+            whole: Vec::new(),
         }
     }
 
-    /// Begins again from chunk `store.next()` on, with what is known of the source.
-    pub(super) fn rebase(&mut self, now: Mono, store: &Store) {
-        let mut fresh = Assembly::new(self.profile, store.next());
-        (fresh.floor, fresh.newest_chunk) = (self.floor, self.newest_chunk);
-        (fresh.chunk_time, fresh.newest) = (self.chunk_time, self.newest);
-        (fresh.stale, fresh.orphans_dropped) = (self.stale, self.orphans_dropped);
-        (fresh.rtt, fresh.lowest_first) = (self.rtt, self.lowest_first);
-        fresh.reach(now, fresh.newest_chunk, store);
-        *self = fresh;
+    /// The store goes on elsewhere: begins again from its next chunk on.
+    pub fn rebase(&mut self, now: Mono, store: &Store) {
+        let edge = store.next() / self.n();
+        (self.edge, self.proven) = (edge, edge);
+        self.subtrees.clear();
+        self.whole.clear();
+        self.reach(now, self.newest_chunk, store);
     }
 
-    /// The source has the chunks of `span`.
-    pub(super) fn shown(&mut self, now: Mono, span: Span, store: &Store) {
-        self.floor.get_or_insert(span.first);
-        self.newest_chunk = self.newest_chunk.max(span.last);
-        self.reach(now, span.last, store);
+    /// What all peers agree about.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// Chunks of a subtree.
-    pub(super) fn n(&self) -> u64 {
+    #[must_use]
+    pub fn n(&self) -> u64 {
         self.profile.size.chunks() as u64
     }
 
     /// How long a chunk takes at the stream's rate.
-    pub(super) fn chunk_time(&self) -> Duration {
+    #[must_use]
+    pub fn chunk_time(&self) -> Duration {
         self.chunk_time
     }
 
     /// The chunk behind the newest that is known to exist.
-    pub(super) fn edge(&self) -> u64 {
+    #[must_use]
+    pub fn edge(&self) -> u64 {
         self.edge * self.n()
+    }
+
+    /// Behind the newest subtree whose signature was verified.
+    #[must_use]
+    pub fn proven_edge(&self) -> u64 {
+        self.proven
+    }
+
+    /// The newest subtree that was verified, and when it was signed: NTP time.
+    #[must_use]
+    pub fn newest(&self) -> Option<(u64, u64)> {
+        self.newest
+    }
+
+    /// Subtrees of which something is missing, from the first missing chunk on.
+    pub fn holes<'a>(&'a self, store: &Store) -> impl Iterator<Item = (u64, &'a Subtree)> {
+        let open = self.subtrees.range(store.next() / self.n()..);
+        open.filter(|(_, subtree)| !subtree.is_complete()).map(|(number, open)| (*number, open))
+    }
+
+    /// Of each hole its subtree and since when that is known to exist.
+    pub fn missing<'a>(&'a self, store: &'a Store) -> impl Iterator<Item = (u64, Mono)> + 'a {
+        self.holes(store).map(|(number, subtree)| (number, subtree.since))
+    }
+
+    /// A subtree that is open, or was a moment ago.
+    pub(super) fn get(&self, number: u64) -> Option<&Subtree> {
+        self.subtrees.get(&number)
+    }
+
+    /// The chunks of a subtree that were verified here and may be passed on, a bit each; `None`
+    /// if it is not remembered.
+    #[must_use]
+    pub fn servable(&self, number: u64) -> Option<u16> {
+        self.subtrees.get(&number).map(|subtree| if subtree.recorded { subtree.got } else { 0 })
+    }
+
+    /// Whether all hashes of a subtree are proven, as far as is remembered.
+    #[must_use]
+    pub fn is_proven(&self, number: u64) -> bool {
+        self.subtrees.get(&number).is_some_and(|subtree| subtree.recorded)
+    }
+
+    /// Whether nothing of a subtree is missing, as far as is remembered.
+    #[must_use]
+    pub fn is_whole(&self, number: u64) -> bool {
+        self.subtrees.get(&number).is_some_and(Subtree::is_complete)
+    }
+
+    /// Subtrees that became whole since the last call.
+    pub fn take_whole(&mut self) -> Vec<Signed> {
+        std::mem::take(&mut self.whole)
+    }
+
+    /// The source has the chunks of `span`.
+    pub(super) fn shown(&mut self, now: Mono, span: Span, store: &Store) {
+        self.newest_chunk = self.newest_chunk.max(span.last);
+        self.reach(now, span.last, store);
+    }
+
+    /// A neighbour says that it has the chunks of `span`.
+    pub(super) fn heard_of(&mut self, now: Mono, span: Span, store: &Store) {
+        if span.last / self.n() <= self.proven + HEARSAY_MAX {
+            self.reach(now, span.last, store);
+        }
     }
 
     /// Chunks up to `last` exist: those not seen yet are missed from now on.
@@ -198,27 +251,28 @@ impl Assembly {
     }
 
     /// Whether `number` is near enough to what is played to be kept.
-    fn is_near(&self, number: u64, store: &Store) -> bool {
+    pub(super) fn is_near(&self, number: u64, store: &Store) -> bool {
         let base = store.next() / self.n();
         number + BEHIND >= base && number <= base + AHEAD_MAX
     }
 
-    /// Takes the hashes of a datagram. What they prove is written to `signed`.
+    /// Takes the hashes of a datagram. What they prove for the first time is written to `signed`.
+    /// Returns the subtree that they are of, if they prove it.
     pub(super) fn hashes(
         &mut self,
         now: Mono,
-        batch: &mut Batch,
+        batch: &Batch,
+        uncles: bool,
         store: &mut Store,
         fresh: &mut Freshness,
         by: &mut impl Verifier,
         signed: &mut Vec<Signed>,
-    ) -> Result<(), Crime> {
-        let judged = self.munro(now, batch, store, fresh, by, signed);
-        if judged.is_ok() {
+    ) -> Result<Option<u64>, Crime> {
+        let proven = self.munro(now, batch, store, fresh, by, signed)?;
+        if uncles {
             self.uncles(now, batch, store);
         }
-        batch.clear();
-        judged
+        Ok(proven)
     }
 
     /// Verifies the munro of a datagram, and all the leaves if they are there.
@@ -230,8 +284,8 @@ impl Assembly {
         fresh: &mut Freshness,
         by: &mut impl Verifier,
         signed: &mut Vec<Signed>,
-    ) -> Result<(), Crime> {
-        let Some((span, ntp, signature)) = batch.signed else { return Ok(()) };
+    ) -> Result<Option<u64>, Crime> {
+        let Some((span, ntp, signature)) = batch.signed else { return Ok(None) };
         let n = self.n();
         if span.chunks() != n || !span.first.is_multiple_of(n) {
             return Err(Crime::WrongSpan);
@@ -239,13 +293,13 @@ impl Assembly {
         let number = span.first / n;
         let told = batch.hashes.iter().find(|(of, _)| *of == span);
         // "in one datagram" (RFC 7574, 6.1.2.3): alone it signs nothing.
-        let Some((_, munro)) = told else { return Ok(()) };
+        let Some((_, munro)) = told else { return Ok(None) };
         if number + BEHIND < store.next() / n {
-            return Ok(());
+            return Ok(None);
         }
         if fresh.judge(ntp, now).is_err() {
             self.stale += 1;
-            return Ok(());
+            return Ok(None);
         }
         let leaves = leaves(batch, span);
         if leaves.is_some_and(|leaves| by.munro(&leaves[..n as usize]) != *munro) {
@@ -267,12 +321,9 @@ impl Assembly {
         }
         self.shown(now, span, store);
         if !self.is_near(number, store) {
-            return Ok(());
+            return Ok(None);
         }
-        let subtree = self.open(now, number, store);
-        if !subtree.was_asked && self.pushed_from.is_none() {
-            self.pushed_from = Some(number);
-        }
+        self.proven = self.proven.max(number + 1);
         let subtree = self.open(now, number, store);
         if !is_known {
             subtree.prove(Proof { munro: *munro, ntp, signature });
@@ -280,12 +331,11 @@ impl Assembly {
         if let Some(leaves) = leaves {
             subtree.prove_leaves(&leaves[..n as usize]);
         }
-        subtree.last = subtree.last.max(now);
         if let Some(record) = subtree.take_record() {
             // A window without room for the record plays without it.
             let _ = store.sign(number, &record);
         }
-        Ok(())
+        Ok(Some(number))
     }
 
     /// Keeps hashes that may lead to a munro.
@@ -316,151 +366,59 @@ impl Assembly {
         self.chunk_time = (mean * 7 + each.min(mean * PAUSE)) / 8;
     }
 
-    /// Takes a chunk: verified, written, or kept until it can be verified.
+    /// Takes a chunk: verified and written, or not taken.
     pub(super) fn chunk(
         &mut self,
         now: Mono,
         chunk: u64,
         bytes: &[u8; CHUNK],
-        delay: i64,
         store: &mut Store,
         by: &mut impl Verifier,
-    ) -> Outcome {
+    ) -> Took {
         let (number, place) = (chunk / self.n(), (chunk % self.n()) as usize);
         if !self.is_near(number, store) {
-            if !store.has(chunk) {
-                return Outcome::Dropped;
-            }
-            // Of no use any more, but it did arrive: the source's path is not to blame.
-            if self.late.len() < LATE_MAX {
-                self.late.push((chunk, delay));
-            }
-            return Outcome::Duplicate;
+            return if store.has(chunk) { Took::Behind } else { Took::Dropped };
         }
-        if number > self.edge + ORPHANED_MAX as u64 {
+        if number > self.edge + UNPROVEN_MAX {
             // Nothing has proven that so much is there.
-            return Outcome::Dropped;
+            return Took::Dropped;
         }
         self.reach(now, chunk, store);
         let subtree = self.open(now, number, store);
-        subtree.last = subtree.last.max(now);
         let bit = 1 << place;
         if subtree.have & bit != 0 {
-            subtree.unacked |= bit;
-            subtree.delay = Some(subtree.delay.map_or(delay, |least| least.min(delay)));
-            return Outcome::Duplicate;
+            return Took::Duplicate;
         }
         match subtree.judge(place, by.leaf(bytes), by) {
-            Verdict::Wrong => return Outcome::Wrong(Crime::BadChunk),
-            Verdict::Unknown => {
-                // The answer came without its hashes: one is asked for again soon.
-                subtree.asked &= !bit;
-                subtree.passed &= !bit;
-                return self.keep(chunk, bytes, delay);
-            }
+            Verdict::Wrong => return Took::Wrong(Crime::BadChunk),
+            Verdict::Unknown => return Took::Unproven,
             Verdict::Proven => {}
         }
-        match store.write(now, chunk, bytes) {
-            Ok(()) => {}
+        let took = match store.write(now, chunk, bytes) {
+            Ok(()) => Took::Written,
             // Given up, or filled over HTTP: it is of no use any more, but it did arrive.
-            Err(Refused::Late | Refused::Known) => {}
-            Err(Refused::Ahead | Refused::Starved) => return Outcome::Dropped,
-        }
-        let asked = subtree.asked & bit != 0;
-        let repaired = asked && subtree.lost & bit != 0;
+            Err(Refused::Late | Refused::Known) => Took::TooLate,
+            Err(Refused::Ahead | Refused::Starved) => return Took::Dropped,
+        };
         subtree.have |= bit;
-        subtree.unacked |= bit;
-        subtree.asked &= !bit;
-        subtree.passed &= !bit;
-        subtree.delay = Some(subtree.delay.map_or(delay, |least| least.min(delay)));
-        let asked_at = subtree.asked_at;
+        subtree.got |= if took == Took::Written { bit } else { 0 };
         if let Some(record) = subtree.take_record() {
             let _ = store.sign(number, &record);
         }
-        if asked {
-            self.answered = Some((chunk, now));
-            self.pass(now, asked_at, chunk);
+        if let Some(proof) = subtree.proof.filter(|_| subtree.is_complete())
+            && self.whole.len() < WHOLE_MAX
+        {
+            self.whole.push(Signed { number, ntp: proof.ntp });
         }
-        Outcome::Written { repaired }
-    }
-
-    /// An answer to `chunk`, which was asked for at `asked_at`, passes what is lower: the source
-    /// answers the lowest first, and knew of what was asked for a round trip ago; or it answers
-    /// in the order of the questions.
-    fn pass(&mut self, now: Mono, asked_at: Mono, chunk: u64) {
-        let (n, rtt, lowest_first) = (self.n(), self.rtt, self.lowest_first);
-        for (number, subtree) in self.subtrees.range_mut(..=chunk / n) {
-            let known = match lowest_first {
-                true => subtree.asked_at + rtt <= now,
-                false => subtree.asked_at <= asked_at,
-            };
-            if known && subtree.asked != 0 {
-                let below = (chunk - number * n).min(16) as u32;
-                subtree.pass(now, !u16::MAX.checked_shl(below).unwrap_or(0));
-            }
-        }
-    }
-
-    /// Keeps a chunk until its hash comes; those of the subtree that came first make room.
-    fn keep(&mut self, chunk: u64, bytes: &[u8; CHUNK], delay: i64) -> Outcome {
-        if self.orphans.iter().any(|orphan| orphan.chunk == chunk) {
-            return Outcome::Duplicate;
-        }
-        let n = self.n();
-        let mut numbers: Vec<u64> = self.orphans.iter().map(|orphan| orphan.chunk / n).collect();
-        numbers.dedup();
-        let foreign = numbers.iter().filter(|number| **number != chunk / n).count();
-        if foreign >= ORPHANED_MAX {
-            let (first, before) = (numbers[0], self.orphans.len());
-            self.orphans.retain(|orphan| orphan.chunk / n != first);
-            self.orphans_dropped += (before - self.orphans.len()) as u64;
-        }
-        self.orphans.push(Orphan { chunk, bytes: Box::new(*bytes), delay });
-        Outcome::Kept
-    }
-
-    /// Takes the chunks that were kept and can be verified now; tells what became of each.
-    pub(super) fn adopt(
-        &mut self,
-        now: Mono,
-        store: &mut Store,
-        by: &mut impl Verifier,
-        tell: &mut impl FnMut(Outcome),
-    ) {
-        let n = self.n();
-        let proven = |subtrees: &BTreeMap<u64, Subtree>, orphan: &Orphan| {
-            subtrees.get(&(orphan.chunk / n)).is_some_and(|subtree| subtree.proof.is_some())
-        };
-        if !self.orphans.iter().any(|orphan| proven(&self.subtrees, orphan)) {
-            return;
-        }
-        for orphan in std::mem::take(&mut self.orphans) {
-            if proven(&self.subtrees, &orphan) {
-                tell(self.chunk(now, orphan.chunk, &orphan.bytes, orphan.delay, store, by));
-            } else {
-                self.orphans.push(orphan);
-            }
-        }
-    }
-
-    /// The chunks of a subtree that are kept without a hash, a bit each.
-    pub(super) fn orphaned(&self, number: u64) -> u16 {
-        let n = self.n();
-        let of = self.orphans.iter().filter(|orphan| orphan.chunk / n == number);
-        of.fold(0, |bits, orphan| bits | 1 << (orphan.chunk % n))
+        took
     }
 
     /// Forgets what lies behind what is played.
-    pub(super) fn prune(&mut self, store: &Store) {
+    pub fn prune(&mut self, store: &Store) {
         let keep = (store.next() / self.n()).saturating_sub(BEHIND);
-        // Not before all of it was acknowledged: a hole that is filled late moves what is played
-        // far ahead, and a source that never hears of it takes it for lost.
-        let old = self.subtrees.range(..keep).filter(|(_, subtree)| subtree.unacked == 0);
-        for number in old.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.subtrees.remove(&number);
+        while self.subtrees.first_key_value().is_some_and(|(number, _)| *number < keep) {
+            self.subtrees.pop_first();
         }
-        let first = store.next();
-        self.orphans.retain(|orphan| orphan.chunk >= first);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::base::time::Mono;
+use crate::swarm::receiver::assembly::Assembly;
+use crate::swarm::receiver::part::Part;
 use crate::swarm::receiver::store::Store;
 use crate::swarm::receiver::subtree::{Subtree, runs};
 use crate::swarm::receiver::{Farewell, Receiver};
@@ -27,9 +29,38 @@ const DATAGRAM_MAX: usize = 1_200;
 /// The most chunks that may be asked for at one time.
 const ASKED_MAX: u32 = 4_096;
 
+/// How long an acknowledgement of what a neighbour sends may wait for more.
+const ACK_MAX: Duration = Duration::from_millis(50);
+
+/// Silence of a neighbour's answer, beyond a round trip, after which it is asked again; and how
+/// long its next chunk may take before the last ones of a subtree are taken for lost.
+const NEIGHBOUR: Duration = Duration::from_millis(100);
+
+/// How long a chunk may be missing on a neighbour's link although a later one came.
+const SKIPPED: Duration = Duration::from_millis(20);
+
+/// What composing a datagram looks at.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// What is there and what is not.
+    pub assembly: &'a Assembly,
+    /// Where it is.
+    pub store: &'a Store,
+    /// Whether the holes of a subtree are to be asked for on this link.
+    pub asks: &'a dyn Fn(u64) -> bool,
+}
+
 impl Receiver {
-    /// Writes the next datagram, if one is due; call until there is none.
-    pub fn poll_datagram(&mut self, now: Mono, store: &Store, buf: &mut [u8]) -> Option<usize> {
+    /// Writes the next datagram, if one is due; call until there is none. `more` adds to what is
+    /// said anyhow, and says whether that alone is worth a datagram; it is told whether
+    /// everything is being said again.
+    pub fn poll_datagram(
+        &mut self,
+        now: Mono,
+        view: View<'_>,
+        buf: &mut [u8],
+        more: &mut dyn FnMut(&mut Writer<'_>, bool),
+    ) -> Option<usize> {
         if let Some(farewell) = self.farewell.take() {
             return self.say_farewell(farewell, buf);
         }
@@ -47,38 +78,67 @@ impl Receiver {
         if refreshes {
             self.refresh(now, &mut writer);
         }
-        self.acknowledge(now, &mut writer);
-        self.request(now, hello, store, &mut writer);
+        self.acknowledge(now, view, &mut writer);
+        self.request(now, hello, view, &mut writer);
+        more(&mut writer, refreshes);
         // An empty datagram is a keepalive: for a source that knows no SUBSCRIBE.
         (refreshes || !writer.is_empty()).then(|| writer.len())
     }
 
     /// When the next datagram is due, at the earliest.
     #[must_use]
-    pub fn next_deadline(&self, store: &Store) -> Option<Mono> {
+    pub fn next_deadline(&self, view: View<'_>) -> Option<Mono> {
         if self.farewell.is_some() || (self.hello && self.ended.is_none()) {
             return Some(Mono::ZERO);
         }
         if self.ended.is_some() {
             return None;
         }
-        let wait = self.reorder();
-        let first = store.next();
-        let asks = self.repairs && !self.choked && self.outstanding() < ASKED_MAX;
-        let due = |(number, subtree): (&u64, &Subtree)| {
-            let holes = if asks && number * self.assembly.n() < store.ahead() {
-                self.missing(*number, first)
-            } else {
-                0
-            };
-            let fresh = (holes & !subtree.asked != 0).then(|| subtree.last + self.patience());
-            let again = (holes & subtree.asked != 0).then(|| self.again_at(*number, subtree));
-            let passed = (holes & subtree.passed != 0).then(|| subtree.passed_at + self.reorder());
-            [subtree.ack_at(wait), fresh, again, passed]
+        let View { assembly, store, asks } = view;
+        let acks = self.parts.iter().filter_map(|(number, part)| {
+            part.ack_at(self.is_over(*number, view), self.reorder(assembly), self.ack_max())
+        });
+        let late = (!self.late.is_empty()).then_some(Mono::ZERO);
+        let soon = acks.chain(late).chain([self.refresh_at()]).min();
+        if !self.repairs || self.choked || self.outstanding(assembly) >= ASKED_MAX {
+            return soon;
+        }
+        let ahead = store.ahead();
+        let open = assembly.holes(store).take_while(|(number, _)| number * assembly.n() < ahead);
+        let due = |(number, subtree): (u64, &Subtree)| {
+            let holes = if asks(number) { self.missing(number, subtree, view) } else { 0 };
+            let part = self.parts.get(&number).copied().unwrap_or(Part::new(subtree.since));
+            let fresh = holes & !part.asked;
+            let fresh = (fresh != 0).then(|| self.fresh_at(&part, fresh, assembly));
+            let again = (holes & part.asked != 0).then(|| self.again_at(number, &part, assembly));
+            let passed =
+                (holes & part.passed != 0).then(|| part.passed_at + self.reorder(assembly));
+            [fresh, again, passed]
         };
-        let subtrees = self.assembly.subtrees.iter().flat_map(due).flatten();
-        let late = (!self.assembly.late.is_empty()).then_some(Mono::ZERO);
-        subtrees.chain(late).chain([self.refresh_at()]).min()
+        open.flat_map(due).flatten().chain(soon).min()
+    }
+
+    /// Whether nothing more of a subtree is expected.
+    fn is_over(&self, number: u64, view: View<'_>) -> bool {
+        view.assembly.get(number).is_none_or(Subtree::is_complete)
+    }
+
+    fn ack_max(&self) -> Duration {
+        if self.neighbour { ACK_MAX } else { Duration::from_secs(1) }
+    }
+
+    /// When holes that nobody was asked for yet are asked for here.
+    fn fresh_at(&self, part: &Part, holes: u16, assembly: &Assembly) -> Mono {
+        if !self.neighbour {
+            return part.last + self.patience(assembly);
+        }
+        if !part.has_begun() {
+            // Somebody has waited for it already.
+            return Mono::ZERO;
+        }
+        let end = part.last + NEIGHBOUR + self.rtt;
+        let skipped = part.skipped_at.filter(|_| holes & part.below_newest() != 0);
+        skipped.map_or(end, |at| end.min(at + SKIPPED))
     }
 
     fn say_farewell(&mut self, farewell: Farewell, buf: &mut [u8]) -> Option<usize> {
@@ -98,19 +158,31 @@ impl Receiver {
     }
 
     fn refresh_at(&self) -> Mono {
+        if !self.stripes_told {
+            return Mono::ZERO;
+        }
+        let repeat = self.told + REPEAT;
+        // Somebody who pushes nothing may well have nothing to say.
+        if self.stripes == 0 {
+            return repeat;
+        }
         let soon = (self.told + REPEAT_IN_SILENCE).max(self.heard + SILENCE);
-        soon.min(self.told + REPEAT)
+        soon.min(repeat)
     }
 
     /// Says everything that is wanted, with an acknowledgement.
     fn refresh(&mut self, now: Mono, writer: &mut Writer<'_>) {
-        self.told = now;
+        (self.told, self.stripes_told) = (now, true);
         if let Some((span, delay)) = self.run {
             let _ = writer.push(Message::Ack { span, delay });
         }
         if self.private {
-            let all = Subscribe { start: Subscribe::NEXT, stripes: Subscribe::ALL, window: 0 };
-            let _ = writer.push(Message::Private(Private::Subscribe(all)));
+            let (start, stripes) = (Subscribe::NEXT, self.stripes);
+            let _ = writer.push(Message::Private(Private::Subscribe(Subscribe {
+                start,
+                stripes,
+                window: 0,
+            })));
             if let Some(report) = self.report.take() {
                 let _ = writer.push(Message::Private(Private::Report(report)));
             }
@@ -120,67 +192,61 @@ impl Receiver {
     /// One ACK for each run of chunks that came, of every train that is over. A run that goes on
     /// from what was acknowledged before is acknowledged as a whole: that costs no byte, and
     /// the next train makes good an acknowledgement that was lost.
-    fn acknowledge(&mut self, now: Mono, writer: &mut Writer<'_>) {
-        let (wait, n) = (self.reorder(), self.assembly.n());
-        while let Some((chunk, delay)) = self.assembly.late.pop() {
+    fn acknowledge(&mut self, now: Mono, view: View<'_>, writer: &mut Writer<'_>) {
+        let (wait, most, n) = (self.reorder(view.assembly), self.ack_max(), view.assembly.n());
+        while let Some((chunk, delay)) = self.late.pop() {
             if !writer.push(Message::Ack { span: Span::one(chunk), delay }) {
-                self.assembly.late.push((chunk, delay));
+                self.late.push((chunk, delay));
                 return;
             }
         }
-        for (number, subtree) in &mut self.assembly.subtrees {
-            if subtree.ack_at(wait).is_none_or(|at| at > now) {
+        let mut run = self.run;
+        for (number, part) in &mut self.parts {
+            let over = view.assembly.get(*number).is_none_or(Subtree::is_complete);
+            if part.ack_at(over, wait, most).is_none_or(|at| at > now) {
                 continue;
             }
-            let delay = subtree.delay.unwrap_or(0);
-            for (first, last) in runs(subtree.unacked) {
+            let delay = part.delay.unwrap_or(0);
+            for (first, last) in runs(part.unacked) {
                 let span = Span { first: number * n + first, last: number * n + last };
-                let span = joined(self.run, span, 64 * n);
+                let span = joined(run, span, 64 * n);
                 if !writer.push(Message::Ack { span, delay }) {
+                    self.run = run;
                     return;
                 }
-                subtree.unacked &= !bits(first, last);
-                self.run = Some((span, delay));
+                part.unacked &= !bits(first, last);
+                run = Some((span, delay));
             }
-            subtree.delay = None;
+            part.delay = None;
         }
+        self.run = run;
     }
 
     /// Asks for what is missing and due.
-    fn request(&mut self, now: Mono, hello: bool, store: &Store, writer: &mut Writer<'_>) {
+    fn request(&mut self, now: Mono, hello: bool, view: View<'_>, writer: &mut Writer<'_>) {
+        let View { assembly, store, asks } = view;
         if !self.repairs || self.choked {
             return;
         }
-        let (n, first, ahead) = (self.assembly.n(), store.next(), store.ahead());
-        let patience = if hello { Duration::ZERO } else { self.patience() };
-        let mut asked = self.outstanding();
+        let (n, ahead) = (assembly.n(), store.ahead());
+        let mut asked = self.outstanding(assembly);
         let mut open: Option<Span> = None;
-        let due: Vec<(u64, u16)> = self
-            .assembly
-            .subtrees
-            .iter()
-            .take_while(|(number, _)| **number * n < ahead)
-            .map(|(number, subtree)| {
-                let fresh = if now >= subtree.last + patience { !subtree.asked } else { 0 };
-                let again = now >= self.again_at(*number, subtree);
-                let again = if again { subtree.asked } else { 0 };
-                let passed = now >= subtree.passed_at + self.reorder();
-                let passed = if passed { subtree.passed } else { 0 };
-                (*number, fresh | again | passed)
-            })
-            .filter(|(_, due)| *due != 0)
-            .collect();
-        for (number, due) in due {
-            let wanted = self.missing(number, first) & due;
-            if wanted == 0 || asked >= ASKED_MAX {
+        for (number, subtree) in assembly.holes(store) {
+            if number * n >= ahead || asked >= ASKED_MAX {
+                break;
+            }
+            let part = self.parts.get(&number).copied().unwrap_or(Part::new(subtree.since));
+            let holes = if asks(number) { self.missing(number, subtree, view) } else { 0 };
+            let wanted = holes & self.due(now, hello, number, &part, holes, assembly);
+            if wanted == 0 {
                 continue;
             }
             asked += wanted.count_ones();
-            let ahead = match self.private {
-                true => self.outstanding_below(number) + wanted.count_ones(),
+            let before = match self.private {
+                true => self.outstanding_below(number, assembly) + wanted.count_ones(),
                 false => asked,
             };
-            let again = now + self.retry(ahead);
+            let again = now + self.retry(before, assembly);
             for (from, to) in runs(wanted) {
                 let span = Span { first: number * n + from, last: number * n + to };
                 open = match open {
@@ -191,16 +257,7 @@ impl Receiver {
                     _ => Some(span),
                 };
             }
-            let Some(subtree) = self.assembly.subtrees.get_mut(&number) else { continue };
-            if self.private && self.assembly.pushed_from.is_some_and(|from| from <= number) {
-                self.counts.lost += u64::from((wanted & !subtree.lost).count_ones());
-                subtree.lost |= wanted;
-            }
-            subtree.was_asked = true;
-            subtree.asked_at = now;
-            subtree.asked |= wanted;
-            subtree.passed &= !wanted;
-            subtree.retry_at = again;
+            self.note_asked(now, number, wanted, again, assembly);
         }
         if let Some(span) = open {
             // Without room for it, it is asked for when its time has come again.
@@ -208,17 +265,67 @@ impl Receiver {
         }
     }
 
+    /// Of the holes of a subtree those whose time has come.
+    fn due(
+        &self,
+        now: Mono,
+        hello: bool,
+        number: u64,
+        part: &Part,
+        holes: u16,
+        assembly: &Assembly,
+    ) -> u16 {
+        let unasked = holes & !part.asked;
+        let fresh = hello && !self.neighbour || now >= self.fresh_at(part, unasked, assembly);
+        let fresh = match (fresh, part.skipped_at) {
+            (false, _) => 0,
+            // Those behind the newest that came may still be on their way.
+            (true, Some(_)) if self.neighbour && now < part.last + NEIGHBOUR + self.rtt => {
+                unasked & part.below_newest()
+            }
+            (true, _) => unasked,
+        };
+        let again = if now >= self.again_at(number, part, assembly) { part.asked } else { 0 };
+        let passed = now >= part.passed_at + self.reorder(assembly);
+        fresh | again | if passed { part.passed } else { 0 }
+    }
+
+    fn note_asked(
+        &mut self,
+        now: Mono,
+        number: u64,
+        wanted: u16,
+        again: Mono,
+        assembly: &Assembly,
+    ) {
+        let pushes = self.private && self.pushed_from.is_some_and(|from| from <= number);
+        let neighbour = self.neighbour;
+        let part = self.part(number, now, assembly);
+        if pushes && (!neighbour || part.has_begun()) {
+            let lost = wanted & !part.lost;
+            part.lost |= wanted;
+            self.counts.lost += u64::from(lost.count_ones());
+        }
+        let part = self.part(number, now, assembly);
+        part.was_asked = true;
+        part.asked_at = now;
+        part.asked |= wanted;
+        part.passed &= !wanted;
+        part.retry_at = again;
+        part.skipped_at = None;
+    }
+
     /// Chunks of a subtree to be asked for, a bit each: those that are missing; if all came and
     /// only the hash is missing, the first, because the hash precedes the answer.
-    fn missing(&self, number: u64, first: u64) -> u16 {
-        let Some(subtree) = self.assembly.subtrees.get(&number) else { return 0 };
-        let first = first.max(self.assembly.floor.unwrap_or(0));
-        let played = first.saturating_sub(number * self.assembly.n()).min(16) as u32;
+    fn missing(&self, number: u64, subtree: &Subtree, view: View<'_>) -> u16 {
+        let n = view.assembly.n();
+        let first = view.store.next().max(self.floor.unwrap_or(0));
+        let played = first.saturating_sub(number * n).min(16) as u32;
         let missing = subtree.all() & !subtree.have & u16::MAX.checked_shl(played).unwrap_or(0);
         if missing == 0 {
             return 0;
         }
-        match missing & !self.assembly.orphaned(number) {
+        match missing & !self.orphaned(number, n) {
             0 => 1 << missing.trailing_zeros(),
             holes => holes,
         }
@@ -226,41 +333,43 @@ impl Receiver {
 
     /// When to ask again for what was asked for. As long as answers to what lies below come, it
     /// waits for its turn.
-    fn again_at(&self, number: u64, subtree: &Subtree) -> Mono {
-        let answered = self
-            .assembly
-            .answered
-            .filter(|(chunk, _)| self.private && *chunk / self.assembly.n() < number);
+    fn again_at(&self, number: u64, part: &Part, assembly: &Assembly) -> Mono {
+        let below = |(chunk, _): &(u64, Mono)| self.private && *chunk / assembly.n() < number;
+        let answered = self.answered.filter(below);
         let wait = RETRY + 2 * self.rtt;
-        answered.map_or(subtree.retry_at, |(_, came)| subtree.retry_at.max(came + wait))
+        answered.map_or(part.retry_at, |(_, came)| part.retry_at.max(came + wait))
     }
 
-    /// Chunks that were asked for and have not come.
-    fn outstanding(&self) -> u32 {
-        self.assembly.subtrees.values().map(|subtree| subtree.asked.count_ones()).sum()
+    /// Chunks that were asked for here and have not come from anywhere.
+    fn outstanding(&self, assembly: &Assembly) -> u32 {
+        self.outstanding_below(u64::MAX, assembly)
     }
 
     /// Those of them that lie below a subtree, and so are answered before it.
-    fn outstanding_below(&self, number: u64) -> u32 {
-        let below = self.assembly.subtrees.range(..number);
-        below.map(|(_, subtree)| subtree.asked.count_ones()).sum()
+    fn outstanding_below(&self, number: u64, assembly: &Assembly) -> u32 {
+        let below = self.parts.range(..number).filter(|(_, part)| part.asked != 0);
+        let open = |(number, part): (&u64, &Part)| {
+            let have = assembly.get(*number).map_or(u16::MAX, |subtree| subtree.have);
+            (part.asked & !have).count_ones()
+        };
+        below.map(open).sum()
     }
 
     /// How long after a train's last datagram it is over.
-    fn reorder(&self) -> Duration {
-        REORDER_MIN.max(2 * self.assembly.chunk_time())
+    fn reorder(&self, assembly: &Assembly) -> Duration {
+        REORDER_MIN.max(2 * assembly.chunk_time())
     }
 
     /// How long after its last datagram the holes of a subtree are asked for. A source that does
     /// not push is asked at once.
-    fn patience(&self) -> Duration {
-        if self.private { self.reorder() } else { Duration::ZERO }
+    fn patience(&self, assembly: &Assembly) -> Duration {
+        if self.private { self.reorder(assembly) } else { Duration::ZERO }
     }
 
     /// When to ask again with `asked` chunks under way, which are sent at twice the stream's
     /// rate; some tolerance included.
-    fn retry(&self, asked: u32) -> Duration {
-        let queue = self.assembly.chunk_time() * asked * 3 / 4;
+    fn retry(&self, asked: u32, assembly: &Assembly) -> Duration {
+        let queue = assembly.chunk_time() * asked * 3 / 4;
         RETRY + 2 * self.rtt + queue.min(Duration::from_secs(2))
     }
 }

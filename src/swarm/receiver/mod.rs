@@ -1,19 +1,31 @@
 //! The receiving half of a link: what comes from one source becomes verified chunks in a window;
 //! what goes back acknowledges, asks for what is missing, and says what is wanted.
 //!
+//! ```text
+//! assembly  the subtrees that a viewer puts together: one for all its links
+//! subtree   one of them: which hashes are proven, which chunks are there
+//! part      what one link has brought of one subtree, and what it was asked for
+//! take      hashes and chunks of a datagram, taken
+//! store     the window that verified chunks go to
+//! compose   the datagrams that go back
+//! ```
+//!
 //! Rules of protocol.md, section 5: one ACK datagram per train, with the REQUESTs for its holes;
 //! repair is the receiver's; nothing that is not proven goes anywhere. A source that has not set
 //! the bits of our private messages is asked for every chunk that it announces (pull).
 
-mod assembly;
-mod compose;
+pub mod assembly;
+pub mod compose;
+mod part;
 #[cfg(test)]
 pub(crate) mod source;
 pub mod store;
 mod subtree;
+mod take;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::limits::CHUNK;
@@ -22,11 +34,19 @@ use crate::ring::records::SubtreeSize;
 use crate::swarm::crimes::{Crime, Record};
 use crate::swarm::integrity::{Freshness, SwarmId, Verifier};
 use crate::swarm::opener::Opened;
-use crate::swarm::receiver::assembly::{Assembly, Batch, Outcome};
+use crate::swarm::receiver::assembly::{Assembly, Batch};
+use crate::swarm::receiver::part::Part;
 use crate::swarm::receiver::store::Store;
+use crate::swarm::receiver::take::Orphan;
 use crate::wire::ppspp::{
-    Addressing, Bye, Handshake, Malformed, Message, Messages, Private, Report, Span,
+    Addressing, Bye, Handshake, Malformed, Message, Messages, Private, Report, Span, Subscribe,
 };
+
+/// News of one link that were not asked about, at most.
+const NEWS_MAX: usize = 256;
+
+/// The round trip to somebody who opened the link to us, before anything is known of it.
+const RTT_UNKNOWN: Duration = Duration::from_millis(100);
 
 /// What all peers of a swarm must agree about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +88,14 @@ pub struct Counts {
     pub datagrams: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Bytes of datagrams that carry hashes and no chunks.
+    pub integrity: u64,
+    /// Bytes of datagrams with neither chunks nor hashes.
+    pub control: u64,
     /// Bytes of chunks that were verified and new.
     pub payload: u64,
+    /// Those of them that had not been asked for.
+    pub pushed: u64,
     /// Chunks that had come already.
     pub duplicates: u64,
     /// Chunks that were pushed and did not come, at a source that pushes.
@@ -87,7 +113,10 @@ impl Counts {
     pub fn add(&mut self, more: &Counts) {
         self.datagrams += more.datagrams;
         self.bytes += more.bytes;
+        self.integrity += more.integrity;
+        self.control += more.control;
         self.payload += more.payload;
+        self.pushed += more.pushed;
         self.duplicates += more.duplicates;
         self.lost += more.lost;
         self.repaired += more.repaired;
@@ -104,6 +133,8 @@ impl Counts {
 
 /// What a receiver works with, lent for one call.
 pub struct Tools<'a, V> {
+    /// What all links of the viewer have brought.
+    pub assembly: &'a mut Assembly,
     /// Where verified chunks go.
     pub store: &'a mut Store,
     /// What is too old.
@@ -121,6 +152,17 @@ enum Farewell {
     Close,
 }
 
+/// What a link brought, for whoever chooses among links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The hash datagram of a subtree came without having been asked for, and was right.
+    Hashed(u64),
+    /// The other end has these chunks.
+    Have(Span),
+    /// Chunks of a subtree came that were there already.
+    Duplicates(u64, u32),
+}
+
 /// The receiving half of one link.
 pub struct Receiver {
     profile: Profile,
@@ -128,19 +170,37 @@ pub struct Receiver {
     them: u32,
     /// Both sides speak our private messages.
     private: bool,
-    assembly: Assembly,
+    /// The other end is a viewer as well, not the source.
+    neighbour: bool,
+    parts: BTreeMap<u64, Part>,
+    /// Chunks that are kept until their hash comes.
+    orphans: Vec<Orphan>,
+    /// Chunks without a hash that were dropped because others came.
+    orphans_dropped: u64,
+    /// The first subtree that was pushed: what lies before had to be asked for anyhow.
+    pushed_from: Option<u64>,
+    /// Chunks that came long after their turn and are to be acknowledged, with their delays.
+    late: Vec<(u64, i64)>,
+    /// The last answer: which chunk, and when it came.
+    answered: Option<(u64, Mono)>,
+    /// The oldest chunk that the source has shown: what lies before it does not exist there.
+    floor: Option<u64>,
     batch: Batch,
     /// Munros that were verified since [`Receiver::take_signed`].
     signed: Vec<Signed>,
+    news: Vec<News>,
     counts: Counts,
     record: Record,
-    /// The round trip of the handshake.
+    /// The round trip of the handshake, or a better guess.
     rtt: Duration,
     /// When something last came from the source, and when we last said everything.
     heard: Mono,
     told: Mono,
     /// The first datagram to the source's channel is still to be sent.
     hello: bool,
+    /// The stripes that are wanted, and whether that was said.
+    stripes: u8,
+    stripes_told: bool,
     /// Shown with the first datagram.
     token: Option<Box<[u8]>>,
     /// What is reported with the next SUBSCRIBE.
@@ -155,28 +215,64 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Begins on a channel that was opened. Chunks from `store.next()` on are wanted.
+    /// Begins on a channel to the source that was opened.
     #[must_use]
-    pub fn new(profile: Profile, opened: &Opened, now: Mono, store: &Store) -> Receiver {
-        let mut assembly = Assembly::new(profile, store.next());
-        (assembly.rtt, assembly.lowest_first) = (opened.rtt, opened.private);
-        assembly.floor = opened.have().map(|span| span.first).min();
+    pub fn new(
+        profile: Profile,
+        opened: &Opened,
+        now: Mono,
+        store: &Store,
+        assembly: &mut Assembly,
+    ) -> Receiver {
+        let mut receiver = Receiver::on(profile, opened.channel, opened.private, now);
+        receiver.rtt = opened.rtt;
+        receiver.stripes = Subscribe::ALL;
+        receiver.floor = opened.have().map(|span| span.first).min();
         for span in opened.have() {
             assembly.shown(now, span, store);
         }
+        receiver
+    }
+
+    /// Begins on a channel to another viewer, `them` there. `rtt`: the round trip, if known.
+    #[must_use]
+    pub fn neighbour(
+        profile: Profile,
+        them: u32,
+        private: bool,
+        rtt: Option<Duration>,
+        now: Mono,
+    ) -> Receiver {
+        let mut receiver = Receiver::on(profile, them, private, now);
+        receiver.neighbour = true;
+        receiver.rtt = rtt.unwrap_or(RTT_UNKNOWN);
+        receiver
+    }
+
+    fn on(profile: Profile, them: u32, private: bool, now: Mono) -> Receiver {
         Receiver {
             profile,
-            them: opened.channel,
-            private: opened.private,
-            assembly,
+            them,
+            private,
+            neighbour: false,
+            parts: BTreeMap::new(),
+            orphans: Vec::new(),
+            orphans_dropped: 0,
+            pushed_from: None,
+            late: Vec::new(),
+            answered: None,
+            floor: None,
             batch: Batch::default(),
             signed: Vec::new(),
+            news: Vec::new(),
             counts: Counts::default(),
             record: Record::default(),
-            rtt: opened.rtt,
+            rtt: RTT_UNKNOWN,
             heard: now,
             told: now,
             hello: true,
+            stripes: 0,
+            stripes_told: false,
             token: None,
             report: None,
             run: None,
@@ -194,11 +290,34 @@ impl Receiver {
         self
     }
 
-    /// A chunk takes so long at the stream's rate; it finds out the rest by itself.
+    /// The stripes that the other end shall push; said at once if they are others than before.
+    pub fn set_stripes(&mut self, stripes: u8) {
+        if std::mem::replace(&mut self.stripes, stripes) != stripes {
+            self.stripes_told = false;
+        }
+    }
+
+    /// The stripes that the other end was asked to push.
     #[must_use]
-    pub fn with_chunk_time(mut self, each: Option<Duration>) -> Receiver {
-        self.assembly.chunk_time = each.unwrap_or(self.assembly.chunk_time);
-        self
+    pub fn stripes(&self) -> u8 {
+        self.stripes
+    }
+
+    /// The other end's channel.
+    #[must_use]
+    pub fn them(&self) -> u32 {
+        self.them
+    }
+
+    /// Whether both ends speak our private messages.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// A better guess of the round trip.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt;
     }
 
     /// What it has seen.
@@ -231,23 +350,24 @@ impl Receiver {
         self.rtt
     }
 
-    /// The chunk behind the newest that is known to exist.
-    #[must_use]
-    pub fn edge(&self) -> u64 {
-        self.assembly.edge()
-    }
-
     /// The oldest chunk that the source has shown. What lies before it does not exist there and
     /// is never asked for.
     #[must_use]
     pub fn floor(&self) -> Option<u64> {
-        self.assembly.floor
+        self.floor
     }
 
-    /// The store goes on elsewhere: begins again from its next chunk on.
-    pub fn rebase(&mut self, now: Mono, store: &Store) {
-        self.assembly.rebase(now, store);
+    /// The store goes on elsewhere, and so did the assembly.
+    pub fn rebase(&mut self) {
+        self.parts.clear();
+        self.orphans.clear();
+        self.answered = None;
         self.hello = true;
+    }
+
+    /// What the link brought since the last call.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Munros that were verified since the last call.
@@ -278,22 +398,31 @@ impl Receiver {
         }
     }
 
-    /// Takes the messages of a datagram that came on our channel.
+    /// Takes the messages of a datagram that came on our channel. What is not for a receiver is
+    /// given to `ear`, and so is what may be for both.
     pub fn handle_datagram<V: Verifier>(
         &mut self,
         now: Mono,
         messages: &[u8],
         tools: &mut Tools<'_, V>,
+        ear: &mut dyn FnMut(Message<'_>) -> Result<(), Crime>,
     ) {
         if self.ended.is_some() {
             return;
         }
+        let bytes = messages.len() as u64 + 4;
         self.counts.datagrams += 1;
-        self.counts.bytes += messages.len() as u64 + 4;
+        self.counts.bytes += bytes;
         self.heard = now;
+        let (mut data, mut hashes) = (false, false);
         for message in Messages::new(messages, self.profile.addressing, CHUNK) {
             let crime = match message {
-                Ok(message) => self.message(now, message, tools),
+                Ok(message) => {
+                    data |= matches!(message, Message::Data { .. });
+                    hashes |= matches!(message, Message::SignedIntegrity { .. });
+                    let padding = hashes && matches!(message, Message::Unchoke);
+                    if padding { Ok(()) } else { self.message(now, message, tools, ear) }
+                }
                 Err(Malformed::UnknownMessage(_)) => Err(Crime::UnknownMessage),
                 Err(_) => Err(Crime::Malformed),
             };
@@ -304,10 +433,44 @@ impl Receiver {
                 return;
             }
         }
-        if let Err(crime) = self.settle(now, tools) {
+        match (data, hashes) {
+            (true, _) => {}
+            (false, true) => self.counts.integrity += bytes,
+            (false, false) => self.counts.control += bytes,
+        }
+        let settled = self.settle(now, tools);
+        let adopted = self.adopt(now, tools);
+        if let Err(crime) = settled.and(adopted) {
             self.accuse(crime);
         }
-        self.assembly.prune(tools.store);
+        tools.assembly.prune(tools.store);
+        self.prune(tools.assembly, tools.store);
+    }
+
+    /// Forgets what lies behind what is played, but not before all of it was acknowledged: a hole
+    /// that is filled late moves what is played far ahead, and a source that never hears of it
+    /// takes it for lost.
+    fn prune(&mut self, assembly: &Assembly, store: &Store) {
+        let old = |(number, part): (&u64, &Part)| {
+            (part.unacked == 0 && assembly.get(*number).is_none() && *number < assembly.edge())
+                .then_some(*number)
+        };
+        if let Some(number) = self.parts.first_key_value().and_then(old) {
+            self.parts.remove(&number);
+        }
+        let first = store.next();
+        self.orphans.retain(|orphan| orphan.chunk >= first);
+    }
+
+    fn part(&mut self, number: u64, now: Mono, assembly: &Assembly) -> &mut Part {
+        let since = assembly.get(number).map_or(now, |subtree| subtree.since);
+        self.parts.entry(number).or_insert_with(|| Part::new(since))
+    }
+
+    fn tell(&mut self, news: News) {
+        if self.news.len() < NEWS_MAX {
+            self.news.push(news);
+        }
     }
 
     /// Notes a crime; a grave one ends the link.
@@ -323,6 +486,7 @@ impl Receiver {
         now: Mono,
         message: Message<'_>,
         tools: &mut Tools<'_, V>,
+        ear: &mut dyn FnMut(Message<'_>) -> Result<(), Crime>,
     ) -> Result<(), Crime> {
         match message {
             Message::Integrity { span, hash } => self.batch.hash(span, hash),
@@ -335,22 +499,30 @@ impl Receiver {
             }
             Message::Have(span) => {
                 self.settle(now, tools)?;
-                self.assembly.shown(now, span, tools.store);
+                if !self.neighbour {
+                    self.floor.get_or_insert(span.first);
+                    tools.assembly.shown(now, span, tools.store);
+                    return Ok(());
+                }
+                tools.assembly.heard_of(now, span, tools.store);
+                self.tell(News::Have(span));
+                return ear(message);
             }
             Message::Handshake(handshake) => return self.handshake(&handshake),
-            Message::Choke => self.choked = true,
-            Message::Unchoke => self.choked = false,
+            Message::Choke | Message::Unchoke => {
+                self.choked = matches!(message, Message::Choke);
+                return ear(message);
+            }
             Message::Private(Private::Bye(why)) => self.end(Ending::Bye(why), None),
             Message::Private(_) if !self.private => return Err(Crime::PrivateUnasked),
-            Message::PexV4(_) | Message::PexV6(_) | Message::PexCert(_) => {
-                return Err(Crime::PexFromPeer);
-            }
-            // What a peer that only receives has no answer to.
             Message::Private(_)
-            | Message::Ack { .. }
+            | Message::PexV4(_)
+            | Message::PexV6(_)
+            | Message::PexCert(_)
             | Message::PexRequest
+            | Message::Ack { .. }
             | Message::Request(_)
-            | Message::Cancel(_) => {}
+            | Message::Cancel(_) => return ear(message),
         }
         Ok(())
     }
@@ -364,56 +536,4 @@ impl Receiver {
         }
         Ok(())
     }
-
-    /// Takes the hashes that came so far.
-    fn settle<V: Verifier>(&mut self, now: Mono, tools: &mut Tools<'_, V>) -> Result<(), Crime> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let Tools { store, fresh, verifier } = tools;
-        let Receiver { assembly, batch, signed, .. } = self;
-        assembly.hashes(now, batch, store, fresh, *verifier, signed)?;
-        let mut outcomes = Vec::new();
-        assembly.adopt(now, store, *verifier, &mut |outcome| outcomes.push(outcome));
-        outcomes.into_iter().try_for_each(|outcome| self.note(outcome))
-    }
-
-    fn data<V: Verifier>(
-        &mut self,
-        now: Mono,
-        chunk: u64,
-        stamp: u64,
-        bytes: &[u8],
-        tools: &mut Tools<'_, V>,
-    ) -> Result<(), Crime> {
-        if bytes.is_empty() {
-            // Deployed sources answer so to what they do not have.
-            return Ok(());
-        }
-        let Ok(bytes) = <&[u8; CHUNK]>::try_from(bytes) else { return Err(Crime::WrongLength) };
-        // The two clocks have different origins: the difference wraps.
-        let delay = micros(now).wrapping_sub(stamp).cast_signed();
-        let Tools { store, verifier, .. } = tools;
-        let outcome = self.assembly.chunk(now, chunk, bytes, delay, store, *verifier);
-        self.note(outcome)
-    }
-
-    fn note(&mut self, outcome: Outcome) -> Result<(), Crime> {
-        match outcome {
-            Outcome::Written { repaired } => {
-                self.counts.payload += CHUNK as u64;
-                self.counts.repaired += u64::from(repaired);
-            }
-            Outcome::Duplicate => self.counts.duplicates += 1,
-            Outcome::Kept => {}
-            Outcome::Dropped => self.counts.dropped += 1,
-            Outcome::Wrong(crime) => return Err(crime),
-        }
-        Ok(())
-    }
-}
-
-/// The clock of delay samples: microseconds of monotonic time.
-fn micros(now: Mono) -> u64 {
-    now.as_nanos() / 1_000
 }

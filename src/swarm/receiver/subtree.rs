@@ -1,7 +1,5 @@
 //! One subtree while it is received: which of its hashes are proven, which chunks are there.
 
-use std::time::Duration;
-
 use crate::base::limits::SUBTREE_CHUNKS_MAX;
 use crate::base::time::Mono;
 use crate::ring::records::{Hash, Record, SubtreeSize};
@@ -29,40 +27,26 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-/// A subtree between its first datagram and some time after its last.
+/// A subtree between its first datagram and some time after its last: what all links of a viewer
+/// have brought of it.
 #[derive(Debug)]
-pub(super) struct Subtree {
+pub struct Subtree {
     size: SubtreeSize,
-    pub proof: Option<Proof>,
+    pub(super) proof: Option<Proof>,
     /// Its hashes as a heap: node 1 is the munro, the leaves begin at node N.
     nodes: [Hash; 2 * SUBTREE_CHUNKS_MAX],
     /// Nodes that lead to the munro, a bit each.
     proven: u32,
     /// Nodes that somebody told, not proven.
     told: u32,
-    /// Chunks that are there, a bit each.
-    pub have: u16,
-    /// Chunks that came and are not acknowledged.
-    pub unacked: u16,
-    /// Chunks that were asked for and have not come.
-    pub asked: u16,
-    /// The least delay since the last acknowledgement.
-    pub delay: Option<i64>,
-    /// When its last datagram came, or when it was first missed.
-    pub last: Mono,
-    /// When it was last asked for.
-    pub asked_at: Mono,
-    /// Before this time nothing is asked for again.
-    pub retry_at: Mono,
-    /// Chunks that should have come and did not, a bit each.
-    pub lost: u16,
-    /// Chunks that were asked for and that an answer to a later one has passed, and since when.
-    pub passed: u16,
-    pub passed_at: Mono,
-    /// It was asked for at least once.
-    pub was_asked: bool,
+    /// Chunks that are there or were played, a bit each.
+    pub(super) have: u16,
+    /// Those of them that were verified here, and so may be passed on.
+    pub(super) got: u16,
+    /// When it was first known to exist.
+    pub(super) since: Mono,
     /// Its record was given to the window.
-    pub recorded: bool,
+    pub(super) recorded: bool,
 }
 
 impl Subtree {
@@ -74,16 +58,8 @@ impl Subtree {
             proven: 0,
             told: 0,
             have,
-            unacked: 0,
-            asked: 0,
-            delay: None,
-            last: now,
-            asked_at: Mono::ZERO,
-            retry_at: now,
-            lost: 0,
-            passed: 0,
-            passed_at: now,
-            was_asked: false,
+            got: 0,
+            since: now,
             recorded: false,
         }
     }
@@ -93,24 +69,9 @@ impl Subtree {
         (u32::MAX >> (32 - self.size.chunks())) as u16
     }
 
+    /// Whether all of it came, or was played.
     pub(super) fn is_complete(&self) -> bool {
         self.have == self.all()
-    }
-
-    /// Whether what came is to be acknowledged now: all of it came, or nothing more for `wait`.
-    pub(super) fn ack_at(&self, wait: Duration) -> Option<Mono> {
-        let at = if self.is_complete() { Mono::ZERO } else { self.last + wait };
-        (self.unacked != 0).then_some(at)
-    }
-
-    /// An answer has passed those of `chunks` that were asked for and have not come.
-    pub(super) fn pass(&mut self, now: Mono, chunks: u16) {
-        let new = self.asked & chunks & !self.passed;
-        if new != 0 {
-            // Those that were passed before lose nothing: they are asked for when these are.
-            self.passed_at = if self.passed == 0 { now } else { self.passed_at };
-            self.passed |= new;
-        }
     }
 
     /// The munro was verified.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::assembly::Assembly;
+use super::compose::View;
 use super::source::{START, Source, THEM, US, chunk};
 use super::store::Store;
 use super::*;
@@ -35,6 +37,7 @@ struct World {
     wire: BTreeMap<(Mono, u64), (bool, Vec<u8>)>,
     sent: u64,
     receiver: Receiver,
+    assembly: Assembly,
     store: Store,
     fresh: Freshness,
     verifier: Real,
@@ -59,8 +62,10 @@ impl World {
         }
         let now = Mono::from_millis(10 * period);
         let opened = opened(&source, now);
+        let mut assembly = Assembly::new(source.profile, &store, None);
         World {
-            receiver: Receiver::new(source.profile, &opened, now, &store),
+            receiver: Receiver::new(source.profile, &opened, now, &store, &mut assembly),
+            assembly,
             now,
             random: fastrand::Rng::with_seed(7),
             weather,
@@ -79,7 +84,9 @@ impl World {
     fn join(&mut self) {
         self.counts.add(self.receiver.counts());
         let opened = opened(&self.source, self.now);
-        self.receiver = Receiver::new(self.source.profile, &opened, self.now, &self.store);
+        let World { store, assembly, .. } = self;
+        *assembly = Assembly::new(self.source.profile, store, None);
+        self.receiver = Receiver::new(self.source.profile, &opened, self.now, store, assembly);
         self.source.shown.clear();
     }
 
@@ -112,16 +119,29 @@ impl World {
                     answers.into_iter().for_each(|answer| self.send(true, answer));
                 }
             } else if let Some((US, messages)) = split(&datagram) {
-                let (store, fresh) = (&mut self.store, &mut self.fresh);
-                let mut tools = Tools { store, fresh, verifier: &mut self.verifier };
-                self.receiver.handle_datagram(self.now, messages, &mut tools);
+                self.receive(messages);
             }
         }
         let mut buf = [0; 1_500];
-        while let Some(n) = self.receiver.poll_datagram(self.now, &self.store, &mut buf) {
+        loop {
+            let World { assembly, store, .. } = self;
+            let view = View { assembly, store, asks: &|_| true };
+            let wrote = self.receiver.poll_datagram(self.now, view, &mut buf, &mut |_, _| {});
+            let Some(n) = wrote else { break };
             assert!(n <= 1_200);
             self.send(false, buf[..n].to_vec());
         }
+    }
+
+    fn receive(&mut self, messages: &[u8]) {
+        let World { assembly, store, fresh, verifier, .. } = self;
+        let mut tools = Tools { assembly, store, fresh, verifier };
+        self.receiver.handle_datagram(self.now, messages, &mut tools, &mut |_| Ok(()));
+    }
+
+    fn next_deadline(&self) -> Option<Mono> {
+        let World { assembly, store, .. } = self;
+        self.receiver.next_deadline(View { assembly, store, asks: &|_| true })
     }
 
     /// Runs for `millis`; the receiver is polled when it asks for it.
@@ -132,7 +152,7 @@ impl World {
                 let pushed = self.source.sign(self.now);
                 pushed.into_iter().for_each(|datagram| self.send(true, datagram));
             }
-            let due = self.receiver.next_deadline(&self.store).is_some_and(|at| at <= self.now);
+            let due = self.next_deadline().is_some_and(|at| at <= self.now);
             let arrived = self.wire.keys().next().is_some_and(|(at, _)| *at <= self.now);
             if due || arrived {
                 self.deliver();
@@ -310,7 +330,7 @@ fn both_ends_can_close() {
     world.send(true, bye);
     world.run(30);
     assert_eq!(world.receiver.ended(), Some(Ending::Bye(Bye::Draining)));
-    assert_eq!(world.receiver.next_deadline(&world.store), None, "nothing more is said");
+    assert_eq!(world.next_deadline(), None, "nothing more is said");
     world.join();
     world.run(300);
     world.receiver.leave(Bye::Leaving);
@@ -352,7 +372,7 @@ fn what_is_old_or_signed_by_others_is_not_taken() {
     let datagram = world.source.hashes(160);
     world.send(true, datagram);
     world.run(30);
-    assert_eq!(world.receiver.assembly.stale, 1);
+    assert_eq!(world.assembly.stale, 1);
     assert_eq!(world.receiver.counts().bad(), 0, "old is no crime");
     let other = Source::new(16, Addressing::Chunks64, 160);
     world.source.key = other.key;
@@ -380,9 +400,7 @@ fn no_bytes_make_it_panic() {
             datagram[at] = random.u8(..);
         }
         datagram.truncate(random.usize(4..=datagram.len()));
-        let (store, fresh) = (&mut world.store, &mut world.fresh);
-        let mut tools = Tools { store, fresh, verifier: &mut world.verifier };
-        world.receiver.handle_datagram(world.now, &datagram[4..], &mut tools);
+        world.receive(&datagram[4..]);
         if world.receiver.ended().is_some() {
             world.join();
         }

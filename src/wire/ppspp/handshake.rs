@@ -282,7 +282,7 @@ impl MessageSet {
     pub const RFC_ALL: MessageSet = MessageSet(0xfffc << 48);
 
     /// Every message of the RFC, and our private ones.
-    pub const OURS: MessageSet = MessageSet(0xfffc_0000_0000_dc00);
+    pub const OURS: MessageSet = MessageSet(0xfffc_0000_0000_de00);
 
     /// The set of the types whose bits are 1, the first bit being type 0.
     #[must_use]

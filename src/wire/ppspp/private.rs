@@ -1,6 +1,8 @@
 //! Our private messages: type, length (2), body. Sent only to a peer that set the bit of the
 //! type in option 8; ids take eight bytes under both addressing methods.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use crate::wire::ppspp::decode::{Cursor, Malformed};
 use crate::wire::ppspp::encode::Writer;
 use crate::wire::ppspp::kind;
@@ -18,6 +20,8 @@ pub enum Private<'a> {
     Report(Report),
     /// Why the sender closes; the close follows.
     Bye(Bye),
+    /// Who feeds the sender, to the relay.
+    Links(Links<'a>),
     /// One that we do not know.
     Unknown {
         /// Its type.
@@ -87,6 +91,30 @@ pub struct Report {
     pub duplicates: u32,
 }
 
+impl Report {
+    fn read(at: &mut Cursor<'_>) -> Result<Report, Malformed> {
+        let mut report = Report {
+            relay_bytes: at.u64()?,
+            peer_bytes: at.u64()?,
+            sent_bytes: at.u64()?,
+            delay_p50_ms: at.u16()?,
+            delay_p99_ms: at.u16()?,
+            stalls: at.u16()?,
+            stall_ms: at.u32()?,
+            rescues: at.u32()?,
+            bad: at.u16()?,
+            ..Report::default()
+        };
+        // The first of its kind ended here, and is still spoken.
+        if !at.is_empty() {
+            report.arrival_p50_ms = at.u16()?;
+            report.arrival_p99_ms = at.u16()?;
+            report.duplicates = at.u32()?;
+        }
+        Ok(report)
+    }
+}
+
 /// BYE: why a channel is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bye {
@@ -147,6 +175,89 @@ impl Bye {
     }
 }
 
+/// One neighbour of the sender of LINKS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The neighbour.
+    pub address: SocketAddr,
+    /// The stripes that it pushes to the sender.
+    pub stripes_in: u8,
+}
+
+impl Link {
+    /// Bytes on the wire: the address as one of IPv6, the port, the stripes.
+    pub const BYTES: usize = 16 + 2 + 1;
+
+    fn read(bytes: &[u8; Link::BYTES]) -> Link {
+        let [ip @ .., port_high, port_low, stripes_in] = *bytes;
+        let ip = IpAddr::V6(Ipv6Addr::from(ip)).to_canonical();
+        let port = u16::from_be_bytes([port_high, port_low]);
+        Link { address: SocketAddr::new(ip, port), stripes_in }
+    }
+
+    /// As it is in the message.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Link::BYTES] {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let mut bytes = [0; Link::BYTES];
+        bytes[..16].copy_from_slice(&ip.octets());
+        bytes[16..18].copy_from_slice(&self.address.port().to_be_bytes());
+        bytes[18] = self.stripes_in;
+        bytes
+    }
+}
+
+/// LINKS: the neighbours of the sender, as they are on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Links<'a>(&'a [u8]);
+
+impl<'a> Links<'a> {
+    /// The most neighbours of one message.
+    pub const MAX: usize = 16;
+
+    /// Writes up to [`Links::MAX`] neighbours into a buffer, from which the message borrows.
+    #[must_use]
+    pub fn fill(
+        links: impl Iterator<Item = Link>,
+        buf: &'a mut [u8; Links::MAX * Link::BYTES],
+    ) -> Links<'a> {
+        let mut count = 0;
+        for (link, room) in links.zip(buf.as_chunks_mut::<{ Link::BYTES }>().0) {
+            *room = link.to_bytes();
+            count += 1;
+        }
+        Links(&buf[..count * Link::BYTES])
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.len() / Link::BYTES
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The neighbours.
+    pub fn iter(self) -> impl Iterator<Item = Link> + 'a {
+        self.0.as_chunks::<{ Link::BYTES }>().0.iter().map(Link::read)
+    }
+
+    fn read(at: &mut Cursor<'a>) -> Result<Links<'a>, Malformed> {
+        let count = usize::from(at.u8()?);
+        if count > Links::MAX {
+            return Err(Malformed::PrivateLength(kind::LINKS));
+        }
+        at.bytes(count * Link::BYTES).map(Links)
+    }
+}
+
 impl<'a> Private<'a> {
     /// The message's first byte.
     #[must_use]
@@ -157,6 +268,7 @@ impl<'a> Private<'a> {
             Private::Token(_) => kind::TOKEN,
             Private::Report(_) => kind::REPORT,
             Private::Bye(_) => kind::BYE,
+            Private::Links(_) => kind::LINKS,
             Private::Unknown { kind, .. } => *kind,
         }
     }
@@ -182,21 +294,9 @@ impl<'a> Private<'a> {
                 play_chunk: at.u64()?,
                 buffer_ms: at.u16()?,
             }),
-            kind::REPORT => Private::Report(Report {
-                relay_bytes: at.u64()?,
-                peer_bytes: at.u64()?,
-                sent_bytes: at.u64()?,
-                delay_p50_ms: at.u16()?,
-                delay_p99_ms: at.u16()?,
-                stalls: at.u16()?,
-                stall_ms: at.u32()?,
-                rescues: at.u32()?,
-                bad: at.u16()?,
-                arrival_p50_ms: at.u16()?,
-                arrival_p99_ms: at.u16()?,
-                duplicates: at.u32()?,
-            }),
+            kind::REPORT => Private::Report(Report::read(at)?),
             kind::BYE => Private::Bye(Bye::from_code(at.u8()?)),
+            kind::LINKS => Private::Links(Links::read(at)?),
             kind::TOKEN => Private::Token(at.bytes(body.len())?),
             kind => Private::Unknown { kind, body: at.bytes(body.len())? },
         })
@@ -231,6 +331,10 @@ impl<'a> Private<'a> {
                 to.u32(report.duplicates);
             }
             Private::Bye(reason) => to.u8(reason.code()),
+            Private::Links(links) => {
+                to.u8(links.len() as u8);
+                to.bytes(links.0);
+            }
             Private::Token(body) | Private::Unknown { body, .. } => to.bytes(body),
         }
     }

@@ -1,51 +1,16 @@
 // The pages `/` and `/watch/live/NAME`: numbers, commands, and a player.
 // Names, warnings and errors come from strangers: all text goes through textContent.
 
+import {
+  bitrate, byId, bytes, count, fine, isNumber, make, poll, seconds, shown, write, writeNumbers,
+} from "./dom.js";
 import { HlsPlayer, canPlayHls } from "./native.js";
 import { Player, codecName } from "./player.js";
 import { available } from "./sink.js";
+import { mountSwarm } from "./swarm.js";
 
-const POLL_MS = 2000;
-const POLL_MS_MAX = 15000;
 const HISTORY_MS = 120000;
 const NAME = /^(?!\.)(?!.*\.(?:ts|m3u8)$)[A-Za-z0-9._-]{1,64}$/;
-
-const byId = (id) => document.getElementById(id);
-
-/** A new element with attributes, and text or children. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-/** Sets text only when it differs, so that selections and screen readers are left alone. */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-// Words for numbers. Anything that is missing reads as a dash.
-
-const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-const shown = (value, words) => (isNumber(value) ? words(value) : "–");
-const count = (value) => shown(value, (v) => v.toLocaleString("en"));
-const seconds = (ms) => shown(ms, (v) => (v < 1000 ? `${Math.round(v)} ms` : `${(v / 1000).toFixed(1)} s`));
-const fine = (ms) => (ms < 10 ? ms.toFixed(1) : String(Math.round(ms)));
-
-function bitrate(bps) {
-  return shown(bps, (v) => {
-    if (v < 999500) return `${Math.round(v / 1000)} kbit/s`;
-    return `${(v / 1e6).toFixed(v < 1e7 ? 2 : 1)} Mbit/s`;
-  });
-}
-
-function bytes(value) {
-  return shown(value, (v) => {
-    const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, v)) / 3)));
-    return `${(v / 1000 ** power).toFixed(power ? 1 : 0)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
-  });
-}
 
 function delay(status) {
   const { delay_p50_ms: p50, delay_p99_ms: p99 } = status;
@@ -87,54 +52,6 @@ function writeWarnings(list, warnings) {
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(...warnings.map((text) => make("li", {}, text)));
-}
-
-/** Fills a definition list and keeps its elements from poll to poll. */
-function writeNumbers(list, rows) {
-  if (list.children.length !== rows.length) {
-    list.replaceChildren(...rows.map(([label]) => make("div", {}, make("dt", {}, label), make("dd"))));
-  }
-  rows.forEach(([, value], i) => write(list.children[i].lastChild, value));
-}
-
-// Polling
-
-/** Calls `use(json, status)` every two seconds; slower while it fails, not at all while hidden. */
-function poll(url, use) {
-  let wait = POLL_MS;
-  let timer = 0;
-  let busy = false;
-  async function once() {
-    clearTimeout(timer);
-    if (document.hidden || busy) return;
-    busy = true;
-    try {
-      const answer = await fetch(url, { cache: "no-store", signal: timeout(8000) });
-      const known = answer.ok || answer.status === 404 || answer.status === 503;
-      if (!known) throw new Error(`the relay answered ${answer.status}`);
-      const json = answer.ok ? await answer.json() : null;
-      wait = POLL_MS;
-      server("", false);
-      use(json, answer.status);
-    } catch {
-      wait = Math.min(wait * 2, POLL_MS_MAX);
-      server("Relay not reachable, trying again", true);
-    }
-    busy = false;
-    timer = setTimeout(once, wait);
-  }
-  document.addEventListener("visibilitychange", once);
-  once();
-}
-
-function timeout(ms) {
-  return AbortSignal.timeout ? AbortSignal.timeout(ms) : undefined;
-}
-
-function server(text, bad) {
-  const note = byId("server");
-  write(note, text || location.host);
-  note.classList.toggle("bad", bad);
 }
 
 // Commands
@@ -184,6 +101,7 @@ function playCommands(name) {
     ["VLC", `vlc ${url}`],
     ["HLS, for phones, Safari and televisions", `${location.origin}/live/${name}/index.m3u8`],
     ["Any other player: the address", url],
+    ["Watch and share", `headwater peer ${location.origin}/live/${name}`],
   ];
 }
 
@@ -376,12 +294,14 @@ function watchPage() {
   const rate = new Chart("Bitrate", bitrate);
   byId("charts").append(viewers.element, rate.element);
   const unmount = mountPlayer(byId("player"), name);
+  const showSwarm = mountSwarm(name);
   addEventListener("pagehide", (event) => { if (!event.persisted) unmount(); });
   poll(`/live/${name}/status.json`, (json, code) => {
     const status = json ?? {};
     writeState(byId("state"), json ? status.state : code === 503 ? "held" : "");
     viewers.add(status.viewers);
     rate.add(status.bitrate_bps);
+    showSwarm(status);
     writeNumbers(byId("numbers"), [
       ["On air", duration(status.since, Date.now())],
       ["Codecs", codecs(status)],

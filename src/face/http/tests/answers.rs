@@ -40,6 +40,8 @@ fn routes() -> Vec<Row> {
         (simple("GET /streams.json"), 200, true, "{\"streams\":[]}\n"),
         (simple("GET /live/cam/status.json"), 200, true, "{\"live\":true}\n"),
         (simple("GET /live/c%61m/status.json"), 200, true, "Cache-Control: no-store\r\n"),
+        (simple("GET /live/cam/graph.json"), 200, true, "{\"nodes\":[]}\n"),
+        (simple("GET /live/dog/graph.json"), 404, true, "no such stream"),
         (simple("GET /live/dog/status.json"), 404, true, "no such stream"),
         (simple("GET /live/a%20b/status.json"), 400, true, "may hold only A-Z"),
         (simple("GET /live/cam/index.m3u"), 404, true, "nothing here"),

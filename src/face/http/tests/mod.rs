@@ -45,6 +45,9 @@ impl Site for TestSite {
     fn status_json(&mut self, name: &StreamName) -> Option<Bytes> {
         (name.as_str() == "cam").then(|| Bytes::from_static(b"{\"live\":true}\n"))
     }
+    fn graph_json(&mut self, name: &StreamName) -> Option<Bytes> {
+        (name.as_str() == "cam").then(|| Bytes::from_static(b"{\"nodes\":[]}\n"))
+    }
     fn swarm_json(&mut self, name: &StreamName, host: Option<&str>) -> Result<Bytes, Refusal> {
         match name.as_str() {
             "cam" => Ok(format!("{{\"host\":{host:?}}}\n").into()),

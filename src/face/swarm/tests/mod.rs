@@ -16,7 +16,7 @@ use crate::registry::streams::{Claim, Lease};
 use crate::ring::arena::Arena;
 use crate::ring::records::{Record, SubtreeSize};
 use crate::swarm::integrity::{self, KeyPair, SignerClock};
-use crate::swarm::settings::Join;
+use crate::swarm::settings::{Join, Mode};
 use crate::wire::ppspp::build::opening;
 use crate::wire::ppspp::{
     Addressing, Handshake, Message, MessageSet, Messages, Options, Private, Report, Span,
@@ -53,6 +53,7 @@ fn settings(join: Join) -> Arc<Settings> {
         join,
         peers: 0,
         egress: None,
+        mode: Mode::Direct,
     })
 }
 
@@ -346,7 +347,15 @@ fn ack(first: u64, last: u64) -> Message<'static> {
 }
 
 fn report(relay_bytes: u64, stalls: u16, p50: u16, p99: u16) -> Message<'static> {
-    let report =
-        Report { relay_bytes, stalls, delay_p50_ms: p50, delay_p99_ms: p99, ..Report::default() };
+    let report = Report {
+        relay_bytes,
+        stalls,
+        delay_p50_ms: p50,
+        delay_p99_ms: p99,
+        arrival_p50_ms: p50 / 10,
+        arrival_p99_ms: p99 / 10,
+        duplicates: u32::from(stalls) * 7,
+        ..Report::default()
+    };
     Message::Private(Private::Report(report))
 }

@@ -1,6 +1,7 @@
 //! What peers get: trains, answers, news; and what they lose it for.
 
 use super::*;
+use crate::swarm::crimes::Crime;
 
 fn request(first: u64, last: u64) -> Message<'static> {
     Message::Request(Span { first, last })
@@ -165,6 +166,9 @@ fn crimes_are_counted_by_name_and_the_third_closes() {
     let plain = world.open_plain(2);
     world.tell(plain, &[SUBSCRIBE]);
     assert_eq!(world.cell(Cell::CrimePrivateUnasked), 1);
+    let counts = &world.lease.stream.share(ShardId(0)).crimes;
+    let seen: u64 = counts.iter().map(|count| count.load(Relaxed)).sum();
+    assert_eq!((seen, counts[Crime::PexFromPeer as usize].load(Relaxed)), (6, 1));
 }
 
 #[test]
@@ -181,6 +185,9 @@ fn reports_add_up_over_sessions() {
     assert_eq!(share.told.stalls.load(Relaxed), 1);
     assert_eq!((share.reporting.load(Relaxed), share.delay_p50_ms_sum.load(Relaxed)), (2, 610));
     assert_eq!(share.delay_p99_ms_max.load(Relaxed), 900);
+    assert_eq!(share.arrival_p50_ms_sum.load(Relaxed), 61);
+    assert_eq!(share.arrival_p99_ms_max.load(Relaxed), 90);
+    assert_eq!(share.told.duplicates.load(Relaxed), 7);
     world.tell(one, &[Message::Handshake(Handshake::CLOSE)]);
     assert_eq!(share.told.relay_bytes.load(Relaxed), 300, "who left is not forgotten");
 }

@@ -77,6 +77,9 @@ fn private_messages_have_our_layout() {
         arrival_p99_ms: 11,
         duplicates: 12,
     };
+    let link = |address: &str, stripes_in| Link { address: address.parse().unwrap(), stripes_in };
+    let links = [link("192.0.2.1:7", 0x81), link("[2001:db8::1]:9", 0x7e)];
+    let mut buf = [0; Links::MAX * Link::BYTES];
     for (private, text) in [
         (Private::Subscribe(subscribe), "30000dffffffffffffffffff00000030"),
         (Private::State(state), "310012000000010000000200000000000000030004"),
@@ -88,6 +91,12 @@ fn private_messages_have_our_layout() {
         ),
         (Private::Bye(Bye::Draining), "35000107"),
         (Private::Bye(Bye::Other(8)), "35000108"),
+        (Private::Links(Links::default()), "36000100"),
+        (
+            Private::Links(Links::fill(links.into_iter(), &mut buf)),
+            "3600270200000000000000000000ffffc0000201000781\
+             20010db800000000000000000000000100097e",
+        ),
     ] {
         // Ids take eight bytes under both methods.
         for to in [Addressing::Chunks32, Addressing::Chunks64] {
@@ -97,6 +106,37 @@ fn private_messages_have_our_layout() {
     }
     for code in 0..=255 {
         assert_eq!(Bye::from_code(code).code(), code);
+    }
+}
+
+#[test]
+fn more_links_than_allowed_are_none_and_no_more_are_written() {
+    let link = Link { address: ([10, 0, 0, 1], 4).into(), stripes_in: 3 };
+    let mut buf = [0; Links::MAX * Link::BYTES];
+    let links = Links::fill(std::iter::repeat_n(link, 99), &mut buf);
+    assert_eq!((links.len(), links.iter().filter(|l| *l == link).count()), (16, 16));
+    for body in [vec![17; 1 + 17 * Link::BYTES], vec![2; 1 + Link::BYTES], vec![0, 0], vec![]] {
+        let mut bytes = vec![kind::LINKS, 0, 0];
+        bytes[1..3].copy_from_slice(&(body.len() as u16).to_be_bytes());
+        bytes.extend(&body);
+        assert_eq!(results(&bytes), [Err(Malformed::PrivateLength(kind::LINKS))]);
+    }
+}
+
+#[test]
+fn a_report_without_its_last_three_figures_is_understood() {
+    let figures = "000000000000000100000000000000020000000000000003\
+                   00040005000600000007000000080009";
+    let Ok(Message::Private(Private::Report(report))) =
+        results(&hex(&format!("340028{figures}")))[0]
+    else {
+        panic!("no report");
+    };
+    assert_eq!((report.relay_bytes, report.bad), (1, 9));
+    assert_eq!((report.arrival_p50_ms, report.arrival_p99_ms, report.duplicates), (0, 0, 0));
+    for (length, more) in [("29", "00"), ("2a", "0000"), ("31", "000a000b0000000c00")] {
+        let text = format!("3400{length}{figures}{more}");
+        assert_eq!(results(&hex(&text)), [Err(Malformed::PrivateLength(kind::REPORT))], "{text}");
     }
 }
 
@@ -194,13 +234,13 @@ fn a_bitmap_may_end_in_zeroes() {
     let ours: Vec<u8> = (14..=255).filter(|kind| MessageSet::OURS.contains(*kind)).collect();
     assert_eq!(
         ours,
-        [kind::SUBSCRIBE, kind::STATE, kind::TOKEN, kind::REPORT, kind::BYE],
+        [kind::SUBSCRIBE, kind::STATE, kind::TOKEN, kind::REPORT, kind::BYE, kind::LINKS],
         "and nothing that is not ours"
     );
     let mut buf = [0; 40];
     let opening = Options { messages: Some(MessageSet::OURS), ..Options::NONE };
     let length = build::opening(&mut buf, 1, opening).unwrap();
-    assert_eq!(buf[9..length], hex("0807fffc00000000dcff"));
+    assert_eq!(buf[9..length], hex("0807fffc00000000deff"));
 }
 
 #[test]

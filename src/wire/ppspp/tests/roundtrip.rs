@@ -70,7 +70,7 @@ impl Owned {
                 duplicates: c as u32,
             }),
             18 => Private::Bye(Bye::from_code(a as u8)),
-            _ => Private::Unknown { kind: 0x36 + (a % 10) as u8, body: &self.bytes },
+            _ => Private::Unknown { kind: 0x37 + (a % 9) as u8, body: &self.bytes },
         }
     }
 
