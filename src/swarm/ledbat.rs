@@ -103,7 +103,7 @@ impl Ledbat {
         // enough to lose its acknowledgement to stop the stream.
         let train = (train.as_micros() as f32).max(1.0);
         let least = share * (self.rtt as f32 + train) / train;
-        self.window.max(least.ceil() + 1.0)
+        self.window.max(least.ceil())
     }
 
     /// The smoothed round trip, once there is one.
