@@ -154,6 +154,23 @@ impl Swarm {
         Mark { relay: self.world.host(0).traffic(), written, cpu }
     }
 
+    /// Lets time pass, and tells how the offload goes meanwhile.
+    pub fn watch(&self, seconds: u64) {
+        const STEP: u64 = 5;
+        let (mut before, mut told) = (self.mark(), String::new());
+        for _ in 0..seconds / STEP {
+            pass(secs(STEP));
+            let now = self.mark();
+            told += &format!(" {:.0}", offload([before, now]) * 100.0);
+            before = now;
+        }
+        pass(secs(seconds % STEP));
+        println!("offload in % of every {STEP} s:{told}");
+        let home = self.world.host(0);
+        let status = home.enter(|| self.relay.status("cam"));
+        println!("{}", status.map_or(Value::Null, |status| status["swarm"].clone()));
+    }
+
     /// Waits until every peer there has played something.
     pub fn wait_playing(&self, limit: Duration) {
         wait_for("everybody to play", limit, || {
@@ -277,9 +294,7 @@ impl Outcome {
 
     /// The same while everybody was there, and against what they wrote.
     pub fn offload_then(&self) -> f64 {
-        let [from, to] = self.middle;
-        let sent = (to.relay.sent - from.relay.sent).payload();
-        1.0 - sent as f64 / (to.written - from.written) as f64
+        offload(self.middle)
     }
 
     /// The share of what peers brought that nobody had to ask for.
@@ -345,6 +360,12 @@ impl Outcome {
         let [half, most] = [0.5, 0.99].map(|part| self.quantile(counts, part));
         format!("{half} / {most} ms")
     }
+}
+
+/// The share of what was written between two marks that the relay did not send.
+fn offload([from, to]: [Mark; 2]) -> f64 {
+    let sent = (to.relay.sent - from.relay.sent).payload();
+    1.0 - sent as f64 / to.written.saturating_sub(from.written).max(1) as f64
 }
 
 /// A number in what a viewer said.

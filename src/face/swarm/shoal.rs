@@ -68,7 +68,7 @@ impl Shoal {
             stream: Arc::clone(stream),
             identity: Arc::clone(identity),
             reader: Reader::new(Arc::clone(&stream.window)),
-            trains: Trains::new(identity.addressing, size, Style::SOURCE),
+            trains: Trains::new(identity.addressing, size, Style::WHOLE),
             members: Vec::new(),
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
             touched: false,

@@ -1,4 +1,7 @@
 //! What is the same for all peers of a stream, made once: hash datagrams and DATA headers.
+//!
+//! A relay makes them for its shoals, a viewer's node for its neighbours. Subtrees and chunks
+//! have their numbers of the wire throughout; only the window may count from elsewhere.
 
 use bytes::Bytes;
 
@@ -19,17 +22,19 @@ const HEAD_MAX: usize = 29 + CHUNK;
 /// How hash datagrams are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// With HAVE of the subtree: all of it is there.
-    have: bool,
-    /// Padded to the size of a DATA datagram where that is worth it, to travel in one train.
-    pad: bool,
+    /// Whether they say HAVE: only who holds whole subtrees may.
+    pub have: bool,
+    /// Whether they are padded, where that is cheap, to travel in front of the chunks in one
+    /// train.
+    pub pad: bool,
 }
 
 impl Style {
-    /// Of whoever has whole subtrees.
-    pub const SOURCE: Style = Style { have: true, pad: true };
-    /// Of whoever passes on what it has not got all of yet (protocol.md, "Hash datagram").
-    pub const FORWARD: Style = Style { have: false, pad: false };
+    /// A relay's: it holds every subtree, and sends them whole.
+    pub const WHOLE: Style = Style { have: true, pad: true };
+
+    /// A forwarder's: the chunks follow as they come.
+    pub const CUT_THROUGH: Style = Style { have: false, pad: false };
 }
 
 /// One subtree, ready to send.
@@ -59,22 +64,24 @@ impl Ready {
 pub struct Trains {
     addressing: Addressing,
     size: usize,
-    kept: [Option<Ready>; KEPT],
     style: Style,
-    /// Subtrees by which numbers on the wire are larger than in the window.
+    /// By how many subtrees the numbers of the wire are ahead of the window's.
     shift: u64,
+    kept: [Option<Ready>; KEPT],
     /// The last HAVE, for all who are told of the same.
     have: Option<(Run, Payload)>,
 }
 
 impl Trains {
-    /// Nothing is ready.
+    /// Nothing is ready. `size`: chunks of a subtree.
     #[must_use]
     pub fn new(addressing: Addressing, size: usize, style: Style) -> Trains {
-        Trains { addressing, size, kept: [const { None }; KEPT], style, shift: 0, have: None }
+        let kept = [const { None }; KEPT];
+        Trains { addressing, size, style, shift: 0, kept, have: None }
     }
 
-    /// Numbers on the wire are larger than those of the window by `subtrees`.
+    /// For a window that counts from another chunk than the wire: a subtree's number there and
+    /// `subtrees` are its number on the wire.
     #[must_use]
     pub fn with_shift(mut self, subtrees: u64) -> Trains {
         self.shift = subtrees;
@@ -122,15 +129,66 @@ impl Trains {
             ntp: record.ntp,
             signature: &record.signature,
         };
-        let Style { have, pad } = self.style;
-        let pad = if pad { train_head(self.addressing, self.size, CHUNK) } else { None };
+        let pad = self.style.pad.then(|| train_head(self.addressing, self.size, CHUNK)).flatten();
         // One allocation for both: this happens for every subtree on every shard.
         let mut buf = [0; HEAD_MAX + 29 * SUBTREE_CHUNKS_MAX];
+        let have = self.style.have;
         let hash = hash_datagram(&mut buf, 0, self.addressing, &signed, have, pad)?;
         let headers = data_headers(&mut buf[hash..], self.addressing, first, self.size)?;
         let both = Bytes::copy_from_slice(&buf[..hash + headers]);
         let headers = both.slice(hash..);
         let hash = both.slice(..hash).into();
         Some(Ready { subtree, hash, joined: pad.is_some(), headers, header: self.header() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Mono;
+    use crate::ring::arena::Arena;
+    use crate::ring::records::{Record, SubtreeSize};
+    use crate::ring::window::{Settings, open_received};
+    use crate::wire::ppspp::build::hash_datagram_len;
+    use crate::wire::ppspp::{CHANNEL, Messages};
+
+    const SIZE: usize = 16;
+
+    #[test]
+    fn a_forwarder_says_no_have_pads_nothing_and_counts_as_the_wire_does() {
+        let arena = Arena::create(4 << 20).unwrap();
+        let settings = Settings { bytes: 2 << 20, span: std::time::Duration::from_secs(60) };
+        let size = SubtreeSize::new(SIZE).unwrap();
+        let (mut writer, window) = open_received(&arena, &settings, size, 0, 1).unwrap();
+        let record = Record { leaves: [[7; 32]; SIZE], munro: [8; 32], ntp: 5, signature: [9; 64] };
+        writer.sign(3, &record).unwrap();
+        writer.publish(Mono::from_millis(1));
+        let addressing = Addressing::default();
+        let trains = Trains::new(addressing, SIZE, Style::CUT_THROUGH);
+        let mut trains = trains.with_shift(1_000);
+        assert!(trains.get(&window, 3).is_none(), "the wire's numbers");
+        let ready = trains.get(&window, 1_003).unwrap().clone();
+        let bytes = ready.hash.as_slice();
+        assert_eq!(bytes.len(), hash_datagram_len(addressing, SIZE, false));
+        assert!(!ready.joined);
+        let messages = Messages::new(&bytes[CHANNEL..], addressing, CHUNK);
+        let spans: Vec<_> = messages
+            .map(|message| match message.unwrap() {
+                Message::Integrity { span, .. } | Message::SignedIntegrity { span, .. } => span,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(spans.len(), SIZE + 2);
+        assert_eq!(spans[0], Span::new(1_003 * 16, 1_003 * 16 + 15).unwrap());
+        let header = trains.header();
+        let part = ready.headers(Run::new(1_003 * 16 + 4, 1_003 * 16 + 6).unwrap(), 16);
+        assert_eq!(part.len(), 3 * header);
+        let mut datagram = part.as_slice()[..header].to_vec();
+        datagram.extend([0; CHUNK]);
+        let data = Messages::new(&datagram[CHANNEL..], addressing, CHUNK).next();
+        assert!(matches!(data, Some(Ok(Message::Data { chunk: 16_052, .. }))));
+        let relays = Trains::new(addressing, SIZE, Style::WHOLE).get(&window, 3).unwrap().clone();
+        assert_eq!(relays.hash.len(), header + CHUNK, "padded");
+        assert!(relays.joined);
     }
 }

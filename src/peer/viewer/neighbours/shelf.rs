@@ -52,7 +52,7 @@ impl Shelf {
         let size = profile.size.chunks();
         let mut shelf = Shelf {
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
-            trains: Trains::new(profile.addressing, size, Style::FORWARD).with_shift(shift),
+            trains: Trains::new(profile.addressing, size, Style::CUT_THROUGH).with_shift(shift),
             reader: Reader::new(std::sync::Arc::clone(playing.store.window())),
             shift,
         };
@@ -66,7 +66,7 @@ impl Shelf {
         let shift = shift(store);
         if shift != self.shift {
             let profile = playing.profile;
-            let trains = Trains::new(profile.addressing, profile.size.chunks(), Style::FORWARD);
+            let trains = Trains::new(profile.addressing, profile.size.chunks(), Style::CUT_THROUGH);
             (self.trains, self.shift) = (trains.with_shift(shift), shift);
         }
         let train = assembly.chunk_time().max(CHUNK_TIME_MIN) * self.source.size as u32;
