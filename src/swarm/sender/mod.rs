@@ -14,6 +14,8 @@
 //! A relay has whole subtrees; a viewer passes on what it has of them as it comes (`cut`).
 
 mod cut;
+mod news;
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,10 @@ use crate::swarm::ledbat::{Floor, Ledbat, Losses};
 use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
 use crate::swarm::sender::cut::Cut;
+use crate::swarm::sender::news::Shown;
+use crate::swarm::sender::stock::all;
+
+pub use stock::{Source, Stock};
 
 /// The most of a stream that may be under way.
 const UNDER_WAY_MAX: Duration = Duration::from_secs(1);
@@ -46,11 +52,6 @@ const SILENCE_SUBSCRIBED: Duration = Duration::from_secs(10);
 /// Silence of other peers after which they are gone, if three datagrams were sent meanwhile
 /// (RFC 7574, 3.12).
 const SILENCE: Duration = Duration::from_secs(180);
-
-/// How often a peer that nothing is pushed to hears of new subtrees; and a peer that the source
-/// leaves to its neighbours.
-const HAVE: Duration = Duration::from_millis(50);
-const HAVE_WITHHELD: Duration = Duration::from_millis(250);
 
 /// How far the push may fall behind before it goes on at the live edge.
 const LAG_MAX: Duration = Duration::from_secs(2);
@@ -72,63 +73,6 @@ const HASHED: Duration = Duration::from_millis(20);
 
 /// All stripes: every subtree.
 pub const ALL_STRIPES: u8 = 0xff;
-
-/// What is known of the stream at the moment.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Chunks of a subtree.
-    pub size: u64,
-    /// Subtrees that may be sent: signed at most 20 s ago, and still there.
-    pub subtrees: Range<u64>,
-    /// How long the chunks of one subtree play.
-    pub train: Duration,
-    /// Chunks of the discard window: the most that may wait to be answered.
-    pub window: u64,
-}
-
-impl Source {
-    /// The newest subtree.
-    #[must_use]
-    pub fn newest(&self) -> Option<u64> {
-        self.subtrees.end.checked_sub(1).filter(|newest| self.subtrees.contains(newest))
-    }
-
-    fn chunks(&self) -> Range<u64> {
-        self.subtrees.start * self.size..self.subtrees.end * self.size
-    }
-}
-
-/// What there is to send.
-pub trait Stock {
-    /// What is known of the stream.
-    fn source(&self) -> &Source;
-
-    /// The chunks of a subtree that can be sent now, a bit each.
-    fn chunks(&self, subtree: u64) -> u16;
-
-    /// Whether the hash datagram of a subtree can be sent.
-    fn proven(&self, subtree: u64) -> bool;
-}
-
-/// Who signs has whole subtrees.
-impl Stock for Source {
-    fn source(&self) -> &Source {
-        self
-    }
-
-    fn chunks(&self, subtree: u64) -> u16 {
-        if self.proven(subtree) { all(self.size) } else { 0 }
-    }
-
-    fn proven(&self, subtree: u64) -> bool {
-        self.subtrees.contains(&subtree)
-    }
-}
-
-/// The bits of all chunks of a subtree of `size`.
-fn all(size: u64) -> u16 {
-    (u32::MAX >> (32 - size.clamp(1, 16))) as u16
-}
 
 /// Why something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,31 +122,6 @@ pub enum Next {
     Wait,
     /// Close the link.
     Close(Over),
-}
-
-/// Which of the newest subtrees a peer has shown a chunk of.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shown {
-    newest: u64,
-    /// The newest and the 63 before it.
-    bits: u64,
-}
-
-impl Shown {
-    fn set(&mut self, subtree: u64) {
-        if let Some(ahead) = subtree.checked_sub(self.newest).filter(|ahead| *ahead > 0) {
-            self.bits =
-                u32::try_from(ahead).ok().and_then(|n| self.bits.checked_shl(n)).unwrap_or(0);
-            self.newest = subtree;
-        }
-        let back = self.newest - subtree;
-        self.bits |= u32::try_from(back).ok().and_then(|n| 1u64.checked_shl(n)).unwrap_or(0);
-    }
-
-    fn has(&self, subtree: u64) -> bool {
-        let back = self.newest.checked_sub(subtree).and_then(|back| u32::try_from(back).ok());
-        back.and_then(|n| self.bits.checked_shr(n)).is_some_and(|bits| bits & 1 != 0)
-    }
 }
 
 /// The sending half of one link. See the module's page for the order of calls.
@@ -733,49 +652,6 @@ impl Sender {
         self.send(now, run, source);
         let subtree = run.first() / source.size;
         Some(Parcel { subtree, hash: true, run: Some(run), why: Why::Probe })
-    }
-
-    /// Whether there are subtrees that the peer was not told of.
-    fn has_news(&self, source: &Source) -> bool {
-        match &self.cut {
-            Some(cut) => cut.has_news(source),
-            None => !self.pushes_all() && self.announced < self.announceable(source),
-        }
-    }
-
-    /// Behind the last subtree that the peer may be told of: of one that is pushed not sooner.
-    fn announceable(&self, source: &Source) -> u64 {
-        let end = source.subtrees.end;
-        if self.pushes() { end.min(self.next) } else { end }
-    }
-
-    fn have_apart(&self) -> Duration {
-        if self.allowed == ALL_STRIPES || self.cut.is_some() { HAVE } else { HAVE_WITHHELD }
-    }
-
-    /// News of subtrees, for a peer that not everything is pushed to.
-    fn have(&mut self, now: Mono, stock: &impl Stock) -> Option<Run> {
-        let source = stock.source();
-        if now < self.have_at + self.have_apart() || !self.has_news(source) {
-            return None;
-        }
-        let run = match &mut self.cut {
-            Some(cut) => {
-                let run = cut.next_news(stock);
-                if run.is_none() {
-                    self.have_at = now;
-                }
-                run?
-            }
-            None => {
-                let begin = self.announced.max(source.subtrees.start);
-                let end = self.announceable(source);
-                (self.announced, self.have_at) = (end, now);
-                Run::new(begin * source.size, (end * source.size).checked_sub(1)?)?
-            }
-        };
-        self.unheard = self.unheard.saturating_add(1);
-        Some(run)
     }
 }
 
