@@ -35,6 +35,22 @@ pub struct Link {
     pub udp_blocked: bool,
 }
 
+/// Milliseconds of traffic that wait in front of a home's way out, and the least in bytes.
+const UP_QUEUE_MS: u64 = 250;
+const UP_QUEUE_MIN: u64 = 32_000;
+
+impl Link {
+    /// Bytes that wait in front of the way out: a home's router has less room there than for the
+    /// faster way in.
+    #[must_use]
+    pub fn up_queue(&self) -> u64 {
+        match self.patient {
+            true => self.queue,
+            false => (self.up * UP_QUEUE_MS / 8_000).max(UP_QUEUE_MIN).min(self.queue),
+        }
+    }
+}
+
 /// What happens to datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {

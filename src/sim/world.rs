@@ -190,7 +190,7 @@ impl World {
         let mut clocks = Dice::new(self.seed, "clocks", index);
         self.hosts.push(Host {
             ip,
-            up: Pipe::new(link.up, link.queue),
+            up: Pipe::new(link.up, link.up_queue()),
             down: Pipe::new(link.down, link.queue),
             out: Weather::new(Dice::new(self.seed, "outward", index)),
             inward: Weather::new(Dice::new(self.seed, "inward", index)),

@@ -40,8 +40,11 @@ const LESS: f32 = 0.85;
 /// How long nothing more is tried after that.
 const CALM: Duration = Duration::from_secs(4);
 
-/// How far the pace of a limit may be ahead.
-const BURST: Duration = Duration::from_millis(100);
+/// How much faster than what is promised is sent: what was lost is sent twice.
+const PACE: f32 = 1.15;
+
+/// How far what is sent may be ahead of that pace: a train and a half.
+const BURST: f32 = 1.5 * 16.0 * 1_345.0 * 8.0;
 
 /// How one neighbour that is fed does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +78,10 @@ pub struct Upload {
     looked_at: Mono,
     tried_at: Mono,
     calm_until: Mono,
-    /// When what was sent will have passed at the limit.
+    /// When what was sent will have passed at the pace.
     passed: Mono,
+    /// Bytes that were sent since it was last looked.
+    bytes: u64,
 }
 
 impl Upload {
@@ -95,6 +100,7 @@ impl Upload {
             tried_at: never,
             calm_until: never,
             passed: never,
+            bytes: 0,
         }
     }
 
@@ -138,6 +144,8 @@ impl Upload {
         let least = children.iter().filter_map(|child| child.queueing).min();
         let most = children.iter().filter_map(|child| child.queueing).max();
         let losses = if sent < 20 { 0 } else { lost * 100 / sent };
+        let bits = std::mem::take(&mut self.bytes) as f32 * 8.0;
+        let busy = bits / took.as_secs_f32() / self.stripe as f32;
         if self.limit.is_some() || used == 0 {
             return;
         }
@@ -152,7 +160,7 @@ impl Upload {
             return;
         }
         let calm = most.is_none_or(|queue| queue < SHORT) && losses < LOSS_LITTLE;
-        let full = used as f32 + 1.0 > self.slots * 0.75;
+        let full = busy.max(used as f32) + 1.0 > self.slots * 0.75;
         if calm && full && now >= self.calm_until && now.since(self.tried_at) >= MORE_APART {
             self.tried_at = now;
             self.slots = (self.slots * MORE).max(self.slots + 1.0).min(MOST);
@@ -178,21 +186,33 @@ impl Upload {
         self.slots - self.used() as f32
     }
 
-    /// When more may be sent; `None`: there is no limit.
+    /// When more may be sent.
     #[must_use]
-    pub fn ready(&self) -> Option<Mono> {
-        self.limit.map(|limit| match limit {
-            0 => Mono::from_nanos(u64::MAX),
-            _ => self.passed - BURST,
-        })
+    pub fn ready(&self) -> Mono {
+        match self.limit {
+            Some(0) => Mono::from_nanos(u64::MAX),
+            _ => self.passed - Duration::from_secs_f32(BURST / self.pace()),
+        }
+    }
+
+    /// Whether there is room beside what is promised: for questions of those who are not fed.
+    #[must_use]
+    pub fn has_spare(&self, now: Mono) -> bool {
+        self.passed <= now && self.limit != Some(0)
     }
 
     /// Bytes were sent.
     pub fn sent(&mut self, now: Mono, bytes: u64) {
-        if let Some(limit) = self.limit.filter(|limit| *limit > 0) {
-            let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(limit);
-            let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-            self.passed = self.passed.max(now) + Duration::from_nanos(nanos);
+        self.bytes += bytes;
+        let took = Duration::from_secs_f32(bytes as f32 * 8.0 / self.pace());
+        self.passed = self.passed.max(now) + took;
+    }
+
+    /// Bits per second at which is sent.
+    fn pace(&self) -> f32 {
+        match self.limit {
+            Some(limit) => (limit as f32).max(1_000.0),
+            None => self.slots.max(1.0) * self.stripe as f32 * PACE,
         }
     }
 
@@ -235,10 +255,13 @@ mod tests {
         upload.remove(Key(2));
         assert_eq!(upload.state(7, Duration::ZERO).room_kbit, 810);
         (0..20).for_each(|_| upload.sent(at(0), 13_500));
-        assert_eq!(upload.ready(), Some(at(2_000 - 100)));
+        let burst = 1_000 * u64::from(BURST as u32) / 1_080_000;
+        let ready = upload.ready().since(at(0)).as_millis() as u64;
+        assert!((1_998 - burst..=2_001 - burst).contains(&ready), "{ready}");
+        assert!(!upload.has_spare(at(1_900)) && upload.has_spare(at(2_010)));
         let mut none = Upload::new(Some(0), 2_000_000);
         assert_eq!((none.grant(Key(1), 0xff), none.state(0, Duration::ZERO).upload_kbit), (0, 0));
-        assert!(none.ready().is_some_and(|ready| ready > at(1 << 40)));
+        assert!(none.ready() > at(1 << 40) && !none.has_spare(at(1 << 40)));
     }
 
     #[test]

@@ -137,8 +137,29 @@ impl Sender {
         }
     }
 
+    /// What goes out next: what a neighbour that we feed lacks, then what is new, then what others
+    /// ask for, if there is room.
+    pub(super) fn pass_on(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
+        let fed = self.pushed_stripes();
+        self.answer_in(now, stock, fed).or_else(|| self.forward(now, stock)).or_else(|| {
+            let spare = stock.has_spare();
+            spare.then(|| self.answer_in(now, stock, !fed)).flatten()
+        })
+    }
+
+    /// Answers the lowest question in some stripes for something that is there.
+    fn answer_in(&mut self, now: Mono, stock: &impl Stock, stripes: u8) -> Option<Parcel> {
+        let source = stock.source();
+        let there = |subtree: u64| match stripes & 1 << (subtree % 8) {
+            0 => 0,
+            _ => stock.chunks(subtree),
+        };
+        let run = self.requests.next_there(source.chunks(), source.size, &there)?;
+        self.answer_with(now, run, source)
+    }
+
     /// What can be passed on next: a hash datagram, or a run of chunks.
-    pub(super) fn forward(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
+    fn forward(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
         let source = stock.source();
         self.begin(now, source);
         if !self.has_room(1, source) {

@@ -349,7 +349,8 @@ impl Sender {
         // lost, the peer asks again.
         let requests = &mut self.requests;
         self.flight.fresh(now, run, size, age, &mut |fresh| requests.remove(fresh));
-        if dropped > 0 { Err(Crime::RequestFlood) } else { Ok(()) }
+        // Who gets single chunks from many sides has many holes: what finds no room is asked again.
+        if dropped > 0 && self.cut.is_none() { Err(Crime::RequestFlood) } else { Ok(()) }
     }
 
     /// The peer no longer wants chunks that it asked for.
@@ -404,7 +405,9 @@ impl Sender {
             (self.probing_since, self.probe_at) = (now, now);
         }
         let parcel = match self.probing {
+            _ if !stock.is_open() => None,
             true => self.probe(now, source),
+            false if self.cut.is_some() => self.pass_on(now, stock),
             false => self
                 .greet(source)
                 .or_else(|| self.answer(now, stock))
@@ -541,15 +544,17 @@ impl Sender {
     /// The first question that can be answered and may be now.
     fn answer(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
         let source = stock.source();
-        let run = match self.cut {
-            Some(_) => self.requests.next_there(source.chunks(), source.size, &|s| stock.chunks(s)),
-            None => self.requests.next(source.chunks(), source.size),
-        }?;
+        let run = self.requests.next(source.chunks(), source.size)?;
         // What is about to be pushed is not answered as well.
         let number = run.first() / source.size;
-        if self.cut.is_none() && number >= self.next && self.wants(number, source.size) {
+        if number >= self.next && self.wants(number, source.size) {
             return None;
         }
+        self.answer_with(now, run, source)
+    }
+
+    /// Answers with chunks that were asked for, if the pace allows it.
+    fn answer_with(&mut self, now: Mono, run: Run, source: &Source) -> Option<Parcel> {
         let chunks = run.chunks() as u32;
         if self.pacer.ready(source.train) > now || !self.has_room(chunks, source) {
             return None;
@@ -572,9 +577,6 @@ impl Sender {
 
     /// The next subtree of a push.
     fn push(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
-        if self.cut.is_some() {
-            return self.forward(now, stock);
-        }
         let source = stock.source();
         if !self.pushes() {
             return None;

@@ -38,6 +38,16 @@ pub trait Stock {
 
     /// Whether the hash datagram of a subtree can be sent.
     fn proven(&self, subtree: u64) -> bool;
+
+    /// Whether anything may be sent now, announcements apart.
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Whether there is room for questions of those who are not fed.
+    fn has_spare(&self) -> bool {
+        true
+    }
 }
 
 /// Who signs has whole subtrees.

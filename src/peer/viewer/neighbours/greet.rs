@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use crate::base::time::Mono;
 use crate::peer::desk::Desk;
 use crate::peer::viewer::neighbours::link::Link;
-use crate::peer::viewer::neighbours::{INTRODUCTIONS_MAX, LINKS_MAX, Neighbours};
+use crate::peer::viewer::neighbours::{INTRODUCTIONS_MAX, LINKS_MAX, Neighbours, note_have};
 use crate::peer::viewer::playing::Playing;
+use crate::peer::viewer::same;
 use crate::swarm::doors::Entered;
 use crate::swarm::mesh::Key;
 use crate::swarm::receiver::{Ending, Receiver};
@@ -71,11 +72,16 @@ impl Neighbours {
         channel: u32,
         from: SocketAddr,
         messages: &[u8],
+        playing: &Playing,
         desk: &mut Desk<'_>,
     ) {
         let entered = self.doors.handle_datagram(now, channel, from, messages);
         self.take_back(desk);
-        let Some(Entered { ours, theirs, to, private, rtt, .. }) = entered else { return };
+        let Some(Entered { ours, theirs, to, private, rtt, opened, .. }) = entered else { return };
+        // It has begun anew: its old link is over.
+        if let Some(old) = self.links.iter().position(|link| same(link.to, to)) {
+            self.remove(now, old, None, playing, desk);
+        }
         self.tally.opened += 1;
         self.keys = self.keys.wrapping_add(1);
         let key = Key(self.keys);
@@ -83,6 +89,9 @@ impl Neighbours {
         let receiver = Receiver::neighbour(profile, theirs, private, rtt, now);
         self.mesh.add(now, key, receiver.rtt());
         self.links.push(Link::new(key, to, ours, receiver, now));
+        for span in opened.iter().flat_map(|opened| opened.have()) {
+            note_have(&mut self.mesh, now, key, span, self.shelf.source.size);
+        }
     }
 
     /// Sends openings, gives up those in vain.

@@ -155,7 +155,7 @@ impl Neighbours {
     ) -> bool {
         let Letter { channel, from, messages } = letter;
         if self.doors.holds(channel) {
-            self.enter(now, channel, from, messages, desk);
+            self.enter(now, channel, from, messages, playing, desk);
         }
         let known = |link: &Link| link.channel == channel && same(link.to, from);
         let Some(place) = self.links.iter().position(known) else { return false };
@@ -187,7 +187,8 @@ impl Neighbours {
         if let Some(state) = link.state.take() {
             mesh.note_state(link.key, &state);
         }
-        if let Some(rtt) = link.sender.rtt() {
+        // Of the way alone: queues come and go.
+        if let Some(rtt) = link.sender.rtt().filter(|rtt| *rtt < link.receiver.rtt()) {
             link.receiver.set_rtt(rtt);
             mesh.note_rtt(link.key, rtt);
         }
@@ -308,8 +309,7 @@ impl Neighbours {
     /// When something is due.
     pub(super) fn next_deadline(&self, now: Mono) -> Option<Mono> {
         let links = self.links.iter().map(|link| link.receives_at.min(link.sends_at));
-        let paced = self.upload.ready().filter(|at| *at > now);
-        let links = links.min().map(|at| paced.map_or(at, |paced| at.max(paced.min(at))));
+        let links = links.min();
         let doors = if self.introductions.is_empty() {
             self.doors.next_deadline(now)
         } else {

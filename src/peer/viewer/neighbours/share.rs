@@ -27,6 +27,7 @@ impl Neighbours {
     pub(super) fn grant(&mut self, place: usize) {
         let link = &mut self.links[place];
         let granted = self.upload.grant(link.key, link.wanted);
+        self.mesh.note_children(link.key, granted);
         link.sender.set_allowed(granted, &self.shelf.source);
         link.sends_at = Mono::ZERO;
     }
@@ -63,9 +64,6 @@ impl Neighbours {
                 if self.links[place].sends_at > now || desk.full {
                     continue;
                 }
-                if self.upload.ready().is_some_and(|at| at > now) {
-                    break;
-                }
                 match self.share_one(now, place, playing, desk) {
                     Ok(did) => sent += usize::from(did),
                     Err(why) => {
@@ -100,9 +98,9 @@ impl Neighbours {
     ) -> Result<bool, Over> {
         let mut haves: Vec<Run> = Vec::new();
         let did = loop {
-            let Neighbours { links, shelf, .. } = self;
+            let Neighbours { links, shelf, upload, .. } = self;
             let link = &mut links[place];
-            match link.sender.next(now, &shelf.sight(playing)) {
+            match link.sender.next(now, &shelf.sight(now, playing, upload)) {
                 Next::Have(run) if haves.len() < HAVES_MAX => haves.push(run),
                 Next::Have(_) => break true,
                 Next::Send(parcel) => {
@@ -135,7 +133,9 @@ impl Neighbours {
                     break true;
                 }
                 Next::Wait => {
-                    link.sends_at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
+                    let at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
+                    let paced = Some(upload.ready()).filter(|at| *at > now);
+                    link.sends_at = paced.map_or(at, |paced| at.min(paced));
                     break false;
                 }
                 Next::Close(over) => return Err(over),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
+use crate::base::time::Mono;
 use crate::face::swarm::trains::{Style, Trains};
 use crate::peer::viewer::playing::Playing;
 use crate::ring::reader::Reader;
@@ -12,6 +13,7 @@ use crate::swarm::receiver::assembly::Assembly;
 use crate::swarm::receiver::store::Store;
 use crate::swarm::requests::Run;
 use crate::swarm::sender::{Parcel, Source, Stock};
+use crate::swarm::upload::Upload;
 
 /// The shortest time of a chunk that is believed: 100 Mbit/s.
 const CHUNK_TIME_MIN: Duration = Duration::from_micros(100);
@@ -43,6 +45,8 @@ pub(super) struct Sight<'a> {
     assembly: &'a Assembly,
     store: &'a Store,
     shift: u64,
+    open: bool,
+    spare: bool,
 }
 
 impl Shelf {
@@ -80,9 +84,15 @@ impl Shelf {
     }
 
     /// What a sender chooses from.
-    pub(super) fn sight<'a>(&'a self, playing: &'a Playing) -> Sight<'a> {
+    pub(super) fn sight<'a>(
+        &'a self,
+        now: Mono,
+        playing: &'a Playing,
+        upload: &Upload,
+    ) -> Sight<'a> {
         let Playing { assembly, store, .. } = playing;
-        Sight { source: &self.source, assembly, store, shift: self.shift }
+        let (open, spare) = (upload.ready() <= now, upload.has_spare(now));
+        Sight { source: &self.source, assembly, store, shift: self.shift, open, spare }
     }
 
     /// What a parcel consists of; `None` if it has left the window.
@@ -141,6 +151,14 @@ impl Stock for Sight<'_> {
 
     fn proven(&self, subtree: u64) -> bool {
         self.assembly.is_proven(subtree)
+    }
+
+    fn is_open(&self) -> bool {
+        self.open
+    }
+
+    fn has_spare(&self) -> bool {
+        self.spare
     }
 }
 
