@@ -16,11 +16,13 @@
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
+//! controller who is sent what by the relay: direct or hybrid, seeds, quotas
 //! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod controller;
 pub mod crimes;
 pub mod doors;
 pub mod flight;
