@@ -19,6 +19,8 @@ pub struct Candidate {
     pub upload_kbit: u32,
     /// What of it is free.
     pub room_kbit: u32,
+    /// Its neighbours.
+    pub links: u8,
     /// For how long it has been inside.
     pub age: Duration,
 }
@@ -30,10 +32,9 @@ pub struct Census {
     pub peers: u32,
     /// Peers that want it and cannot share: they are pushed everything for ever.
     pub plain: u32,
-    /// Peers that can upload something.
-    pub uploaders: u32,
-    /// What they can upload together, as they say: those that have been inside for
-    /// [`crate::swarm::controller::PROVEN`].
+    /// Those of `peers` that have been inside for [`crate::swarm::controller::PROVEN`].
+    pub proven: u32,
+    /// What these can upload together, as they say.
     pub upload_kbit: u64,
     /// Chunks that peers asked for since the last count, but for what newcomers catch up with.
     pub rescued: u64,
@@ -52,10 +53,11 @@ pub struct Census {
 pub(super) struct Ballot {
     pub(super) peers: u32,
     pub(super) plain: u32,
+    pub(super) proven: u32,
     pub(super) upload_kbit: u64,
-    /// What all of them need together.
+    /// What the proven ones need together.
     pub(super) demand_kbit: u64,
-    /// The part of that which is asked of the relay.
+    /// The part of what all need that is asked of the relay.
     pub(super) rescue: f64,
     pub(super) candidates: Vec<Candidate>,
 }
@@ -74,16 +76,17 @@ impl Ballot {
         for (_, census) in counts {
             self.peers += census.peers;
             self.plain += census.plain;
+            self.proven += census.proven;
             self.upload_kbit += census.upload_kbit;
             rescues += census.rescued as f64 / census.span.as_secs_f64().max(0.05);
             self.candidates.extend(census.best.iter().chain(&census.random));
         }
-        self.demand_kbit = u64::from(self.peers) * (situation.bitrate / 1_000);
+        self.demand_kbit = u64::from(self.proven) * (situation.bitrate / 1_000);
         let chunks = f64::from(self.peers) * situation.chunks;
         self.rescue = if chunks > 0.0 { rescues / chunks } else { 0.0 };
     }
 
-    /// Uploads in parts of what is needed.
+    /// Uploads in parts of what is needed. Newcomers count on neither side.
     pub(super) fn supply(&self) -> f64 {
         if self.demand_kbit == 0 { 0.0 } else { self.upload_kbit as f64 / self.demand_kbit as f64 }
     }

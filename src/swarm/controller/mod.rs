@@ -56,6 +56,9 @@ pub const RANDOM_MAX: usize = 64;
 /// The most peers that can be introduced to others by one set of orders.
 pub const CANDIDATES_MAX: usize = 256;
 
+/// Neighbours with which a peer needs no more of them.
+const LINKS_FULL: u8 = 12;
+
 /// A shard that has not counted for so long has no peers.
 const CENSUS_OVER: Duration = Duration::from_secs(1);
 
@@ -223,8 +226,9 @@ impl Controller {
         self.copies = copies;
         let fill = listed.map(|listed| share(copies.saturating_sub(listed), ballot.peers, listed));
         let mut candidates = ballot.candidates.clone();
-        // By chance, but the same whenever the peers are the same.
-        candidates.sort_unstable_by_key(|candidate| mix(candidate.channel.into()));
+        // By chance, but the same whenever the peers are the same. Who has all its neighbours
+        // comes last.
+        candidates.sort_unstable_by_key(|one| (one.links >= LINKS_FULL, mix(one.channel.into())));
         candidates.truncate(CANDIDATES_MAX);
         Orders {
             hybrid,

@@ -45,6 +45,7 @@ impl World {
             let age = self.now.since(*came);
             census.peers += 1;
             if age >= PROVEN {
+                census.proven += 1;
                 census.upload_kbit += u64::from(*upload_kbit);
             }
             let candidate = Candidate {
@@ -53,6 +54,7 @@ impl World {
                 address: ([10, 0, 0, 1], channel.to_be_bytes()[1].into()).into(),
                 upload_kbit: *upload_kbit,
                 room_kbit: *upload_kbit,
+                links: 0,
                 age,
             };
             if census.best.len() < BEST_MAX {
