@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use common::homes::Nat;
 use common::netns::{Count, Host, Traffic, World};
 use common::{Driver, Setup, millis, secs, wait_for};
 
@@ -91,6 +92,81 @@ fn losses_are_random_and_cuts_are_whole() {
     b.cut_udp(false);
     b.lose_udp(0);
     assert_eq!(send(&from, &to, 100).len(), 100);
+}
+
+#[test]
+fn one_byte_of_large_datagrams_is_changed() {
+    let Some(world) = World::new(2) else { return };
+    let [a, b] = [world.host(0), world.host(1)];
+    let (from, to) = (socket(a, a.v4().into()), socket(b, b.v4().into()));
+    a.mangle_udp(500);
+    let (mut changed, mut buffer) = (0, [0; 1500]);
+    for length in [1345, 1000] {
+        for _ in 0..100 {
+            from.send_to(&vec![7; length], to.local_addr().unwrap()).unwrap();
+            assert_eq!(to.recv(&mut buffer).unwrap(), length);
+            let others: Vec<_> = (0..length).filter(|at| buffer[*at] != 7).collect();
+            assert!(others.is_empty() || (others == [129] && length == 1345), "{others:?}");
+            changed += others.len() as u64;
+        }
+    }
+    assert!((20..=80).contains(&changed), "{changed} of 100");
+    assert_eq!(a.traffic().mangled.packets, changed);
+}
+
+#[test]
+fn lines_carry_what_they_are_made_for() {
+    let Some(world) = World::new(2) else { return };
+    let [a, b] = [world.host(0), world.host(1)];
+    a.shape(2_000_000);
+    b.lose_udp_to(100);
+    let (from, to) = (socket(a, a.v4().into()), socket(b, b.v4().into()));
+    to.set_nonblocking(true).unwrap();
+    let began = Instant::now();
+    while began.elapsed() < secs(2) {
+        let _ = from.send_to(&[0; PAYLOAD], to.local_addr().unwrap());
+        common::pass(millis(1));
+    }
+    let traffic = b.traffic();
+    let bits = traffic.received.bytes * 8;
+    assert!((3_600_000..4_600_000).contains(&bits), "{bits} in 2 s");
+    let lost = traffic.lost.packets * 100 / traffic.received.packets;
+    assert!((5..15).contains(&lost), "{lost} % lost");
+    assert_eq!(a.traffic().lost.packets, 0, "on the way to the other");
+    assert!(send(&to, &from, 200).len() == 200, "no loss the other way");
+}
+
+/// What `to` gets of a datagram: whether it came, and from where.
+fn arrives(from: &UdpSocket, address: SocketAddr, to: &UdpSocket) -> Option<SocketAddr> {
+    from.send_to(b"?", address).unwrap();
+    to.recv_from(&mut [0; 9]).ok().map(|(_, from)| from)
+}
+
+#[test]
+fn routers_let_answers_in_and_nothing_else() {
+    let Some(mut world) = World::new(4) else { return };
+    world.put_behind_router(1, Nat::Keeps);
+    world.put_behind_router(2, Nat::Keeps);
+    world.put_behind_router(3, Nat::Scatters);
+    let any = "0.0.0.0".parse().unwrap();
+    let sockets: Vec<_> = world.hosts().iter().map(|host| socket(host, any)).collect();
+    let port = sockets[0].local_addr().unwrap().port();
+    let server = SocketAddr::new(world.host(0).v4().into(), port);
+    // What the server would tell the others.
+    let seen: Vec<_> =
+        (1..4).map(|k| arrives(&sockets[k], server, &sockets[0]).expect("out goes all")).collect();
+    for (k, address) in (1..4).zip(&seen) {
+        assert_eq!(address.ip(), IpAddr::from(world.host(k).v4()), "translated");
+        assert_eq!(arrives(&sockets[0], *address, &sockets[k]), Some(server), "an answer");
+    }
+    assert_eq!(arrives(&sockets[2], seen[0], &sockets[1]), None, "nobody asked");
+    // The first datagram opens the way for what comes from there, as the one before did.
+    assert_eq!(arrives(&sockets[1], seen[1], &sockets[2]), Some(seen[0]), "both sent");
+    assert_eq!(arrives(&sockets[2], seen[0], &sockets[1]), Some(seen[1]));
+    // Behind the other kind each of them has another address for every other.
+    assert_eq!(arrives(&sockets[3], seen[0], &sockets[1]), None, "from an unknown port");
+    assert_eq!(arrives(&sockets[1], seen[2], &sockets[3]), None, "to an unknown port");
+    assert_eq!(arrives(&sockets[3], seen[0], &sockets[1]), None);
 }
 
 /// A train that would be lost or counted as one would make every loss a burst.

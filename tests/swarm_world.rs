@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Framing;
 use common::netns::{Host, World};
-use common::peer::{Peer, packets, place};
+use common::peer::{Peer, judge, place};
 use common::ts::{Broadcast, Shape};
 use common::{
     Driver, Publisher, PutStream, Relay, Setup, both_drivers, key_hash, millis, pass, secs,
@@ -215,20 +215,6 @@ fn a_crowd_plays_through_losses(driver: Driver) {
         if strict { (1000, 2500, 0) } else { (3000, 6000, 3000) };
     assert!(startup <= startup_max && delay <= delay_max, "{viewers:#?}");
     assert!(stalled <= stalled_max, "{viewers:#?}");
-}
-
-/// What was played is what was published, from its start on; where the viewer says that it left
-/// something out, all of the rest.
-fn judge(published: &[u8], dump: &[u8], viewer: &serde_json::Value) {
-    if viewer["losses"].as_array().is_some_and(Vec::is_empty) {
-        assert!(place(published, dump).is_some(), "other bytes: {viewer}");
-        return;
-    }
-    let (mut next, published) = (0, packets(published));
-    for packet in packets(dump) {
-        let found = published[next..].iter().position(|one| *one == packet);
-        next += 1 + found.unwrap_or_else(|| panic!("a packet that was not published: {viewer}"));
-    }
 }
 
 fn a_viewer_crosses_to_http_and_back(driver: Driver) {

@@ -35,7 +35,7 @@ const LEFTOVERS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!
 const TESTS: &[&str] = &["tests/", "benches/", "src/io/"];
 
 /// Programs that send at a pace of their own, as an encoder does.
-const PACED: &[&str] = &["src/bench/", "src/cli/demo.rs"];
+const PACED: &[&str] = &["src/bench/", "src/cli/demo/publisher.rs"];
 
 const CLOCKS: &[&str] =
     &["src/io/", "src/node/", "src/control/", "src/cli/", "src/bench/", "tests/", "benches/"];

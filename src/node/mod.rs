@@ -162,6 +162,12 @@ impl Relay {
         })
     }
 
+    /// Its streams.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.house.registry)
+    }
+
     /// Runs until a signal ends it. `ready` is called once every shard runs.
     ///
     /// # Errors

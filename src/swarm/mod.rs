@@ -15,6 +15,7 @@
 //! sender     one link's sending half: what is sent next, and when the link is given up
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
+//! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
 //! controller who is sent what by the relay: direct or hybrid, seeds, quotas
 //! playout    where a viewer plays, what a stall is
@@ -29,6 +30,7 @@ pub mod flight;
 pub mod halfopen;
 pub mod integrity;
 pub mod ledbat;
+pub mod mesh;
 pub mod opener;
 pub mod pacer;
 pub mod playout;

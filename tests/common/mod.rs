@@ -15,7 +15,9 @@
 pub mod client;
 pub mod crowd;
 pub mod hls;
+pub mod homes;
 pub mod http;
+pub mod hybrid;
 pub mod judge;
 pub mod leech;
 pub mod mutate;

@@ -9,7 +9,7 @@
 //! Faults belong to the network, so they sit at the switch's ports: a host that cannot send does
 //! not learn it, as behind a firewall. Every datagram of a train is lost or counted on its own,
 //! because the hosts' links take no trains (`gso_max_segs 1`): else one throw of the dice would
-//! take all seventeen.
+//! take all seventeen. What makes a home out of a host is in [`super::homes`].
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -34,22 +34,25 @@ const ETHERNET: u64 = 14;
 
 /// Hosts on one switch. Dropping it kills what runs there and removes everything.
 pub struct World {
-    tag: String,
-    hosts: Vec<Host>,
+    pub(super) tag: String,
+    pub(super) hosts: Vec<Host>,
 }
 
 /// A network namespace with one interface.
 pub struct Host {
-    name: String,
+    /// The namespace where its programs run.
+    pub(super) name: String,
     switch: String,
     index: usize,
     faults: Mutex<Faults>,
 }
 
-/// What the network does to UDP of one host, both ways.
+/// What the network does to UDP of one host.
 #[derive(Clone, Copy, Debug, Default)]
 struct Faults {
-    loss_permille: u32,
+    /// From the host, and to it.
+    loss_permille: [u32; 2],
+    mangled_permille: u32,
     cut: bool,
 }
 
@@ -71,6 +74,23 @@ pub struct Traffic {
     pub received: Count,
     /// Lost, both ways.
     pub lost: Count,
+    /// Sent by the host and changed on the way.
+    pub mangled: Count,
+}
+
+impl Count {
+    /// Bytes without the headers of IPv4 and UDP.
+    pub fn payload(&self) -> u64 {
+        self.bytes - self.packets * 28
+    }
+}
+
+impl std::ops::Sub for Count {
+    type Output = Count;
+
+    fn sub(self, before: Count) -> Count {
+        Count { packets: self.packets - before.packets, bytes: self.bytes - before.bytes }
+    }
 }
 
 impl World {
@@ -186,7 +206,19 @@ impl Host {
 
     /// Loses that share of UDP at random, in each direction.
     pub fn lose_udp(&self, permille: u32) {
-        self.change(|faults| faults.loss_permille = permille);
+        self.change(|faults| faults.loss_permille = [permille; 2]);
+    }
+
+    /// Loses that share of UDP to the host at random.
+    pub fn lose_udp_to(&self, permille: u32) {
+        self.change(|faults| faults.loss_permille = [0, permille]);
+    }
+
+    /// Changes one byte in that share of the large datagrams of the host: byte 100 of a chunk
+    /// (behind 8 bytes of UDP and 29 of ours). The checksum still fits: between these links the
+    /// kernel makes none, and trusts what it did not take from a wire.
+    pub fn mangle_udp(&self, permille: u32) {
+        self.change(|faults| faults.mangled_permille = permille);
     }
 
     /// Loses all UDP, as a firewall would, until told otherwise.
@@ -197,18 +229,29 @@ impl Host {
     fn change(&self, change: impl FnOnce(&mut Faults)) {
         let mut faults = self.faults.lock().expect("nobody panics with it");
         change(&mut faults);
-        let verdict = match *faults {
-            Faults { cut: true, .. } => "counter name lost drop".to_owned(),
-            Faults { loss_permille: 0, .. } => "accept".to_owned(),
-            Faults { loss_permille, .. } => {
-                format!("numgen random mod 1000 < {loss_permille} counter name lost drop")
-            }
-        };
+        let Faults { loss_permille, mangled_permille, cut } = *faults;
         let table = format!("netdev port{}", self.index);
-        nft(
-            &self.switch,
-            &format!("flush chain {table} faults\nadd rule {table} faults {verdict}\n"),
-        );
+        let mut rules = String::new();
+        for (chain, loss) in ["sent_faults", "received_faults"].into_iter().zip(loss_permille) {
+            let mut rule = |rule: &str| rules += &format!("add rule {table} {chain} {rule}\n");
+            if cut {
+                rule("counter name lost drop");
+            }
+            if loss > 0 {
+                rule(&format!("numgen random mod 1000 < {loss} counter name lost drop"));
+            }
+            if mangled_permille > 0 && chain == "sent_faults" {
+                let which =
+                    format!("udp length > 1300 numgen random mod 1000 < {mangled_permille}");
+                rule(&format!(
+                    "{which} @th,{},8 set 0x55 counter name mangled",
+                    (8 + 29 + 100) * 8
+                ));
+            }
+        }
+        let flush = |chain| format!("flush chain {table} {chain}\n");
+        rules = flush("sent_faults") + &flush("received_faults") + &rules;
+        nft(&self.switch, &rules);
     }
 
     /// The rules of the switch's port: one table with its counters, faults in a chain of their
@@ -218,14 +261,15 @@ impl Host {
             format!(
                 "chain {name} {{\n\
                  type filter hook {hook} device \"p{}\" priority 0; policy accept;\n\
-                 meta l4proto udp counter name {counter} jump faults\n}}\n",
+                 meta l4proto udp counter name {counter} jump {counter}_faults\n}}\n",
                 self.index
             )
         };
         format!(
             "table netdev port{} {{\n\
              counter sent {{\n}}\ncounter received {{\n}}\ncounter lost {{\n}}\n\
-             chain faults {{\n}}\n{}{}}}\n",
+             counter mangled {{\n}}\n\
+             chain sent_faults {{\n}}\nchain received_faults {{\n}}\n{}{}}}\n",
             self.index,
             chain("from", "ingress", "sent"),
             chain("to", "egress", "received")
@@ -247,7 +291,8 @@ impl Host {
         };
         let mut received = count("received");
         received.bytes -= received.packets * ETHERNET;
-        Traffic { sent: count("sent"), received, lost: count("lost") }
+        let (sent, lost, mangled) = (count("sent"), count("lost"), count("mangled"));
+        Traffic { sent, received, lost, mangled }
     }
 }
 
@@ -276,7 +321,7 @@ fn why_not() -> Option<String> {
 
 /// Runs `ip` with `input`; fails with what it says.
 #[track_caller]
-fn ip(words: &[&str], input: &str) -> String {
+pub(super) fn ip(words: &[&str], input: &str) -> String {
     let mut child = Command::new("ip")
         .args(words)
         .stdin(Stdio::piped())
@@ -293,7 +338,7 @@ fn ip(words: &[&str], input: &str) -> String {
 
 /// Gives `rules` to the packet filter of a namespace.
 #[track_caller]
-fn nft(namespace: &str, rules: &str) {
+pub(super) fn nft(namespace: &str, rules: &str) {
     ip(&["netns", "exec", namespace, "nft", "-f", "-"], rules);
 }
 

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::netns::Host;
 use super::ts::{NULL_PID, PACKET, pid};
-use super::{Driver, wait_for};
+use super::{Driver, secs, wait_for};
 
 /// A viewer's node, or several in one process. Dropping it kills it.
 pub struct Peer {
@@ -17,6 +18,7 @@ pub struct Peer {
     report: PathBuf,
     dumps: Vec<PathBuf>,
     log: PathBuf,
+    /// How long it plays by itself, and some more.
     limit: Duration,
 }
 
@@ -38,6 +40,19 @@ impl Peer {
         (url, host): (&str, Option<&Host>),
         (driver, count, seconds): (Driver, usize, u64),
     ) -> Peer {
+        let more = ["--duration".to_owned(), seconds.to_string()];
+        let mut peer = Self::start_with((dir, name), (url, host), (driver, count), &more);
+        peer.limit += secs(seconds);
+        peer
+    }
+
+    /// The same until it is told to stop, with `more` flags.
+    pub fn start_with(
+        (dir, name): (&Path, &str),
+        (url, host): (&str, Option<&Host>),
+        (driver, count): (Driver, usize),
+        more: &[String],
+    ) -> Peer {
         let file = |what: &str| dir.join(format!("{name}.{what}"));
         let (report, dump, log) = (file("json"), file("ts"), file("log"));
         let dumps = match count {
@@ -49,7 +64,7 @@ impl Peer {
         let mut command = host.map_or_else(|| Command::new(&binary), |host| host.command(&binary));
         command.args(["peer", url, "--headless", "--control", "127.0.0.1:0"]);
         command.args(["--io-driver", driver.name(), "--count", &count.to_string()]);
-        command.args(["--duration", &seconds.to_string(), "--log-level", "info"]);
+        command.args(["--log-level", "info"]).args(more);
         command
             .arg("--report")
             .arg(&report)
@@ -58,7 +73,36 @@ impl Peer {
             .stdin(std::process::Stdio::null());
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
         let child = command.spawn().expect("the binary runs");
-        Peer { child, report, dumps, log, limit: Duration::from_secs(seconds + 20) }
+        Peer { child, report, dumps, log, limit: secs(20) }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our own child takes a signal");
+    }
+
+    /// Bytes that its viewers have played and written so far.
+    pub fn written(&self) -> u64 {
+        self.dumps.iter().filter_map(|dump| fs::metadata(dump).ok()).map(|file| file.len()).sum()
+    }
+
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Kills it, and returns what its first viewer had played.
+    pub fn kill(mut self) -> Vec<u8> {
+        let _ = self.child.kill();
+        let _: ExitStatus = self.child.wait().expect("waitpid");
+        fs::read(&self.dumps[0]).unwrap_or_default()
+    }
+
+    /// Tells it to stop, and waits for its end.
+    #[track_caller]
+    pub fn stop(self) -> Played {
+        self.signal(Signal::TERM);
+        self.end()
     }
 
     /// Waits for its end.
@@ -94,4 +138,25 @@ pub fn place(published: &[u8], got: &[u8]) -> Option<(usize, usize)> {
     let (published, got) = (packets(published), packets(got));
     let place = published.windows(got.len().max(1)).position(|window| window == got)?;
     Some((place, published.len() - place - got.len()))
+}
+
+/// What was played is what was published, from its start on; where the viewer says that it left
+/// something out or that the stream began anew, all of the rest.
+pub fn judge(published: &[u8], dump: &[u8], viewer: &Value) {
+    let length = |what: &str| viewer[what].as_array().map(Vec::len);
+    if length("losses") == Some(0) && length("runs") == Some(1) {
+        assert!(place(published, dump).is_some(), "other bytes: {viewer}");
+        return;
+    }
+    let (mut next, published) = (0, packets(published));
+    for packet in packets(dump) {
+        let found = published[next..].iter().position(|one| *one == packet);
+        next += 1 + found.unwrap_or_else(|| panic!("a packet that was not published: {viewer}"));
+    }
+}
+
+/// The same of somebody who was killed and could not say what it left out.
+pub fn judge_killed(published: &[u8], dump: &[u8]) {
+    let whole = dump.len() / PACKET * PACKET;
+    judge(published, &dump[..whole], &serde_json::json!({ "losses": ["unknown"] }));
 }

@@ -237,6 +237,7 @@ impl Node {
     fn look_after(&self, news: &Receiver<News>, say: &impl Fn(Line)) -> Result<(), String> {
         let begun = Instant::now();
         let mut said = begun;
+        let mut notes = sharing::Notes::default();
         loop {
             match news.recv_timeout(TICK) {
                 Ok(News::Signal) => return Ok(()),
@@ -256,6 +257,7 @@ impl Node {
                 if let Some(failed) = all.first().filter(|_| all.iter().all(|f| f.failed)) {
                     return Err(failed.problem.clone());
                 }
+                notes.look(&all);
                 say(Line::Status(report::status(&all)));
             }
         }

@@ -33,6 +33,11 @@ impl Delays {
     }
 }
 
+fn counts_of(of: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let some = of.iter_recorded();
+    some.map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
+}
+
 #[derive(Debug, Serialize)]
 struct Stalls {
     count: u32,
@@ -75,6 +80,9 @@ struct Viewer {
     startup_ms: Option<u64>,
     delay_ms: Option<Delays>,
     arrival_ms: Option<Delays>,
+    /// Both once more, as milliseconds and how often: what many viewers say can be put together.
+    delay_counts: Vec<(u64, u64)>,
+    arrival_counts: Vec<(u64, u64)>,
     target_ms: u64,
     stalls: Stalls,
     /// Bytes by source: verified over UDP, played over HTTP.
@@ -143,6 +151,8 @@ impl Viewer {
             startup_ms: figures.startup.map(millis),
             delay_ms: Delays::of(&figures.delay),
             arrival_ms: Delays::of(&figures.arrival),
+            delay_counts: counts_of(&figures.delay),
+            arrival_counts: counts_of(&figures.arrival),
             target_ms: millis(figures.target),
             stalls: Stalls {
                 count: tally.stalls,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
+use tracing::{info, warn};
 
 use crate::peer::figures::{self, Figures};
 
@@ -91,6 +92,42 @@ pub(super) fn share(all: &[Figures]) -> Option<(u64, usize)> {
     let neighbours: usize = all.iter().map(|one| one.sharing.neighbours.len()).sum();
     let percent = (100 * peers).checked_div(relay + peers)?;
     (neighbours > 0 || peers > 0).then_some((percent, neighbours))
+}
+
+/// Says what went wrong between viewers, once each.
+#[derive(Default)]
+pub(super) struct Notes {
+    unreachable: u64,
+    /// Of each viewer.
+    dropped: Vec<usize>,
+}
+
+impl Notes {
+    /// Looks at the figures of all viewers of the node.
+    pub(super) fn look(&mut self, all: &[Figures]) {
+        let sum = |of: fn(&figures::Sharing) -> u64| -> u64 {
+            all.iter().map(|one| of(&one.sharing)).sum()
+        };
+        let unreachable = sum(|of| of.unreachable);
+        if unreachable > self.unreachable {
+            self.unreachable = unreachable;
+            let (introduced, opened) = (sum(|of| of.introduced), sum(|of| of.opened));
+            info!(
+                unreachable,
+                introduced,
+                opened,
+                "no direct path to viewers that the relay named; what they had comes from others \
+                 or from the relay"
+            );
+        }
+        self.dropped.resize(all.len(), 0);
+        for (said, figures) in self.dropped.iter_mut().zip(all) {
+            for (address, why) in figures.sharing.dropped.iter().skip(*said) {
+                warn!(%address, why, "a neighbour was dropped for what it did");
+            }
+            *said = figures.sharing.dropped.len();
+        }
+    }
 }
 
 #[cfg(test)]

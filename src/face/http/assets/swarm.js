@@ -97,7 +97,10 @@ export function mountSwarm(name) {
   }).observe(section);
 
   return (status) => {
+    const appears = section.hidden && status.swarm?.id;
     section.hidden = !status.swarm?.id;
+    // The address may name the section, which was not there when the page was opened.
+    if (appears && location.hash === "#swarm") section.scrollIntoView();
     writeNumbers(byId("swarm-numbers"), numbers(status.swarm ?? {}));
   };
 }

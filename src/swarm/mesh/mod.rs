@@ -1,0 +1,441 @@
+//! The mesh around one viewer: which neighbour feeds which stripe, and who is asked for what is
+//! missing.
+//!
+//! An epidemic broadcast tree per stripe (design of 2007: eager links push, lazy links announce),
+//! chosen by receivers over one neighbour graph. Each stripe has exactly one parent, or none as
+//! long as the relay pushes it. What a parent does not bring, the announcements of others show:
+//! then one of them is grafted, and the parent is pruned. A stripe is a label on a link and
+//! nothing else; nobody announces, tracks or balances who takes which.
+//!
+//! There are no messages here and no sockets: facts come in, wishes are looked up.
+//!
+//! 1. Tell what happens: `note_*`, [`Mesh::add`], [`Mesh::remove`].
+//! 2. At [`Mesh::next_deadline`], which each of these may have moved: [`Mesh::turn`]. It is never
+//!    far, so what is newly missing need not be told before.
+//! 3. Then SUBSCRIBE each neighbour whose [`Mesh::stripes`] have changed, and ask for holes
+//!    where [`Mesh::source`] says.
+//!
+//! Without any neighbour the relay is asked for everything: that is direct mode.
+
+mod neighbour;
+mod stripe;
+#[cfg(test)]
+mod tests;
+mod track;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::base::time::Mono;
+use crate::swarm::mesh::neighbour::Neighbour;
+use crate::swarm::mesh::stripe::Stripe;
+use crate::swarm::mesh::track::{Pushed, Track};
+use crate::wire::ppspp::State;
+
+/// Stripes of a stream: subtree n belongs to stripe n mod 8.
+pub const STRIPES: usize = 8;
+
+/// The most neighbours: a bit each in what is kept per subtree.
+pub const NEIGHBOURS_MAX: usize = 32;
+
+/// The most subtrees that are tracked; the oldest is forgotten.
+const TRACKS_MAX: usize = 512;
+
+/// Subtrees kept below the oldest that is missing, for announcements that come late.
+const BEHIND: u64 = 64;
+
+/// Subtrees beyond the newest that was seen to exist; what is announced beyond is not believed.
+const AHEAD_MAX: u64 = 512;
+
+/// The parent's subtrees were copies of another neighbour's so many times in a row.
+const PARENT_COPIES: u8 = 4;
+
+/// The round trip to the relay as long as nobody has said it.
+const RELAY_RTT: Duration = Duration::from_millis(100);
+
+/// A link of the viewer, named by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub u16);
+
+/// Who pushed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pusher {
+    /// The relay.
+    Relay,
+    /// A neighbour.
+    Neighbour(Key),
+    /// The relay, over HTTP.
+    Http,
+}
+
+/// Who is asked for the holes of a subtree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The relay.
+    Relay,
+    /// A neighbour.
+    Neighbour(Key),
+    /// Nobody yet: it is on its way, or will be announced.
+    Wait,
+}
+
+/// A subtree that is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub subtree: u64,
+    /// When it was first known to exist.
+    pub since: Mono,
+    /// When it is played, if that is known.
+    pub deadline: Option<Mono>,
+}
+
+/// What has changed in the mesh since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Stripes that got a parent.
+    pub grafts: u64,
+    /// Stripes whose parent is one no longer, though it is still there.
+    pub prunes: u64,
+}
+
+/// The neighbours of a viewer and what it takes from them.
+#[derive(Debug)]
+pub struct Mesh {
+    seed: u64,
+    /// The newest time that was told.
+    clock: Mono,
+    /// Their places are bits in what is kept per subtree.
+    neighbours: Vec<Option<Neighbour>>,
+    stripes: [Stripe; STRIPES],
+    tracks: BTreeMap<u64, Track>,
+    /// Below it nothing is missing.
+    floor: u64,
+    /// The newest subtree that was seen to exist, not only announced.
+    seen: Option<u64>,
+    /// Everything below was there before we joined: nobody pushes it.
+    backlog: u64,
+    relay_rtt: Duration,
+    /// What a stripe takes of a neighbour's upload.
+    stripe_kbit: u32,
+    events: Events,
+    due: Option<Mono>,
+}
+
+impl Mesh {
+    /// Nobody around. Viewers with different seeds choose differently among equals.
+    #[must_use]
+    pub fn new(first_stripe_seed: u64) -> Mesh {
+        Mesh {
+            seed: first_stripe_seed,
+            clock: Mono::ZERO,
+            neighbours: Vec::new(),
+            stripes: [Stripe::default(); STRIPES],
+            tracks: BTreeMap::new(),
+            floor: 0,
+            seen: None,
+            backlog: 0,
+            relay_rtt: RELAY_RTT,
+            stripe_kbit: 1,
+            events: Events::default(),
+            due: None,
+        }
+    }
+
+    /// The round trip to the relay.
+    pub fn set_relay_rtt(&mut self, rtt: Duration) {
+        self.relay_rtt = rtt;
+    }
+
+    /// What the stream takes, in bits per second: a parent must have room for an eighth of it.
+    pub fn set_bitrate(&mut self, bits: u64) {
+        let stripe = bits.div_ceil(1_000 * STRIPES as u64).max(1);
+        self.stripe_kbit = u32::try_from(stripe).unwrap_or(u32::MAX);
+    }
+
+    /// What lies below `subtree` was there before we joined: it is asked for at once.
+    pub fn backlog_until(&mut self, subtree: u64) {
+        self.backlog = subtree;
+        self.wake(self.clock);
+    }
+
+    /// A link to a neighbour is established. False: there are too many.
+    pub fn add(&mut self, now: Mono, key: Key, rtt: Duration) -> bool {
+        self.clock = now;
+        self.remove(now, key);
+        let free = self.neighbours.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.neighbours.len());
+        if slot == NEIGHBOURS_MAX {
+            return false;
+        }
+        if slot == self.neighbours.len() {
+            self.neighbours.push(None);
+        }
+        self.neighbours[slot] = Some(Neighbour::new(key, rtt));
+        true
+    }
+
+    /// A link has ended: what its neighbour fed is free at once.
+    pub fn remove(&mut self, now: Mono, key: Key) {
+        self.clock = now;
+        let Some(slot) = self.slot(key) else { return };
+        self.neighbours[slot] = None;
+        self.stripes.iter_mut().for_each(|stripe| stripe.leave(slot));
+        self.tracks.values_mut().for_each(|track| track.leave(slot));
+        self.wake(now);
+    }
+
+    /// What a neighbour says of itself.
+    pub fn note_state(&mut self, key: Key, state: &State) {
+        if let Some(neighbour) = self.neighbour(key) {
+            neighbour.room_kbit = Some(state.room_kbit);
+        }
+        if self.stripes.iter().any(Stripe::is_free) {
+            self.wake(self.clock);
+        }
+    }
+
+    /// The round trip to a neighbour was measured again.
+    pub fn note_rtt(&mut self, key: Key, rtt: Duration) {
+        if let Some(neighbour) = self.neighbour(key) {
+            neighbour.rtt = rtt;
+        }
+    }
+
+    /// We push these stripes to a neighbour: it can feed us none of them.
+    pub fn note_children(&mut self, key: Key, stripes: u8) {
+        if let Some(neighbour) = self.neighbour(key) {
+            neighbour.children = stripes;
+        }
+    }
+
+    /// A neighbour has announced a whole subtree.
+    pub fn note_have(&mut self, now: Mono, key: Key, subtree: u64) {
+        self.clock = now;
+        let Some(slot) = self.slot(key) else { return };
+        if self.seen.is_some_and(|seen| subtree > seen.saturating_add(AHEAD_MAX)) {
+            return;
+        }
+        let index = stripe_of(subtree);
+        let rtt = self.neighbour(key).map_or(Duration::ZERO, |neighbour| {
+            neighbour.note_newest(now, index, subtree);
+            neighbour.rtt
+        });
+        if subtree < self.floor.saturating_sub(BEHIND) {
+            return;
+        }
+        let track = self.track(now, subtree);
+        let new = track.announce(now, slot);
+        let track = *track;
+        if let Some(neighbour) = self.neighbour(key).filter(|_| new) {
+            neighbour.note_lag(track.lag(now));
+        }
+        if track.whole.is_some() {
+            return;
+        }
+        let soon = now + turn::MISS + rtt;
+        let late = track.pushed.is_some() || subtree < self.backlog;
+        let stripe = &self.stripes[index];
+        // What is announced before its time to be pushed has come is not asked for.
+        let at_once = late || stripe.is_free() || subtree <= stripe.from;
+        self.wake(if at_once { now } else { soon });
+    }
+
+    /// The first pushed datagram of a subtree has come from `from`: its hashes, or a chunk if
+    /// they were lost. What was asked for is not pushed. May be told again when the relay pushes
+    /// the same subtree later than a neighbour.
+    pub fn note_hash(&mut self, now: Mono, from: Pusher, subtree: u64) {
+        self.clock = now;
+        self.seen = self.seen.max(Some(subtree));
+        let pushed = match from {
+            Pusher::Relay => Pushed::Relay,
+            Pusher::Http => Pushed::Http,
+            Pusher::Neighbour(key) => match self.slot(key) {
+                Some(slot) => Pushed::By(slot),
+                None => return,
+            },
+        };
+        let backlog = subtree < self.backlog;
+        let track = self.track(now, subtree);
+        let (first, rescued) = (track.pushed.is_none(), track.rescued || backlog);
+        if first {
+            track.pushed = Some((pushed, now));
+            track.source = match from {
+                Pusher::Neighbour(key) => Source::Neighbour(key),
+                Pusher::Relay | Pusher::Http => Source::Relay,
+            };
+        }
+        let index = stripe_of(subtree);
+        match pushed {
+            // An answer is no push.
+            Pushed::Relay if rescued => return,
+            Pushed::Relay => {
+                track.relay_too = true;
+                self.stripes[index].note_relay(now, first);
+                if self.stripes[index].is_relayed() && self.stripes[index].parent.is_some() {
+                    self.prune(index);
+                }
+            }
+            Pushed::By(slot) if first => {
+                let stripe = &mut self.stripes[index];
+                stripe.relay_run = 0;
+                let parent = stripe.parent == Some(slot);
+                if let Some(neighbour) = self.neighbours[slot].as_mut() {
+                    neighbour.note_newest(now, index, subtree);
+                    neighbour.refusals = if parent { 0 } else { neighbour.refusals };
+                }
+            }
+            Pushed::By(_) | Pushed::Http => {}
+        }
+        self.wake(now + turn::LATE);
+    }
+
+    /// The relay has announced a subtree instead of pushing it: it does not push the stripe, for
+    /// to whom it pushes it announces nothing before.
+    pub fn note_relay_have(&mut self, now: Mono, subtree: u64) {
+        self.clock = now;
+        self.seen = self.seen.max(Some(subtree));
+        let pushed = self.tracks.get(&subtree).is_some_and(|track| track.pushed.is_some());
+        let stripe = &mut self.stripes[stripe_of(subtree)];
+        if subtree >= self.backlog && !pushed && stripe.is_relayed() {
+            stripe.lapse_relay();
+            self.wake(now);
+        }
+    }
+
+    /// We have all of a subtree.
+    pub fn note_whole(&mut self, now: Mono, subtree: u64) {
+        self.clock = now;
+        self.seen = self.seen.max(Some(subtree));
+        let track = self.track(now, subtree);
+        if track.whole.is_some() {
+            return;
+        }
+        track.whole = Some(now);
+        let track = *track;
+        let stripe = &mut self.stripes[stripe_of(subtree)];
+        if !track.late {
+            stripe.late_row = 0;
+        }
+        if !track.relay_too {
+            stripe.relay_copies = 0;
+        }
+        if subtree >= self.backlog && stripe.note_answered(track.pushed.is_none()) {
+            self.wake(now);
+        }
+        let stripe = &mut self.stripes[stripe_of(subtree)];
+        if subtree >= self.backlog && stripe.note_leads(now, &track) {
+            self.wake(now);
+        }
+    }
+
+    /// A neighbour pushed `chunks` chunks of a subtree that we had.
+    pub fn note_duplicates(&mut self, now: Mono, key: Key, subtree: u64, chunks: u32) {
+        self.clock = now;
+        let index = stripe_of(subtree);
+        let parent = self.stripes[index].parent;
+        if chunks == 0 || parent.is_none() || parent != self.slot(key) {
+            return;
+        }
+        let track = self.track(now, subtree);
+        let Some((Pushed::By(first), _)) = track.pushed else { return };
+        if Some(first) == parent || std::mem::replace(&mut track.copied, true) {
+            return;
+        }
+        // Somebody whom we have pruned still pushes, and is faster than the parent.
+        let stripe = &mut self.stripes[index];
+        stripe.copies = stripe.copies.saturating_add(1);
+        if stripe.copies >= PARENT_COPIES {
+            self.graft(now, index, first);
+        }
+    }
+
+    /// The stripes that a neighbour is to push to us, a bit each: for SUBSCRIBE.
+    #[must_use]
+    pub fn stripes(&self, key: Key) -> u8 {
+        let Some(slot) = self.slot(key) else { return 0 };
+        self.stripes_of(slot)
+    }
+
+    /// The stripes that the relay pushes to us, a bit each.
+    #[must_use]
+    pub fn relay_stripes(&self) -> u8 {
+        self.mask(Stripe::is_relayed)
+    }
+
+    /// Who is to be asked for the holes of a subtree now.
+    #[must_use]
+    pub fn source(&self, subtree: u64) -> Source {
+        if self.is_alone() {
+            return Source::Relay;
+        }
+        match self.tracks.get(&subtree) {
+            Some(track) => track.source,
+            None => self.stripes[stripe_of(subtree)].source(),
+        }
+    }
+
+    /// What has changed since the last call.
+    pub fn take_events(&mut self) -> Events {
+        std::mem::take(&mut self.events)
+    }
+
+    /// When [`Mesh::turn`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.due.filter(|_| !self.is_alone())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.neighbours.iter().all(Option::is_none)
+    }
+
+    fn slot(&self, key: Key) -> Option<usize> {
+        let is = |neighbour: &Option<Neighbour>| neighbour.as_ref().is_some_and(|n| n.key == key);
+        self.neighbours.iter().position(is)
+    }
+
+    fn neighbour(&mut self, key: Key) -> Option<&mut Neighbour> {
+        let slot = self.slot(key)?;
+        self.neighbours[slot].as_mut()
+    }
+
+    fn at(&self, slot: usize) -> Option<&Neighbour> {
+        self.neighbours.get(slot)?.as_ref()
+    }
+
+    fn mask(&self, is: impl Fn(&Stripe) -> bool) -> u8 {
+        let bits = self.stripes.iter().enumerate().filter(|(_, stripe)| is(stripe));
+        bits.fold(0, |mask, (index, _)| mask | 1 << index)
+    }
+
+    fn stripes_of(&self, slot: usize) -> u8 {
+        self.mask(|stripe| stripe.parent == Some(slot))
+    }
+
+    /// The track of a subtree, which exists at the latest from now on.
+    fn track(&mut self, now: Mono, subtree: u64) -> &mut Track {
+        if !self.tracks.contains_key(&subtree) && self.tracks.len() >= TRACKS_MAX {
+            self.tracks.pop_first();
+        }
+        let source = self.stripes[stripe_of(subtree)].source();
+        self.tracks.entry(subtree).or_insert_with(|| Track::new(now, source))
+    }
+
+    fn wake(&mut self, at: Mono) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+}
+
+/// The stripe of a subtree.
+fn stripe_of(subtree: u64) -> usize {
+    (subtree % STRIPES as u64) as usize
+}
+
+/// SplitMix64's last step: spreads a number over all its bits.
+fn spread(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
