@@ -1,3 +1,5 @@
+//! A stream whose peers upload and ask as they are told: what the controller makes of it.
+
 use super::quota::least;
 use super::*;
 
