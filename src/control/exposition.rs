@@ -108,9 +108,9 @@ struct Snapshot {
 
 #[derive(Debug)]
 pub(super) struct Family {
-    name: &'static str,
+    pub(super) name: &'static str,
     help: &'static str,
-    counter: bool,
+    pub(super) counter: bool,
     rows: Vec<Row>,
 }
 

@@ -68,7 +68,7 @@ impl Swarms {
         vec![
             Family::gauge(
                 "headwater_stream_peers",
-                "Peers of a stream, which are among its viewers.",
+                "Peers of a stream; its viewers over HTTP are counted elsewhere.",
                 self.sums(&[], |s| s.peers),
             ),
             Family::gauge(
@@ -148,6 +148,16 @@ impl Swarms {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_manual_names_every_series() {
+        let manual = include_str!("../../README.md");
+        let swarms = Swarms(Vec::new());
+        for family in swarms.gauges().iter().chain(&swarms.counters()) {
+            let end = if family.counter { "_total" } else { "" };
+            assert!(manual.contains(&format!("`{}{end}", family.name)), "{}", family.name);
+        }
+    }
 
     #[test]
     fn streams_without_a_label_are_summed_and_ratios_are_not() {
