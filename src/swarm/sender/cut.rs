@@ -155,6 +155,8 @@ impl Sender {
             _ => stock.chunks(subtree),
         };
         let run = self.requests.next_there(source.chunks(), source.size, &there)?;
+        let last = run.last().min(run.first() + u64::from(stock.run()) - 1);
+        let run = Run::new(run.first(), last)?;
         self.answer_with(now, run, source)
     }
 
@@ -187,7 +189,7 @@ impl Sender {
         }
         let (subtree, bits) = found?;
         let first = bits.trailing_zeros();
-        let count = (bits >> first).trailing_ones();
+        let count = (bits >> first).trailing_ones().min(stock.run());
         let first = subtree * source.size + u64::from(first);
         let run = Run::new(first, first + u64::from(count) - 1)?;
         self.requests.remove(run);

@@ -44,6 +44,11 @@ pub trait Stock {
         true
     }
 
+    /// The most chunks that are sent in one go.
+    fn run(&self) -> u32 {
+        16
+    }
+
     /// Whether there is room for questions of those who are not fed.
     fn has_spare(&self) -> bool {
         true

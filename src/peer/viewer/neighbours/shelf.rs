@@ -47,6 +47,7 @@ pub(super) struct Sight<'a> {
     shift: u64,
     open: bool,
     spare: bool,
+    run: u32,
 }
 
 impl Shelf {
@@ -91,8 +92,8 @@ impl Shelf {
         upload: &Upload,
     ) -> Sight<'a> {
         let Playing { assembly, store, .. } = playing;
-        let (open, spare) = (upload.ready() <= now, upload.has_spare(now));
-        Sight { source: &self.source, assembly, store, shift: self.shift, open, spare }
+        let (open, spare, run) = (upload.ready() <= now, upload.has_spare(now), upload.run());
+        Sight { source: &self.source, assembly, store, shift: self.shift, open, spare, run }
     }
 
     /// What a parcel consists of; `None` if it has left the window.
@@ -155,6 +156,10 @@ impl Stock for Sight<'_> {
 
     fn is_open(&self) -> bool {
         self.open
+    }
+
+    fn run(&self) -> u32 {
+        self.run
     }
 
     fn has_spare(&self) -> bool {
