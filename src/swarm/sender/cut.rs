@@ -1,0 +1,281 @@
+//! How a forwarder pushes: it cuts through subtrees, chunk by chunk as they come.
+//!
+//! Subtrees come from several parents, so they begin and end in any order. Of each of the newest
+//! ones is kept which chunks were sent to this peer and which it has shown to have: eight bytes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::time::Mono;
+use crate::swarm::requests::Run;
+use crate::swarm::sender::push::stripe;
+use crate::swarm::sender::{LAG_MAX, Parcel, Sender, Source, Stock, Why};
+
+/// The most subtrees that are kept, with those that the peer has and this end does not.
+const SLOTS: u64 = 512;
+
+/// How many of them are ahead of the newest known here.
+const AHEAD: u64 = 128;
+
+/// For how long the peer is told of a subtree that becomes whole late.
+const KEPT: Duration = Duration::from_secs(6);
+
+/// One subtree.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// Chunks that were sent.
+    sent: u16,
+    /// Chunks that the peer has, by its own account.
+    shown: u16,
+    flags: u8,
+}
+
+/// The hash datagram was sent.
+const HASHED: u8 = 1;
+
+/// Was there before its stripe was added: not pushed.
+const PASSED: u8 = 2;
+
+/// The peer was told that it is whole.
+const TOLD: u8 = 4;
+
+/// What was sent of it may all have been lost.
+const DOUBTED: u8 = 8;
+
+impl Slot {
+    fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What the peer has, unless it was lost on the way.
+    fn has(&self) -> u16 {
+        self.sent | self.shown
+    }
+}
+
+/// What only a forwarder keeps of a link.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    /// The subtree of the first slot. The others follow without a gap.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// Below it nothing is pushed any more.
+    from: u64,
+    /// Stripes that were added since the last look.
+    pub(super) fresh: u8,
+    /// The last chunk that was sent.
+    last: Option<u64>,
+    /// Whether there are news that wait.
+    news: bool,
+    /// Chunks acknowledged and lost.
+    pub(super) acked: u64,
+    pub(super) lost: u64,
+}
+
+impl Cut {
+    fn slot(&mut self, subtree: u64) -> Option<&mut Slot> {
+        let at = subtree.checked_sub(self.first).filter(|at| *at < SLOTS)? as usize;
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, Slot::default);
+        }
+        self.slots.get_mut(at)
+    }
+
+    /// What is known of a subtree.
+    fn get(&self, subtree: u64) -> Slot {
+        let at = subtree.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.slots.get(at)).copied().unwrap_or_default()
+    }
+
+    /// Forgets what is old.
+    fn keep(&mut self, source: &Source) {
+        let kept = source.trains_in(KEPT).min(SLOTS - AHEAD);
+        let first = source.subtrees.end.saturating_sub(kept).max(source.subtrees.start);
+        let gone = first.saturating_sub(self.first).min(self.slots.len() as u64);
+        self.slots.drain(..gone as usize);
+        self.first = self.first.max(first);
+    }
+
+    /// Subtrees that are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The peer has these chunks.
+    pub(super) fn show(&mut self, run: Run, source: &Source) {
+        self.keep(source);
+        let size = source.size;
+        let first = (run.first() / size).max(self.first);
+        let last = (run.last() / size).min(self.first + SLOTS - 1);
+        for subtree in first..=last {
+            if let Some(slot) = self.slot(subtree) {
+                slot.shown |= run.bits(subtree, size);
+            }
+        }
+    }
+
+    pub(super) fn has_shown(&self, subtree: u64) -> bool {
+        self.get(subtree).shown != 0
+    }
+
+    /// The hash datagram was sent.
+    pub(super) fn hashed(&mut self, subtree: u64) {
+        if let Some(slot) = self.slot(subtree) {
+            slot.flags |= HASHED;
+        }
+    }
+
+    pub(super) fn has_hashed(&self, subtree: u64) -> bool {
+        self.get(subtree).is(HASHED)
+    }
+
+    /// Nothing of a subtree seems to have come: its hash datagram goes once more.
+    pub(super) fn unhash(&mut self, subtree: u64) {
+        if let Some(slot) = self.slot(subtree).filter(|slot| slot.shown == 0) {
+            slot.flags &= !HASHED;
+        }
+    }
+
+    /// Chunks of one subtree were sent.
+    pub(super) fn sent(&mut self, run: Run, size: u64) {
+        let subtree = run.first() / size;
+        self.last = Some(run.last());
+        if let Some(slot) = self.slot(subtree) {
+            slot.sent |= run.bits(subtree, size);
+        }
+    }
+
+    /// The path was dead for a while: whatever was sent may not have come.
+    pub(super) fn doubt(&mut self) {
+        for slot in &mut self.slots {
+            if slot.sent & !slot.shown != 0 {
+                slot.flags |= DOUBTED;
+            }
+        }
+    }
+
+    /// The last chunk that was sent, if it can be sent again.
+    pub(super) fn last(&self, stock: &impl Stock) -> Option<Run> {
+        let last = Run::new(self.last?, self.last?)?;
+        let size = stock.source().size;
+        let subtree = last.first() / size;
+        (stock.chunks(subtree) & last.bits(subtree, size) != 0).then_some(last)
+    }
+
+    /// Looks at what was added to the stream and to the push.
+    pub(super) fn go_on(&mut self, stock: &impl Stock) {
+        self.keep(stock.source());
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh == 0 {
+            return;
+        }
+        for subtree in self.first..stock.source().subtrees.end {
+            if fresh & stripe(subtree) != 0
+                && stock.proven(subtree)
+                && let Some(slot) = self.slot(subtree)
+            {
+                slot.flags |= PASSED;
+            }
+        }
+    }
+
+    /// Gives up what is too old for any player. Returns how many chunks could have been sent.
+    pub(super) fn skip(&mut self, stock: &impl Stock, pushed: u8) -> u32 {
+        let source = stock.source();
+        let lag = source.trains_in(LAG_MAX);
+        let until = source.subtrees.end.saturating_sub(lag).max(self.first);
+        let mut skipped = 0;
+        for subtree in self.from.max(self.first)..until {
+            let slot = self.get(subtree);
+            if pushed & stripe(subtree) != 0 && !slot.is(PASSED) {
+                skipped += (stock.chunks(subtree) & !slot.has()).count_ones();
+            }
+        }
+        self.from = self.from.max(until);
+        self.lost += u64::from(skipped);
+        skipped
+    }
+
+    /// What is to be pushed next: a subtree, and those of its chunks that are there; none for its
+    /// hash datagram.
+    fn next(&mut self, stock: &impl Stock, pushed: u8) -> Option<(u64, u16)> {
+        let full = stock.source().full();
+        for subtree in self.from..stock.source().subtrees.end {
+            let slot = self.get(subtree);
+            if pushed & stripe(subtree) == 0 || slot.is(PASSED) || slot.has() == full {
+                continue;
+            }
+            if !slot.is(HASHED) && slot.shown == 0 {
+                if stock.proven(subtree) {
+                    return Some((subtree, 0));
+                }
+                continue;
+            }
+            let there = stock.chunks(subtree) & !slot.has();
+            if there != 0 {
+                return Some((subtree, there));
+            }
+        }
+        None
+    }
+
+    /// Whole subtrees in a row of which the peer may not know, if it is to be told `now`.
+    pub(super) fn news(&mut self, stock: &impl Stock, pushed: u8, now: bool) -> Option<Run> {
+        let source = stock.source();
+        let full = source.full();
+        let tell = |subtree: u64, slot: Slot| {
+            let sent = slot.has() == full;
+            let comes = pushed & stripe(subtree) != 0 && !slot.is(PASSED) && subtree >= self.from;
+            let known = slot.is(TOLD) || slot.shown == full || sent && !slot.is(DOUBTED);
+            !known && (sent || !comes) && stock.chunks(subtree) == full
+        };
+        let mut all = self.first.max(source.subtrees.start)..source.subtrees.end;
+        let first = all.find(|subtree| tell(*subtree, self.get(*subtree)));
+        self.news = first.is_some();
+        let first = first.filter(|_| now)?;
+        let last = all.take_while(|subtree| tell(*subtree, self.get(*subtree))).last();
+        let last = last.unwrap_or(first);
+        for subtree in first..=last {
+            if let Some(slot) = self.slot(subtree) {
+                slot.flags |= TOLD;
+            }
+        }
+        Run::new(first * source.size, (last + 1) * source.size - 1)
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.news
+    }
+}
+
+impl Sender {
+    /// What is pushed next to a neighbour: of the lowest subtree of which anything can be.
+    pub(super) fn push_parts(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
+        let source = stock.source();
+        let pushed = self.pushed_stripes();
+        let mut cut = self.cut.take()?;
+        let skipped = cut.skip(stock, pushed);
+        let next = cut.next(stock, pushed);
+        self.cut = Some(cut);
+        if skipped > 0 {
+            self.losses.note(now, skipped, skipped);
+        }
+        let (subtree, there) = next?;
+        if !self.has_room(1, source) {
+            return None;
+        }
+        if there == 0 {
+            self.cut.as_mut()?.hashed(subtree);
+            self.hashed = (subtree, now);
+            return Some(Parcel { subtree, hash: true, run: None, why: Why::Push });
+        }
+        let room = self.most_under_way(source);
+        let room = if self.credit > 0 { room.min(self.credit) } else { room };
+        let room = room.saturating_sub(self.flight.chunks()).max(1);
+        let run = Run::lowest(there, subtree, source.size, room)?;
+        self.requests.remove(run);
+        self.send(now, run, source);
+        Some(Parcel { subtree, hash: false, run: Some(run), why: Why::Push })
+    }
+}
