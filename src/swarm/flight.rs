@@ -106,7 +106,7 @@ impl Flight {
     /// are under way count as one train, sent when the last of them was. So what is under way
     /// stays few trains, no round trip is too short, and the delay is that of the path if one of
     /// them did not follow another closely.
-    pub fn gather(&mut self, now: Mono, run: Run, size: u64) {
+    pub fn join(&mut self, now: Mono, run: Run, size: u64) {
         let number = number(run.first() / size);
         let missing = run.bits(run.first() / size, size);
         let sent = micros(now) & !FLAGS;
@@ -149,7 +149,7 @@ impl Flight {
             }
             acked.chunks += got.count_ones();
             acked.sampled |= train.sent & FOLLOWS == 0;
-            if since(train.sent, self.acked) < u32::MAX / 2 {
+            if self.acked == 0 || since(train.sent, self.acked) < u32::MAX / 2 {
                 self.acked = train.sent & !FLAGS;
             }
             self.trains[at].missing &= !got;
@@ -332,6 +332,17 @@ mod tests {
         assert_eq!(fresh(run(0, 1_000), 0), []);
     }
 
+    /// The clock's microseconds wrap every 71 minutes. In the second half of those, what had been
+    /// overtaken was never given up, and filled the window.
+    #[test]
+    fn the_first_acknowledgement_counts_whatever_the_clock_says() {
+        let mut flight = Flight::default();
+        let begin = 3_000_000_000;
+        (0..2).for_each(|n| flight.send(at(begin + n * 80_000), train(n), 16));
+        flight.ack(at(begin + 170_000), train(1), 16);
+        assert_eq!(flight.expire(at(begin + 300_000), Duration::from_millis(150)), 16);
+    }
+
     #[test]
     fn what_later_trains_overtook_is_lost_after_a_grace() {
         let mut flight = Flight::default();
@@ -351,8 +362,8 @@ mod tests {
         let one = |chunk| run(chunk, chunk);
         for n in 0..8 {
             // Two subtrees from different parents, each chunk 20 ms behind the one before.
-            flight.gather(at(1_000 + n * 20_000), one(16 + n), 16);
-            flight.gather(at(1_500 + n * 20_000), one(48 + n), 16);
+            flight.join(at(1_000 + n * 20_000), one(16 + n), 16);
+            flight.join(at(1_500 + n * 20_000), one(48 + n), 16);
         }
         assert_eq!((flight.trains.len(), flight.chunks()), (2, 16));
         let acked = flight.ack(at(181_500), run(48, 55), 16);
@@ -360,19 +371,19 @@ mod tests {
         assert_eq!(acked, Acked { chunks: 8, round_trip: trip(40_000), sampled: false });
         let acked = flight.ack(at(181_500), run(16, 19), 16);
         assert_eq!(acked, Acked { chunks: 4, round_trip: None, sampled: true });
-        flight.gather(at(190_000), run(24, 31), 16);
+        flight.join(at(190_000), run(24, 31), 16);
         assert_eq!(flight.ack(at(230_000), run(24, 31), 16).round_trip, None, "a hole");
         let grace = Duration::from_millis(150);
         assert_eq!(flight.expire(at(330_000), grace), 0, "of the last of them");
         assert_eq!(flight.expire(at(341_000), grace), 4, "of which a part was acknowledged");
         for n in 0..200 {
-            flight.gather(at(400_000 + n * 100), one(160 + n % 16), 16);
+            flight.join(at(400_000 + n * 100), one(160 + n % 16), 16);
         }
         assert_eq!((flight.trains.len(), flight.chunks()), (1, 16));
     }
 
     #[test]
-    fn single_answers_gather_and_the_bound_holds() {
+    fn single_answers_join_and_the_bound_holds() {
         let mut flight = Flight::default();
         for chunk in 0..4 {
             flight.send(at(1_000 + chunk * 100), run(chunk * 2, chunk * 2), 8);

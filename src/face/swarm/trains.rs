@@ -88,11 +88,6 @@ impl Trains {
         self
     }
 
-    /// The window counts from elsewhere now: what was made stays, what is older is not found.
-    pub fn set_shift(&mut self, subtrees: u64) {
-        self.shift = subtrees;
-    }
-
     /// Bytes of one DATA header.
     #[must_use]
     pub fn header(&self) -> usize {

@@ -16,7 +16,7 @@ use crate::registry::stream::Stream;
 use crate::registry::streams::NotReceived;
 use crate::ring::window::open_received;
 use crate::swarm::integrity::Freshness;
-use crate::swarm::playout::{Playout, tune_in};
+use crate::swarm::playout::{Playout, ready, tune_in};
 use crate::swarm::receiver::assembly::Assembly;
 use crate::swarm::receiver::compose::View;
 use crate::swarm::receiver::store::Store;
@@ -72,8 +72,10 @@ impl Playing {
         settings: &Settings,
         figures: &mut Figures,
     ) -> Result<Playing, Unplayable> {
+        // The document took a connect and a request.
+        let (trip, points) = (now.mono.since(asked) / 2, &invitation.access_points);
         let (entrance, _) =
-            tune_in(&invitation.access_points, &settings.playout).ok_or(Unplayable::NoEntrance)?;
+            tune_in(points, &settings.playout, ready(trip)).ok_or(Unplayable::NoEntrance)?;
         let first = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let size = invitation.profile.size;
         let (writer, stream) = match room {
@@ -105,7 +107,7 @@ impl Playing {
         figures.run(Run { local: start, wire: entrance });
         let mut playing = Playing {
             profile: invitation.profile,
-            playout: Playout::new(settings.playout, start),
+            playout: Playout::new(settings.playout, start).with_trip(trip),
             assembly: Assembly::new(invitation.profile, &store, invitation.chunk_time()),
             store,
             line: Timeline::default(),
@@ -138,16 +140,47 @@ impl Playing {
     }
 
     /// A subtree was verified: its bytes came in until it was signed.
-    pub(super) fn note_signed(&mut self, now: Mono, signed: Signed, figures: &mut Figures) {
+    pub(super) fn note_signed(&mut self, now: Mono, signed: Signed) {
         let bytes = self.profile.size.bytes();
-        let stamp = self.clock.at(now);
-        let time = Stamp::from_ntp(signed.ntp, stamp);
+        let time = Stamp::from_ntp(signed.ntp, self.clock.at(now));
         let begin = self.store.local_offset(signed.number.saturating_mul(bytes));
         let end = self.store.local_offset((signed.number + 1).saturating_mul(bytes));
-        if end > begin {
+        // Of another life of the relay it may be, as long as the window has not jumped there.
+        let ahead = self.store.local_offset(self.store.ahead() * CHUNK_BYTES);
+        if end > begin && begin < ahead {
             self.line.note_run(begin, end, time);
         }
-        figures.arrived(now, stamp.since(time));
+    }
+
+    /// How long ago a subtree was signed.
+    pub(super) fn age(&self, now: Mono, signed: Signed) -> Duration {
+        let stamp = self.clock.at(now);
+        stamp.since(Stamp::from_ntp(signed.ntp, stamp))
+    }
+
+    /// When the first byte of a subtree is to be played, as far as can be told from the newest
+    /// one that is known and the stream's rate.
+    pub(super) fn deadline(&self, now: Mono, subtree: u64) -> Option<Mono> {
+        let (newest, ntp) = self.assembly.newest()?;
+        let stamp = Stamp::from_ntp(ntp, self.clock.at(now));
+        let each = self.assembly.chunk_time() * self.assembly.n() as u32;
+        let apart =
+            |subtrees: u64| each.saturating_mul(u32::try_from(subtrees).unwrap_or(u32::MAX));
+        // The newest was signed when its last byte had come in.
+        let begun = match (subtree + 1).checked_sub(newest) {
+            Some(ahead) => stamp.plus(apart(ahead)).minus(each * 2),
+            None => stamp.minus(apart(newest - subtree) + each),
+        };
+        Some(self.clock.when(begun.plus(self.playout.delay())))
+    }
+
+    /// The chunk that is played, and how long what is there lasts.
+    pub(super) fn buffer(&self) -> (u64, Duration) {
+        let position = self.playout.position();
+        let chunk = self.store.wire_offset(position) / CHUNK_BYTES;
+        let chunks = self.store.next().saturating_sub(chunk);
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        (chunk, self.assembly.chunk_time().saturating_mul(chunks))
     }
 
     /// What composing a datagram looks at.
@@ -224,7 +257,8 @@ impl Playing {
         let fits = |(offset, _): &&(u64, Duration)| offset / CHUNK_BYTES / ALIGN * ALIGN >= floor;
         let points: Vec<_> = invitation.access_points.iter().filter(fits).copied().collect();
         let floor = floor.next_multiple_of(ALIGN);
-        let entrance = tune_in(&points, &settings.playout).map(|(offset, _)| offset);
+        let entrance =
+            tune_in(&points, &settings.playout, Duration::ZERO).map(|(offset, _)| offset);
         let entrance = entrance.unwrap_or(floor * CHUNK_BYTES);
         let to = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let end = self.end();

@@ -67,7 +67,7 @@ pub(super) struct Cut {
     last: Option<u64>,
     /// Whether there are news that wait.
     news: bool,
-    /// Chunks acknowledged and lost.
+    /// Chunks acknowledged and lost, for whoever measures the upload.
     pub(super) acked: u64,
     pub(super) lost: u64,
 }
@@ -250,6 +250,13 @@ impl Cut {
 }
 
 impl Sender {
+    /// Chunks that were acknowledged since the last call, and those that were lost, or given up
+    /// for want of room; only a forwarder counts them.
+    pub fn take_counts(&mut self) -> [u64; 2] {
+        let Some(cut) = &mut self.cut else { return [0; 2] };
+        [std::mem::take(&mut cut.acked), std::mem::take(&mut cut.lost)]
+    }
+
     /// What is pushed next to a neighbour: of the lowest subtree of which anything can be.
     pub(super) fn push_parts(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
         let source = stock.source();

@@ -160,7 +160,7 @@ fn chunks_go_on_as_they_come_behind_a_hash_datagram_of_its_own() {
     assert!(all.into_iter().eq(111 * SIZE..113 * SIZE), "each once");
     assert_eq!(link.told, [], "what is pushed need not be told of");
     assert!(link.now.since(at) > Duration::from_millis(500));
-    assert_eq!(link.sender.acked_chunks(), 32);
+    assert_eq!(link.sender.take_counts(), [32, 0]);
 }
 
 #[test]
