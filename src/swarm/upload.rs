@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::base::limits::CHUNK;
+
 use crate::base::time::Mono;
 use crate::swarm::mesh::Key;
 use crate::wire::ppspp::State;
@@ -41,7 +41,7 @@ const LONG: Duration = Duration::from_millis(130);
 
 /// Lost chunks, in percent: below, more may be tried; above, less.
 const LOSS_LITTLE: u64 = 8;
-const LOSS_MUCH: u64 = 15;
+const LOSS_MUCH: u64 = 30;
 
 /// Of fewer chunks than this nothing follows.
 const LOSS_OF: u64 = 20;
@@ -55,7 +55,7 @@ const CALM: Duration = Duration::from_secs(4);
 /// How long nothing more is tried: the first time, and at most. Twice as long if what was tried
 /// then was soon too much again.
 const PATIENCE: Duration = Duration::from_secs(4);
-const PATIENCE_MAX: Duration = Duration::from_secs(64);
+const PATIENCE_MAX: Duration = Duration::from_secs(120);
 
 /// How much faster than what is promised is sent: what was lost is sent twice.
 const PACE: f32 = 1.15;
@@ -71,8 +71,21 @@ const RUN_MIN: u32 = 2;
 /// Bits of a chunk on the wire.
 const CHUNK_BITS: f32 = 1_373.0 * 8.0;
 
-/// More is tried only where so much of what is believed was carried.
+/// More is tried only where so much of what is believed was carried...
 const PROVEN: f32 = 0.6;
+
+/// ...and a queue is our own only where so much of it was sent.
+const BUSY: f32 = 0.5;
+
+/// With less than this of what was sent acknowledged, the rest waits somewhere.
+const ARRIVES: f32 = 0.7;
+
+/// How long a line that did not carry one stripe is left alone, at least.
+const POOR: Duration = Duration::from_secs(30);
+
+/// Over which time both are looked at: a neighbour that is fed one stripe gets a subtree every
+/// eight.
+const MEMORY: Duration = Duration::from_millis(1_500);
 
 /// How one neighbour that is fed does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +121,13 @@ pub struct Upload {
     /// When it was too much, if it ever was.
     too_much_at: Option<Mono>,
     patience: Duration,
+    /// Stripes that were sent, and that were acknowledged, in the last time.
+    sends: f32,
+    carries: f32,
+    /// What was sent when it was looked before: the newest first.
+    sent_before: [f32; 3],
+    /// Bytes that were sent since it was last looked.
+    bytes: u64,
     /// When what was sent will have passed at the limit.
     passed: Mono,
 }
@@ -128,6 +148,10 @@ impl Upload {
             tried_at: never,
             too_much_at: None,
             patience: PATIENCE,
+            sends: 0.0,
+            carries: 0.0,
+            sent_before: [0.0; 3],
+            bytes: 0,
             passed: never,
         }
     }
@@ -176,24 +200,32 @@ impl Upload {
         let long = if fed().count() > 1 { LONG } else { LONG * 2 };
         let long = queue.is_some_and(|queue| queue > long);
         let since = self.too_much_at.map(|at| now.since(at));
-        if (long || losses > LOSS_MUCH) && self.used() > 0 {
+        let acked: u64 = children.iter().map(|child| child.acked).sum();
+        let bits = std::mem::take(&mut self.bytes) as f32 * 8.0;
+        let part = (took.as_secs_f32() / MEMORY.as_secs_f32()).min(1.0);
+        self.carries += (self.stripes(acked as f32 * CHUNK_BITS, took) - self.carries) * part;
+        self.sends += (self.stripes(bits, took) - self.sends) * part;
+        // Acknowledgements are of what was sent some time ago.
+        let then = self.sent_before.iter().fold(self.sends, |least, sent| least.min(*sent));
+        self.sent_before.rotate_right(1);
+        self.sent_before[0] = self.sends;
+        let short = self.carries < then * ARRIVES && then > self.slots * BUSY;
+        if short || (long || losses > LOSS_MUCH) && self.sends > self.slots * BUSY {
             if since.is_none_or(|since| since >= CALM) {
-                let acked: u64 = children.iter().map(|child| child.acked).sum();
-                self.take_less(now, acked, took);
+                self.take_less(now);
             }
             return;
         }
         let patient = since.is_none_or(|since| since >= self.patience);
-        if self.slots < FIRST {
+        if self.slots < 1.0 {
             if patient {
                 // It may have been somebody else's download.
-                self.slots = FIRST;
+                self.slots = 1.0;
             }
             return;
         }
-        let acked: u64 = children.iter().map(|child| child.acked).sum();
         let calm = queue.is_some_and(|queue| queue < SHORT) && losses < LOSS_LITTLE;
-        let full = self.carried(acked, took) > self.slots * PROVEN;
+        let full = self.carries > self.slots * PROVEN;
         if calm && full && patient && now.since(self.tried_at) >= MORE_APART {
             self.tried_at = now;
             let more = if since.is_none() { self.slots * MORE } else { 0.0 };
@@ -202,20 +234,22 @@ impl Upload {
     }
 
     /// It was too much: no more than what was carried.
-    fn take_less(&mut self, now: Mono, acked: u64, took: Duration) {
+    fn take_less(&mut self, now: Mono) {
         let soon = self.too_much_at.is_some_and(|at| now.since(at) < self.patience * 3);
         self.patience = if soon { (self.patience * 2).min(PATIENCE_MAX) } else { PATIENCE };
         self.too_much_at = Some(now);
-        let less = self.carried(acked, took).min(self.slots) * LESS;
+        let less = self.carries.min(self.slots) * LESS;
         // A line that does not carry one stripe is left alone for a while.
-        self.slots = if less < FIRST { 0.0 } else { less };
+        self.slots = if less < 1.0 { 0.0 } else { less };
+        if less < 1.0 {
+            self.patience = self.patience.max(POOR);
+        }
         self.take_back();
     }
 
-    /// Stripes that so many acknowledged chunks are.
-    fn carried(&self, acked: u64, took: Duration) -> f32 {
-        let rate = acked as f32 * CHUNK as f32 * 8.0 * OVERHEAD as f32 / 100.0;
-        rate / took.as_secs_f32() / self.stripe as f32
+    /// Bits in some time, in stripes.
+    fn stripes(&self, bits: f32, took: Duration) -> f32 {
+        bits / took.as_secs_f32() / self.stripe as f32
     }
 
     /// Takes stripes back until what is promised fits: from whom most is promised.
@@ -257,6 +291,7 @@ impl Upload {
 
     /// Bytes were sent.
     pub fn sent(&mut self, now: Mono, bytes: u64) {
+        self.bytes += bytes;
         let took = Duration::from_secs_f32(bytes as f32 * 8.0 / self.pace().max(1_000.0));
         self.passed = self.passed.max(now) + took;
     }

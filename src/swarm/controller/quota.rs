@@ -77,7 +77,11 @@ impl Quota {
                 self.factor = (self.factor * LESS).max(FACTOR_MIN);
             }
         }
-        let slowest = self.copies.map_or(0.0, |copies| copies - (peers * FALL).max(0.25));
+        // Everybody was pushed everything before, and nobody knows what lines carry that nobody
+        // has asked: less is pushed as long as others bring what is not.
+        let before = self.copies.unwrap_or(peers);
+        let calm = ballot.rescue <= RESCUE_HIGH;
+        let slowest = if calm { before - (peers * FALL).max(0.25) } else { before };
         let copies = wanted(self.factor).max(slowest).min(most);
         self.copies = Some(copies);
         copies.ceil() as u32

@@ -378,11 +378,13 @@ impl Sender {
             return if pushed < u64::MAX { Ok(()) } else { Err(Crime::RequestFlood) };
         };
         let dropped = self.requests.add(run, source.window);
+        // Single chunks here and there are many runs, and no crime: they are asked for again.
+        let flood = dropped > 0 && self.requests.chunks() + dropped > source.window;
         // What is on its way since the question was sent is no answer to wait for; should it get
         // lost, the peer asks again.
         let requests = &mut self.requests;
         self.flight.fresh(now, run, size, age, &mut |fresh| requests.remove(fresh));
-        if dropped > 0 { Err(Crime::RequestFlood) } else { Ok(()) }
+        if flood && self.cut.is_none() { Err(Crime::RequestFlood) } else { Ok(()) }
     }
 
     /// The peer no longer wants chunks that it asked for.

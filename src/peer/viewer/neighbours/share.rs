@@ -14,7 +14,7 @@ use crate::swarm::upload::Child;
 use crate::wire::ppspp::{Bye, Message, Span, Writer};
 
 /// How often the upload is looked at.
-const OBSERVE: Duration = Duration::from_millis(500);
+const OBSERVE: Duration = Duration::from_millis(250);
 
 /// Trains of one round: the driver wants to hear of other things as well.
 const ROUND_MAX: usize = 256;
@@ -38,8 +38,9 @@ impl Neighbours {
             return;
         }
         self.observed_at = now;
-        let children = self.links.iter_mut().filter(|link| link.wanted != 0);
-        let children: Vec<Child> = children
+        let children: Vec<Child> = self
+            .links
+            .iter_mut()
             .map(|link| {
                 let [acked, lost] = link.sender.take_counts();
                 Child { key: link.key, queueing: link.sender.queueing(), acked, lost }
