@@ -100,14 +100,12 @@ fn histogram() -> Histogram<u64> {
 }
 
 impl Report {
-    /// Of a world that has been played.
-    #[must_use]
-    pub fn of(stage: &Stage) -> Report {
-        let now = stage.world.now();
+    /// What the world itself counted.
+    fn begin(stage: &Stage) -> Report {
         let relay = stage.world.hosts[RELAY].traffic;
         let all = stage.world.hosts.iter().map(|host| host.traffic);
         let sum = |of: fn(&crate::sim::world::Traffic) -> u64| all.clone().map(|t| of(&t)).sum();
-        let mut report = Report {
+        Report {
             plan: stage.plan.clone(),
             digest: stage.world.digest.to_string(),
             events: stage.world.events,
@@ -150,7 +148,13 @@ impl Report {
             real_work: stage.notary.real_work(),
             fouls: stage.fouls.clone(),
             each: Vec::new(),
-        };
+        }
+    }
+
+    /// Of a world that has been played.
+    #[must_use]
+    pub fn of(stage: &Stage) -> Report {
+        let (mut report, now) = (Report::begin(stage), stage.world.now());
         for viewer in &stage.crowd.viewers {
             report.hours += viewer.stay(now).as_secs_f64() / 3_600.0;
             report.compared += viewer.shown.bytes;
