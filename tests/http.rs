@@ -485,6 +485,12 @@ fn the_control_listener(driver: Driver) {
             let list: serde_json::Value =
                 serde_json::from_slice(&relay.control("/api/v1/streams").body).unwrap();
             assert!(list.to_string().contains("seen"), "{list}");
+            for (of, part) in [("seen", "swarm"), ("seen/graph", "edges")] {
+                let answer = relay.control(&format!("/api/v1/streams/{of}"));
+                let one: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+                assert!(one.get(part).is_some(), "{of}: {one}");
+            }
+            assert_eq!(relay.control("/api/v1/streams/unseen/graph").status, 404);
             let face = "face=\"http\"";
             let metric = |name, labels: &[&str]| {
                 let value = relay.metric(name, labels);

@@ -17,13 +17,13 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry as Families;
 
-use crate::control::{House, viewers};
+use crate::control::{House, swarm, viewers};
 use crate::metrics::delay;
 use crate::metrics::table::{Kind, Series, TABLE};
 use crate::registry::stream::{Proto, Stream};
 
 /// Streams that get a label of their own; the rest are summed under `_other`.
-const STREAM_LABELS_MAX: usize = 100;
+pub(super) const STREAM_LABELS_MAX: usize = 100;
 
 /// Upper bounds of the fan-out delay's buckets in milliseconds.
 const BUCKETS_MS: &[f64] =
@@ -108,9 +108,9 @@ struct Snapshot {
 
 #[derive(Debug)]
 pub(super) struct Family {
-    name: &'static str,
+    pub(super) name: &'static str,
     help: &'static str,
-    counter: bool,
+    pub(super) counter: bool,
     rows: Vec<Row>,
 }
 
@@ -122,6 +122,7 @@ impl Snapshot {
         }
         families.extend(process_families(house));
         families.extend(stream_families(house));
+        families.extend(swarm::families(&house.registry));
         families.extend(house.viewers.iter().flat_map(|board| viewers::families(&board.read())));
         families.retain(|family| !family.rows.is_empty());
         let delays = delay::merge(house.shelves.iter().map(std::convert::AsRef::as_ref));

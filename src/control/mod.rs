@@ -6,6 +6,7 @@
 
 pub mod exposition;
 mod routes;
+mod swarm;
 mod viewers;
 
 use std::io;

@@ -11,12 +11,15 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use crate::control::House;
 use crate::control::exposition::{self, Format};
-use crate::face::http::status;
+use crate::face::http::{graph, status};
 
 type Answer = Response<Full<Bytes>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+
+/// What the addresses of one stream begin with.
+const STREAM: &str = "/api/v1/streams/";
 
 /// Answers one request. Never fails: every problem is a status.
 pub(super) fn answer(house: &House, request: &Request<Incoming>) -> Result<Answer, Infallible> {
@@ -32,10 +35,12 @@ pub(super) fn answer(house: &House, request: &Request<Incoming>) -> Result<Answe
         "/livez" => respond(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => ready(house, verbose),
         "/api/v1/streams" => streams(house),
+        path if path.starts_with(STREAM) => stream(house, &path[STREAM.len()..]),
         _ => respond(
             StatusCode::NOT_FOUND,
             TEXT,
-            "not here; there are /metrics /livez /readyz /api/v1/streams\n",
+            "not here; there are /metrics /livez /readyz /api/v1/streams \
+             /api/v1/streams/NAME /api/v1/streams/NAME/graph\n",
         ),
     })
 }
@@ -77,6 +82,24 @@ fn ready(house: &House, verbose: bool) -> Answer {
 fn streams(house: &House) -> Answer {
     let streams = status::streams(&house.registry, house.clock.now());
     match serde_json::to_vec(&streams) {
+        Ok(json) => respond(StatusCode::OK, JSON, json),
+        Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "cannot be encoded\n"),
+    }
+}
+
+/// One stream, or who feeds whom in its swarm.
+fn stream(house: &House, rest: &str) -> Answer {
+    let (name, wants_graph) =
+        rest.strip_suffix("/graph").map_or((rest, false), |name| (name, true));
+    let directory = house.registry.directory();
+    let Some(stream) = name.parse().ok().and_then(|name| directory.get(&name)) else {
+        return respond(StatusCode::NOT_FOUND, TEXT, "no such stream; see /api/v1/streams\n");
+    };
+    if wants_graph {
+        return respond(StatusCode::OK, JSON, graph::drawn(stream));
+    }
+    let pulse = house.registry.pulse.load();
+    match serde_json::to_vec(&status::status(stream, &pulse, house.clock.now())) {
         Ok(json) => respond(StatusCode::OK, JSON, json),
         Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "cannot be encoded\n"),
     }

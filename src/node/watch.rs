@@ -109,7 +109,7 @@ fn draw(house: &House) {
         let swarm = status::swarm(stream);
         let course = stream.course.load().next(now.mono, swarm.reading());
         stream.course.store(Arc::new(course));
-        let picture = Picture::of(now, swarm.peers, &stream.course.load());
+        let picture = Picture::of(now, swarm.peers, &stream.course.load(), &stream.graph.load());
         stream.picture.store(Arc::new(graph::encode(&picture)));
     }
 }

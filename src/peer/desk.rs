@@ -44,6 +44,17 @@ pub(super) enum Wish {
         to: SocketAddr,
         data: Bytes,
     },
+    /// Datagrams with chunks, to another viewer.
+    Train {
+        viewer: usize,
+        to: SocketAddr,
+        /// Written over the first four bytes of each datagram.
+        channel: u32,
+        head: Payload,
+        headers: Payload,
+        header: u16,
+        body: Payload,
+    },
     Head {
         shard: ShardId,
         stream: StreamSlot,
@@ -56,6 +67,8 @@ pub(super) enum Wish {
 pub(super) struct Desk<'a> {
     /// To whom.
     pub viewer: usize,
+    /// Its socket takes nothing now.
+    pub full: bool,
     pub settings: &'a Settings,
     pub names: &'a mut dyn Names,
     pub verifier: &'a mut Box<dyn Verifier + Send>,

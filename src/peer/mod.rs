@@ -22,9 +22,10 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::base::ids::{ConnId, ShardId, SocketId};
+use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::{Mono, Now};
-use crate::io::machine::{Closed, Input, Machine, Outbox, Output};
+use crate::io::machine::{Closed, Input, Machine, Outbox, Output, Train};
 use crate::peer::desk::{Desk, Ids, Which, Wish};
 use crate::peer::figures::Board;
 use crate::peer::settings::{Names, Room, Settings};
@@ -110,6 +111,7 @@ impl<M> Peer<M> {
         let Some(viewer) = self.viewers.get_mut(index) else { return };
         let mut desk = Desk {
             viewer: index,
+            full: self.full.get(index).copied().unwrap_or(false),
             settings: &self.settings,
             names: &mut *self.names,
             verifier: &mut self.verifier,
@@ -141,8 +143,8 @@ impl<M> Peer<M> {
     ) {
         for datagram in data.chunks(segment.max(1)) {
             let Some((channel, messages)) = split(datagram) else { continue };
-            // Nobody reaches one viewer by another's address.
-            if self.ids.of_channel.get(&channel) != Some(&index) {
+            // Nobody reaches one viewer by another's address. Channel 0 is of openings.
+            if channel != 0 && self.ids.of_channel.get(&channel) != Some(&index) {
                 continue;
             }
             self.with(index, |viewer, desk| {
@@ -197,6 +199,21 @@ impl<M> Peer<M> {
             Wish::Datagram { viewer, to, data } => {
                 let socket = SocketId::of_viewer(viewer)?;
                 Output::Datagram { socket, to, from: None, data: data.into() }
+            }
+            Wish::Train { viewer, to, channel, head, headers, header, body } => {
+                let (socket, chunk) = (SocketId::of_viewer(viewer)?, CHUNK as u16);
+                let from = None;
+                Output::Train(Train {
+                    socket,
+                    to,
+                    from,
+                    channel,
+                    head,
+                    headers,
+                    header,
+                    body,
+                    chunk,
+                })
             }
             Wish::Head { shard, stream } => Output::Head { shard, stream },
             Wish::Live => Output::Mail { shard: ShardId(0), mail: self.live?() },

@@ -50,23 +50,26 @@ impl Pin {
         word.set(word.get() | 1 << (chunk % 64));
     }
 
-    /// Whether a range lies in one chunk that was seen to be there.
-    fn in_seen_chunk(&self, at: u32, end: u32) -> bool {
-        let (chunk, last) = (at as usize / CHUNK, end.saturating_sub(1) as usize / CHUNK);
-        let word = self.chunks.get(chunk / 64);
-        chunk == last && word.is_some_and(|word| word.get() & 1 << (chunk % 64) != 0)
+    /// Whether a range lies in chunks all of which were seen to be there.
+    fn in_seen_chunks(&self, at: u32, end: u32) -> bool {
+        let (first, last) = (at as usize / CHUNK, end.saturating_sub(1) as usize / CHUNK);
+        let seen = |chunk: usize| {
+            let word = self.chunks.get(chunk / 64);
+            word.is_some_and(|word| word.get() & 1 << (chunk % 64) != 0)
+        };
+        (first..=last).all(seen)
     }
 }
 
 impl Slab for Pin {
     fn published(&self, at: u32, len: u32) -> &[u8] {
         let end = at.checked_add(len);
-        let seen = |end| end <= self.published.get() || self.in_seen_chunk(at, end);
+        let seen = |end| end <= self.published.get() || self.in_seen_chunks(at, end);
         assert!(end.is_some_and(seen), "range is not published");
         // SAFETY: self has a pin until it is dropped, which the slice's lifetime forbids; the
         // range is below a head that the reader loaded with Acquire (`seen`), beyond which alone
-        // the writer writes while the slab is of this generation; or in a chunk that it found
-        // there with Acquire (`seen_chunk`), which the writer writes once only.
+        // the writer writes while the slab is of this generation; or in chunks each of which it
+        // found there with Acquire (`seen_chunk`), which the writer writes once only.
         unsafe { self.arena.slice(self.held.slab, at as usize, len as usize) }
     }
 }

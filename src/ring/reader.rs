@@ -87,6 +87,33 @@ impl Reader {
         Ok(Some(Payload::Slab { slab, at: start, len: CHUNK as u32 }))
     }
 
+    /// The `count` chunks from number `first` on, which lie in one subtree and so on one slab;
+    /// `None` if one of them is not there (yet), or was given up.
+    ///
+    /// # Errors
+    /// [`Overtaken`] if the first has left the window.
+    pub fn read_run(&mut self, first: u64, count: usize) -> Result<Option<Payload>, Overtaken> {
+        let Some(at) = first.checked_mul(CHUNK as u64) else { return Ok(None) };
+        let there =
+            (first..first.saturating_add(count as u64)).all(|chunk| self.window.has_chunk(chunk));
+        if at < self.window.tail() {
+            return Err(Overtaken);
+        }
+        if !there || count == 0 {
+            return Ok(None);
+        }
+        let kept = self.kept(at)?;
+        let held = kept.pin.held();
+        if held.end() < at + (count * CHUNK) as u64 {
+            return Ok(None);
+        }
+        let start = (at - held.start) as u32;
+        // Both fit 32 bits: they are inside one slab.
+        (0..count as u32).for_each(|chunk| kept.pin.seen_chunk(start + chunk * CHUNK as u32));
+        let slab: Rc<dyn Slab> = Rc::<Pin>::clone(&kept.pin);
+        Ok(Some(Payload::Slab { slab, at: start, len: (count * CHUNK) as u32 }))
+    }
+
     /// Drops the pins of slabs that have left the window or were not used since the last call;
     /// the newest slab stays pinned, because the next round will want it. Call it after every
     /// round of reads. Payloads still held keep their slab.

@@ -63,8 +63,7 @@ impl Site for AtDesk<'_> {
     }
 
     fn graph_json(&mut self, name: &StreamName) -> Option<Bytes> {
-        let drawn = self.desk.registry.directory().get(name)?.picture.load_full();
-        Some(if drawn.is_empty() { graph::none() } else { Bytes::clone(&drawn) })
+        self.desk.registry.directory().get(name).map(|stream| graph::drawn(stream))
     }
 
     fn swarm_json(&mut self, name: &StreamName, host: Option<&str>) -> Result<Bytes, Refusal> {

@@ -107,6 +107,21 @@ impl Flight {
         self.trains.push_back(Train { number, missing, sent: sent | follows });
     }
 
+    /// Chunks of one subtree were sent, perhaps long after others of it: they count as one train,
+    /// which was sent when the last of it was.
+    pub fn join(&mut self, now: Mono, run: Run, size: u64) {
+        let number = number(run.first() / size);
+        let known = self.trains.iter().position(|train| train.number == number);
+        let Some(known) = known.and_then(|place| self.trains.remove(place)) else {
+            return self.send(now, run, size);
+        };
+        self.send(now, run, size);
+        if let Some(back) = self.trains.back_mut() {
+            back.missing |= known.missing;
+            back.sent |= known.sent & TOUCHED;
+        }
+    }
+
     /// Chunks `first` to `last` were acknowledged.
     pub fn ack(&mut self, now: Mono, run: Run, size: u64) -> Acked {
         let mut acked = Acked::default();

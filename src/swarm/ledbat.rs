@@ -106,6 +106,18 @@ impl Ledbat {
         self.window.max(least.ceil())
     }
 
+    /// The window in trains, without a floor.
+    #[must_use]
+    pub fn window_alone(&self) -> f32 {
+        self.window
+    }
+
+    /// How much longer the newest samples took than the fastest.
+    #[must_use]
+    pub fn queueing_delay(&self) -> Duration {
+        Duration::from_micros(self.queueing().clamp(0.0, 1e9) as u64)
+    }
+
     /// The smoothed round trip, once there is one.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {

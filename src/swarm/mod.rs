@@ -16,6 +16,7 @@
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
+//! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
 //! playout    where a viewer plays, what a stall is
 //! ```
@@ -38,3 +39,4 @@ pub mod sender;
 pub mod settings;
 pub mod stamp;
 pub mod timeline;
+pub mod upload;

@@ -138,6 +138,39 @@ impl Requests {
         Run::new(run.first(), run.last().min(end).min(there.end - 1))
     }
 
+    /// As [`Requests::next`], of what is there only: `chunks` says of a subtree which are, a bit
+    /// each. What is not there waits.
+    pub fn next_there(
+        &mut self,
+        there: std::ops::Range<u64>,
+        size: u64,
+        chunks: &dyn Fn(u64) -> u16,
+    ) -> Option<Run> {
+        if let Some(last) = there.start.checked_sub(1) {
+            self.forget_below(last);
+        }
+        let mut best: Option<Run> = None;
+        for run in &self.runs {
+            let end = run.last().min(there.end.checked_sub(1)?);
+            let mut chunk = run.first();
+            while chunk <= end && best.is_none_or(|best| chunk < best.first()) {
+                let (subtree, place) = (chunk / size, (chunk % size) as u32);
+                let bits = chunks(subtree) >> place;
+                if bits == 0 {
+                    chunk = (subtree + 1) * size;
+                    continue;
+                }
+                let first = chunk + u64::from(bits.trailing_zeros());
+                let count = (bits >> bits.trailing_zeros()).trailing_ones();
+                if first <= end && best.is_none_or(|best| first < best.first()) {
+                    best = Run::new(first, (first + u64::from(count) - 1).min(end));
+                }
+                break;
+            }
+        }
+        best
+    }
+
     /// Whether a chunk below `end` waits.
     #[must_use]
     pub fn any_below(&self, end: u64) -> bool {

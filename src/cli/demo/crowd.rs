@@ -132,8 +132,9 @@ fn line(swarm: &Swarm) -> String {
         None => "not known yet".to_owned(),
     };
     format!(
-        "  {} viewers share, offload {offload}, {:.1} s behind live, {} stalls",
+        "  {} viewers share ({}), offload {offload}, {:.1} s behind live, {} stalls",
         swarm.peers,
+        swarm.mode,
         swarm.delay_p50_ms as f64 / 1e3,
         swarm.stalls
     )
@@ -145,8 +146,11 @@ mod tests {
 
     #[test]
     fn a_line_says_how_it_goes() {
-        let mut swarm = Swarm { peers: 20, delay_p50_ms: 1_512, stalls: 1, ..Swarm::default() };
-        assert!(line(&swarm).contains("20 viewers share, offload not known yet, 1.5 s behind"));
+        let mut swarm = Swarm { mode: "direct", peers: 20, stalls: 1, ..Swarm::default() };
+        swarm.delay_p50_ms = 1_512;
+        let start =
+            "  20 viewers share (direct), offload not known yet, 1.5 s behind live, 1 stalls";
+        assert_eq!(line(&swarm), start);
         swarm.offload = Some(0.834);
         assert!(line(&swarm).contains("offload 83 %"), "{}", line(&swarm));
     }

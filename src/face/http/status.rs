@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Serialize;
 
 use crate::base::time::Now;
-use crate::face::http::graph::ratio;
+use crate::face::http::graph::{mode, ratio};
 use crate::media::health::Health;
 use crate::registry::course::Reading;
 use crate::registry::pulse::Pulse;
@@ -67,6 +67,8 @@ pub struct Swarm {
     /// The stream's name in the swarm, hexadecimal; absent until it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// `direct`: the relay sends everything to everybody; `hybrid`: peers pass it on.
+    pub mode: &'static str,
     /// Peers served now.
     pub peers: u64,
     /// Share of what peers played that did not cost the relay, over the last minute; `null` if
@@ -183,6 +185,7 @@ pub fn swarm(stream: &Stream) -> Swarm {
         all.delay_p99_ms = all.delay_p99_ms.max(share.delay_p99_ms_max.load(Relaxed).into());
         all.arrival_p99_ms = all.arrival_p99_ms.max(share.arrival_p99_ms_max.load(Relaxed).into());
     }
+    all.mode = mode(&stream.graph.load());
     all.offload = ratio(stream.course.load().offload);
     for crime in Crime::ALL {
         let count = stream.shares().map(|share| share.crimes[crime as usize].load(Relaxed)).sum();

@@ -25,7 +25,7 @@ mod shoal;
 mod talk;
 #[cfg(test)]
 mod tests;
-mod trains;
+pub mod trains;
 mod wheel;
 
 use std::collections::{HashMap, VecDeque};

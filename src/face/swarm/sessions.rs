@@ -11,7 +11,7 @@ use crate::swarm::sender::Sender;
 use crate::wire::ppspp::{Options, Report, kind};
 
 /// The most user-space memory of one peer in bytes, in all tables together. Held by a test.
-pub const PEER_BYTES: u64 = 1024;
+pub const PEER_BYTES: u64 = 1_536;
 
 /// Which of our private messages a peer knows: one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

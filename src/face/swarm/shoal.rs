@@ -8,7 +8,7 @@ use crate::base::ids::ShardId;
 use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
-use crate::face::swarm::trains::Trains;
+use crate::face::swarm::trains::{Style, Trains};
 use crate::registry::identity::Identity;
 use crate::registry::stream::Stream;
 use crate::ring::reader::Reader;
@@ -68,7 +68,7 @@ impl Shoal {
             stream: Arc::clone(stream),
             identity: Arc::clone(identity),
             reader: Reader::new(Arc::clone(&stream.window)),
-            trains: Trains::new(identity.addressing, size),
+            trains: Trains::new(identity.addressing, size, Style::WHOLE),
             members: Vec::new(),
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
             touched: false,

@@ -9,11 +9,13 @@ use crate::peer::call::Call;
 use crate::peer::client::{Event, Limits, Url, url::Host};
 use crate::peer::desk::{Desk, Which, Wish};
 use crate::peer::invitation::Invitation;
+use crate::peer::viewer::neighbours::Neighbours;
 use crate::peer::viewer::playing::{Playing, Unplayable};
-use crate::peer::viewer::{Happening, Link, Viewer, hang_up, tell};
+use crate::peer::viewer::relay::Link;
+use crate::peer::viewer::{Happening, Viewer, hang_up, tell};
 use crate::swarm::opener::{NO_ANSWER, Opened, Opener};
 use crate::swarm::receiver::{Ending, Receiver};
-use crate::wire::ppspp::Bye;
+use crate::wire::ppspp::{Bye, Writer};
 
 /// What `swarm.json` may cost.
 const LIMITS: Limits = Limits {
@@ -207,6 +209,11 @@ impl Viewer {
         let receiver = Receiver::new(*profile, opened, now.mono, store, assembly);
         let receiver = receiver.with_token(desk.settings.token.as_deref());
         self.link = Some(Link { receiver, channel: opener.channel(), to });
+        let limit = desk.settings.upload;
+        let neighbours = self.neighbours.get_or_insert_with(|| {
+            Box::new(Neighbours::new(now.mono, self.index, opener.channel().into(), limit, playing))
+        });
+        self.base = neighbours.shared();
         self.figures.joins += 1;
         self.next_tick = now.mono;
     }
@@ -229,12 +236,11 @@ impl Viewer {
                 self.ask_at(now.mono + UDP_AGAIN - NO_ANSWER);
             }
         }
-        let (Some(link), Some(playing)) = (&mut self.link, &self.playing) else {
+        if self.link.is_none() || self.playing.is_none() {
             return self.try_again(now.mono);
-        };
-        while let Some(n) = link.poll_datagram(now.mono, playing, &mut buf) {
-            desk.datagram(link.to, &buf[..n]);
         }
+        self.tell_relay(now.mono, desk, &mut buf);
+        let Some(link) = &self.link else { return };
         if let Some(why) = link.receiver.ended() {
             self.figures.problem = match why {
                 Ending::Crime(crime) => format!("the source was dropped: {}", crime.label()),
@@ -275,7 +281,8 @@ impl Viewer {
         link.receiver.leave(Bye::Leaving);
         let mut buf = [0; 64];
         if let Some(playing) = &self.playing {
-            while let Some(n) = link.poll_datagram(now, playing, &mut buf) {
+            let (view, more) = (playing.view(&|_| false), &mut |_: &mut Writer<'_>, _| {});
+            while let Some(n) = link.receiver.poll_datagram(now, view, &mut buf, more) {
                 desk.datagram(link.to, &buf[..n]);
             }
         }

@@ -1,14 +1,18 @@
 //! One viewer: joins a stream, receives it over UDP or HTTP, plays it a little behind live.
 //!
 //! ```text
-//! join      swarm.json, the handshake, the link; again and again
-//! over      bytes that come over HTTP, while UDP says nothing
-//! playing   the window, the play-out position, what is given up and jumped over
+//! join        swarm.json, the handshake, the link; again and again
+//! relay       the link to the relay
+//! neighbours  links to other viewers: who feeds this one, whom it feeds
+//! over        bytes that come over HTTP, while UDP says nothing
+//! playing     the window, the play-out position, what is given up and jumped over
 //! ```
 
 mod join;
+mod neighbours;
 mod over;
 mod playing;
+mod relay;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,10 +26,11 @@ use crate::peer::figures::{Figures, Source};
 use crate::peer::invitation::Invitation;
 use crate::peer::settings::Room;
 use crate::peer::viewer::join::Document;
+use crate::peer::viewer::neighbours::Neighbours;
 use crate::peer::viewer::over::{LIMITS, Over, OverHttp};
 use crate::peer::viewer::playing::Playing;
+use crate::peer::viewer::relay::Link;
 use crate::swarm::opener::{NO_ANSWER, Opener};
-use crate::swarm::receiver::{Receiver, Tools};
 use crate::wire::ppspp::Report;
 
 /// How often the play-out position moves.
@@ -43,19 +48,6 @@ const ALIVE: Duration = Duration::from_millis(300);
 
 /// Subtrees over UDP in a row before HTTP is left.
 const RECOVERED: u64 = 2;
-
-/// A link to the relay.
-struct Link {
-    receiver: Receiver,
-    channel: u32,
-    to: SocketAddr,
-}
-
-impl Link {
-    fn poll_datagram(&mut self, now: Mono, playing: &Playing, buf: &mut [u8]) -> Option<usize> {
-        self.receiver.poll_datagram(now, playing.view(&|_| true), buf, &mut |_, _| {})
-    }
-}
 
 /// Something about a connection.
 pub(super) enum Happening<'a> {
@@ -81,6 +73,9 @@ pub(super) struct Viewer {
     attempts: usize,
     opener: Option<(Opener, SocketAddr)>,
     link: Option<Link>,
+    neighbours: Option<Box<Neighbours>>,
+    /// What neighbours had given and got when the link to the relay was opened.
+    base: [u64; 2],
     /// When UDP was last tried.
     tried: Mono,
     http: Option<OverHttp>,
@@ -104,6 +99,8 @@ impl Viewer {
             attempts: 0,
             opener: None,
             link: None,
+            neighbours: None,
+            base: [0; 2],
             tried: now,
             http: None,
             http_after: now,
@@ -125,48 +122,8 @@ impl Viewer {
         self.drop_opener(desk);
         self.drop_link(now.mono, desk);
         self.tell_board(desk, true);
-    }
-
-    /// Takes the messages of a datagram on one of our channels.
-    pub(super) fn handle_datagram(
-        &mut self,
-        now: Now,
-        channel: u32,
-        from: SocketAddr,
-        messages: &[u8],
-        desk: &mut Desk<'_>,
-    ) {
-        let opening = self.opener.as_ref().filter(|(opener, _)| opener.channel() == channel);
-        if let Some((opener, to)) = opening {
-            if same(*to, from)
-                && let Some(opened) = opener.handle_datagram(now.mono, messages)
-            {
-                self.opened(now, &opened, desk);
-            }
-            return;
-        }
-        let Some(link) = self.link.as_mut().filter(|link| link.channel == channel) else { return };
-        let Some(playing) = self.playing.as_mut().filter(|_| same(link.to, from)) else { return };
-        let Playing { assembly, store, fresh, .. } = playing;
-        let before = link.receiver.counts().payload;
-        let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
-        link.receiver.handle_datagram(now.mono, messages, &mut tools, &mut |_| Ok(()));
-        let mut newest = None;
-        for signed in link.receiver.take_signed().collect::<Vec<_>>() {
-            playing.note_signed(now.mono, signed, &mut self.figures);
-            newest = newest.or(Some(signed.number));
-        }
-        let came = link.receiver.counts().payload > before;
-        match &mut self.http {
-            Some(http) => {
-                let first = newest.map(|number| number * playing.profile.size.chunks() as u64);
-                http.recovered = http.recovered.or(first);
-            }
-            None if came => self.figures.switch(now.mono, Source::Udp),
-            None => {}
-        }
-        if playing.is_dry() {
-            self.next_tick = now.mono;
+        if let (Some(neighbours), Some(playing)) = (&mut self.neighbours, &self.playing) {
+            neighbours.leave(now.mono, playing, desk);
         }
     }
 
@@ -223,11 +180,14 @@ impl Viewer {
         }
         self.timeouts(now, desk);
         self.drive_document(now, desk);
-        self.drive_udp(now, desk);
         self.drive_http(now, desk);
         if now.mono >= self.next_tick {
             self.next_tick = now.mono + TICK;
             self.tick(now, desk);
+        }
+        self.drive_udp(now, desk);
+        if let (Some(neighbours), Some(playing)) = (&mut self.neighbours, &self.playing) {
+            neighbours.drive(now.mono, playing, desk);
         }
         let calls = self.document.iter_mut().map(|document| &mut document.call);
         for call in calls.chain(self.http.iter_mut().map(|http| &mut http.call)) {
@@ -260,6 +220,10 @@ impl Viewer {
 
     /// Whether UDP has said nothing for so long that HTTP has to help.
     fn udp_is_silent(&self, now: Mono) -> bool {
+        let fed = |neighbours: &Neighbours| neighbours.silence(now) < NO_ANSWER;
+        if self.neighbours.as_deref().is_some_and(fed) {
+            return false;
+        }
         match (&self.link, &self.opener) {
             (Some(link), _) => link.receiver.silence(now) >= NO_ANSWER,
             (None, Some((opener, _))) => opener.is_silent(now),
@@ -270,7 +234,9 @@ impl Viewer {
     /// Plays over HTTP as long as UDP is silent, and a little beyond.
     fn drive_http(&mut self, now: Now, desk: &mut Desk<'_>) {
         let Some(playing) = &self.playing else { return };
-        let alive = self.link.as_ref().is_some_and(|l| l.receiver.silence(now.mono) < ALIVE);
+        let silence = self.link.as_ref().map(|link| link.receiver.silence(now.mono));
+        let fed = self.neighbours.as_ref().map(|neighbours| neighbours.silence(now.mono));
+        let alive = silence.into_iter().chain(fed).any(|silence| silence < ALIVE);
         if let Some(http) = &self.http {
             let n = playing.profile.size.chunks() as u64;
             let recovered =
@@ -302,6 +268,9 @@ impl Viewer {
     fn tick(&mut self, now: Now, desk: &mut Desk<'_>) {
         self.jump_if_needed(now, desk);
         let Some(playing) = &mut self.playing else { return };
+        if let Some(neighbours) = &mut self.neighbours {
+            neighbours.turn(now.mono, playing, desk);
+        }
         if playing.advance(now, &mut self.figures)
             && let Some((shard, stream)) = playing.ring()
         {
@@ -312,13 +281,16 @@ impl Viewer {
         {
             self.next_report = now.mono + REPORTS_APART;
             let counts = link.receiver.counts();
+            let neighbours = self.neighbours.as_ref().map(|them| them.figures(counts));
+            let sharing = neighbours.unwrap_or_default();
+            let [peers, sent] = [sharing.peer_bytes, sharing.sent_bytes];
             let (p50, p99) = self.figures.recent();
             let (arrival_p50, arrival_p99) = self.figures.recent_arrivals();
             let tally = self.figures.tally;
             link.receiver.set_report(Report {
                 relay_bytes: counts.payload,
-                peer_bytes: 0,
-                sent_bytes: 0,
+                peer_bytes: peers.saturating_sub(self.base[0]),
+                sent_bytes: sent.saturating_sub(self.base[1]),
                 delay_p50_ms: p50,
                 delay_p99_ms: p99,
                 stalls: u16::try_from(tally.stalls).unwrap_or(u16::MAX),
@@ -347,6 +319,7 @@ impl Viewer {
         if playing.jump(now.mono, floor, invitation, desk.settings, &mut self.figures) {
             playing.assembly.rebase(now.mono, &playing.store);
             link.receiver.rebase();
+            self.neighbours.iter_mut().for_each(|neighbours| neighbours.rebase(playing));
         }
     }
 
@@ -354,6 +327,10 @@ impl Viewer {
         let mut figures = self.figures.clone();
         if let Some(link) = &self.link {
             figures.counts.add(link.receiver.counts());
+        }
+        if let Some(neighbours) = &self.neighbours {
+            figures.sharing = neighbours.figures(&figures.counts);
+            figures.counts.add(&neighbours.counts());
         }
         desk.board.write(self.index, &figures, must);
     }
@@ -368,12 +345,12 @@ impl Viewer {
         let calls = calls.filter_map(Call::next_deadline);
         let tick = self.playing.as_ref().map(|_| self.next_tick);
         let opener = self.opener.as_ref().map(|(opener, _)| opener.next_deadline(now));
-        let link = self.link.as_ref().zip(self.playing.as_ref());
-        let link =
-            link.and_then(|(link, playing)| link.receiver.next_deadline(playing.view(&|_| true)));
+        let link = self.link_deadline();
+        let neighbours = self.neighbours.as_ref().and_then(|them| them.next_deadline(now));
         let document = self.document_at.filter(|_| self.document.is_none());
         let figures = Some(self.next_figures);
-        calls.chain([tick, opener, link, document, figures].into_iter().flatten()).min()
+        let own = [tick, opener, link, neighbours, document, figures];
+        calls.chain(own.into_iter().flatten()).min()
     }
 }
 

@@ -138,16 +138,45 @@ impl Playing {
     }
 
     /// A subtree was verified: its bytes came in until it was signed.
-    pub(super) fn note_signed(&mut self, now: Mono, signed: Signed, figures: &mut Figures) {
+    pub(super) fn note_signed(&mut self, now: Mono, signed: Signed) {
         let bytes = self.profile.size.bytes();
-        let stamp = self.clock.at(now);
-        let time = Stamp::from_ntp(signed.ntp, stamp);
+        let time = Stamp::from_ntp(signed.ntp, self.clock.at(now));
         let begin = self.store.local_offset(signed.number.saturating_mul(bytes));
         let end = self.store.local_offset((signed.number + 1).saturating_mul(bytes));
         if end > begin {
             self.line.note_run(begin, end, time);
         }
-        figures.arrived(now, stamp.since(time));
+    }
+
+    /// How long ago a subtree was signed.
+    pub(super) fn age(&self, now: Mono, signed: Signed) -> Duration {
+        let stamp = self.clock.at(now);
+        stamp.since(Stamp::from_ntp(signed.ntp, stamp))
+    }
+
+    /// When the first byte of a subtree is to be played, as far as can be told from the newest
+    /// one that is known and the stream's rate.
+    pub(super) fn deadline(&self, now: Mono, subtree: u64) -> Option<Mono> {
+        let (newest, ntp) = self.assembly.newest()?;
+        let stamp = Stamp::from_ntp(ntp, self.clock.at(now));
+        let each = self.assembly.chunk_time() * self.assembly.n() as u32;
+        let apart =
+            |subtrees: u64| each.saturating_mul(u32::try_from(subtrees).unwrap_or(u32::MAX));
+        // The newest was signed when its last byte had come in.
+        let begun = match (subtree + 1).checked_sub(newest) {
+            Some(ahead) => stamp.plus(apart(ahead)).minus(each * 2),
+            None => stamp.minus(apart(newest - subtree) + each),
+        };
+        Some(self.clock.when(begun.plus(self.playout.delay())))
+    }
+
+    /// The chunk that is played, and how long what is there lasts.
+    pub(super) fn buffer(&self) -> (u64, Duration) {
+        let position = self.playout.position();
+        let chunk = self.store.wire_offset(position) / CHUNK_BYTES;
+        let chunks = self.store.next().saturating_sub(chunk);
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        (chunk, self.assembly.chunk_time().saturating_mul(chunks))
     }
 
     /// What composing a datagram looks at.

@@ -51,6 +51,9 @@ const AHEAD_MAX: u64 = 512;
 /// The parent's subtrees were copies of another neighbour's so many times in a row.
 const PARENT_COPIES: u8 = 4;
 
+/// The parent's subtrees were copies of what the relay had to be asked for so many times in a row.
+const ECHOES: u8 = 3;
+
 /// The round trip to the relay as long as nobody has said it.
 const RELAY_RTT: Duration = Duration::from_millis(100);
 
@@ -281,6 +284,7 @@ impl Mesh {
                 let stripe = &mut self.stripes[index];
                 stripe.relay_run = 0;
                 let parent = stripe.parent == Some(slot);
+                stripe.echoes = if parent { 0 } else { stripe.echoes };
                 if let Some(neighbour) = self.neighbours[slot].as_mut() {
                     neighbour.note_newest(now, index, subtree);
                     neighbour.refusals = if parent { 0 } else { neighbour.refusals };
@@ -339,15 +343,30 @@ impl Mesh {
             return;
         }
         let track = self.track(now, subtree);
-        let Some((Pushed::By(first), _)) = track.pushed else { return };
-        if Some(first) == parent || std::mem::replace(&mut track.copied, true) {
+        if std::mem::replace(&mut track.copied, true) {
             return;
         }
-        // Somebody whom we have pruned still pushes, and is faster than the parent.
+        let (pushed, rescued) = (track.pushed, track.rescued);
         let stripe = &mut self.stripes[index];
-        stripe.copies = stripe.copies.saturating_add(1);
-        if stripe.copies >= PARENT_COPIES {
-            self.graft(now, index, first);
+        match (pushed, parent) {
+            (Some((Pushed::By(first), _)), Some(parent)) if first != parent => {
+                // Somebody whom we have pruned still pushes, and is faster than the parent.
+                stripe.copies = stripe.copies.saturating_add(1);
+                if stripe.copies >= PARENT_COPIES {
+                    self.graft(now, index, first);
+                }
+            }
+            (_, Some(parent)) if rescued => {
+                // What the relay gave us comes back to us, or the parent lives from it as we do.
+                stripe.echoes = stripe.echoes.saturating_add(1);
+                if stripe.echoes >= ECHOES {
+                    self.prune(index);
+                    if let Some(neighbour) = self.neighbours[parent].as_mut() {
+                        neighbour.bar(now, index, false);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

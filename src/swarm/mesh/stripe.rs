@@ -48,6 +48,8 @@ pub(super) struct Stripe {
     pub late_row: u8,
     /// How many of the parent's in a row were copies.
     pub copies: u8,
+    /// How many of them in a row of what the relay had been asked for.
+    pub echoes: u8,
     /// Of each neighbour: how many subtrees in a row it announced long before we were whole.
     leads: [u8; NEIGHBOURS_MAX],
     /// Somebody who would be better.
@@ -69,6 +71,7 @@ impl Default for Stripe {
             relay_at: None,
             late_row: 0,
             copies: 0,
+            echoes: 0,
             leads: [0; NEIGHBOURS_MAX],
             rival: None,
             hold_until: Mono::ZERO,
@@ -130,7 +133,7 @@ impl Stripe {
     }
 
     fn forget_parent(&mut self) {
-        (self.late_row, self.copies, self.relay_copies) = (0, 0, 0);
+        (self.late_row, self.copies, self.echoes, self.relay_copies) = (0, 0, 0, 0);
         (self.leads, self.rival) = ([0; NEIGHBOURS_MAX], None);
     }
 

@@ -219,6 +219,22 @@ fn a_parent_that_is_late_is_helped_and_then_replaced() {
     assert_eq!(mesh.stripes(B), 1);
 }
 
+/// Three that feed each other in a circle get what one of them rescued.
+#[test]
+fn a_parent_that_brings_only_what_we_rescued_is_pruned() {
+    let mut mesh = fed_by_a(&[]);
+    for n in 1..=3 {
+        assert_eq!(mesh.stripes(A), 1);
+        mesh.turn(at(n * 2_000 + 1_100), &[missing(n * 8, n * 2_000)]);
+        assert_eq!(mesh.source(n * 8), Source::Relay);
+        mesh.note_whole(at(n * 2_000 + 1_150), n * 8);
+        mesh.note_duplicates(at(n * 2_000 + 1_200), A, n * 8, 16);
+        mesh.note_duplicates(at(n * 2_000 + 1_210), A, n * 8, 1);
+    }
+    mesh.turn(at(7_300), &[]);
+    assert_eq!(mesh.stripes(A), 0);
+}
+
 #[test]
 fn a_neighbour_that_has_it_long_before_is_a_better_parent() {
     let mut mesh = fed_by_a(&[B]);

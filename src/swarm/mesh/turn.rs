@@ -28,6 +28,12 @@ const LAPSE: Duration = Duration::from_millis(300);
 /// The relay answers in time if it is asked so long before the deadline, or three round trips.
 const RESCUE: Duration = Duration::from_millis(500);
 
+/// How much earlier at most a viewer asks it that has a parent in the stripe, by chance, and one
+/// that has none: what the relay answers to one viewer reaches those below it as a push, before
+/// they ask on their own.
+const RESCUE_CHANCE_MICROS: u64 = 100_000;
+const RESCUE_FREE: Duration = Duration::from_millis(250);
+
 /// A neighbour that has shown nothing of a stripe for so long does not get it.
 const RECENT: Duration = Duration::from_secs(3);
 
@@ -114,7 +120,7 @@ impl Mesh {
             }
         };
         track.source = source;
-        let early = RESCUE.max(3 * self.relay_rtt);
+        let early = self.rescue(stripe_of(subtree));
         if let Some(deadline) = track.deadline {
             if deadline <= now + early {
                 track.rescued |= source != Source::Relay;
@@ -124,6 +130,17 @@ impl Mesh {
             }
         }
         self.tracks.insert(subtree, track);
+    }
+
+    /// How long before its deadline the relay is asked for a subtree of a stripe.
+    fn rescue(&self, index: usize) -> Duration {
+        let early = if self.stripes[index].parent.is_none() {
+            RESCUE + RESCUE_FREE
+        } else {
+            let chance = spread(self.seed ^ spread(!(index as u64))) % RESCUE_CHANCE_MICROS;
+            RESCUE + Duration::from_micros(chance)
+        };
+        early.max(3 * self.relay_rtt)
     }
 
     /// Who was asked and has not answered in time is not asked again.

@@ -65,9 +65,17 @@ pub(super) enum Took {
 pub(super) struct Batch {
     hashes: Vec<(Span, Hash)>,
     signed: Option<(Span, u64, Signature)>,
+    /// Hashes that prove nothing by themselves are kept: nobody can say afterwards who told a
+    /// wrong one, so they are taken from the source only.
+    uncles: bool,
 }
 
 impl Batch {
+    /// Of a link whose other end tells uncles, or does not.
+    pub(super) fn new(uncles: bool) -> Batch {
+        Batch { uncles, ..Batch::default() }
+    }
+
     pub(super) fn hash(&mut self, span: Span, hash: &Hash) {
         if self.hashes.len() < HASHES_MAX {
             self.hashes.push((span, *hash));
@@ -262,14 +270,13 @@ impl Assembly {
         &mut self,
         now: Mono,
         batch: &Batch,
-        uncles: bool,
         store: &mut Store,
         fresh: &mut Freshness,
         by: &mut impl Verifier,
         signed: &mut Vec<Signed>,
     ) -> Result<Option<u64>, Crime> {
         let proven = self.munro(now, batch, store, fresh, by, signed)?;
-        if uncles {
+        if batch.uncles {
             self.uncles(now, batch, store);
         }
         Ok(proven)

@@ -226,6 +226,7 @@ impl Receiver {
     ) -> Receiver {
         let mut receiver = Receiver::on(profile, opened.channel, opened.private, now);
         receiver.rtt = opened.rtt;
+        receiver.batch = Batch::new(true);
         receiver.stripes = Subscribe::ALL;
         receiver.floor = opened.have().map(|span| span.first).min();
         for span in opened.have() {
@@ -499,14 +500,13 @@ impl Receiver {
             }
             Message::Have(span) => {
                 self.settle(now, tools)?;
-                if !self.neighbour {
-                    self.floor.get_or_insert(span.first);
-                    tools.assembly.shown(now, span, tools.store);
-                    return Ok(());
-                }
-                tools.assembly.heard_of(now, span, tools.store);
                 self.tell(News::Have(span));
-                return ear(message);
+                if self.neighbour {
+                    tools.assembly.heard_of(now, span, tools.store);
+                    return ear(message);
+                }
+                self.floor.get_or_insert(span.first);
+                tools.assembly.shown(now, span, tools.store);
             }
             Message::Handshake(handshake) => return self.handshake(&handshake),
             Message::Choke | Message::Unchoke => {

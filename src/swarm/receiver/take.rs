@@ -31,10 +31,8 @@ impl Receiver {
             return Ok(());
         }
         let Tools { assembly, store, fresh, verifier } = tools;
-        // Nobody can say afterwards who told a wrong uncle: they are taken from the source only.
-        let uncles = !self.neighbour;
         let Receiver { batch, signed, .. } = self;
-        let proven = assembly.hashes(now, batch, uncles, store, fresh, *verifier, signed);
+        let proven = assembly.hashes(now, batch, store, fresh, *verifier, signed);
         batch.clear();
         let Some(number) = proven? else { return Ok(()) };
         let part = self.part(number, now, assembly);

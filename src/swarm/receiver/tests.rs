@@ -407,3 +407,51 @@ fn no_bytes_make_it_panic() {
     }
     world.check();
 }
+
+/// Hashes by one link, chunks by another, also before the hashes; what a neighbour tells of
+/// uncles is not taken, so that nobody can be made to look like a liar.
+#[test]
+fn a_subtree_is_put_together_from_two_links() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    let (profile, now) = (world.source.profile, world.now);
+    let mut other = Receiver::neighbour(profile, 7, true, None, now);
+    world.source.pushes = true;
+    let train = world.source.sign(now);
+    let first = world.source.end() - 16;
+    let hear = |world: &mut World, receiver: &mut Receiver, datagram: &[u8]| {
+        let World { assembly, store, fresh, verifier, now, .. } = world;
+        let mut tools = Tools { assembly, store, fresh, verifier };
+        receiver.handle_datagram(*now, &datagram[4..], &mut tools, &mut |_| Ok(()));
+    };
+    let mut lie = [0; 100];
+    let mut writer = Writer::new(&mut lie, US, profile.addressing);
+    assert!(writer.push(Message::Integrity { span: Span::one(first), hash: &[9; 32] }));
+    let lie = writer.written().to_vec();
+    hear(&mut world, &mut other, &lie);
+    hear(&mut world, &mut other, &train[1]);
+    assert!(!world.store.has(first), "kept until its hash comes");
+    world.receive(&train[0][4..]);
+    hear(&mut world, &mut other, &train[2]);
+    assert!(world.store.has(first) && world.store.has(first + 1), "the hashes came elsewhere");
+    (3..17).for_each(|n| world.receive(&train[n][4..]));
+    hear(&mut world, &mut other, &train[9]);
+    assert_eq!(other.counts().duplicates, 1);
+    assert_eq!(other.counts().payload, 2 * CHUNK as u64);
+    assert_eq!((other.counts().bad(), world.receiver.counts().bad()), (0, 0));
+    let whole = world.assembly.take_whole();
+    assert_eq!(whole.len(), 1);
+    assert_eq!(world.assembly.servable(first / 16), Some(u16::MAX));
+    assert_eq!(other.take_news(), [News::Duplicates(first / 16, 1)]);
+    // Each is acknowledged where it came.
+    let World { assembly, store, .. } = &world;
+    let view = View { assembly, store, asks: &|_| false };
+    let mut buf = [0; 200];
+    let n = other.poll_datagram(now, view, &mut buf, &mut |_, _| {}).unwrap();
+    let mut acked = Vec::new();
+    for message in Messages::new(&buf[4..n], profile.addressing, CHUNK) {
+        if let Message::Ack { span, .. } = message.unwrap() {
+            acked.push((span.first - first, span.last - first));
+        }
+    }
+    assert_eq!(acked, [(0, 1), (8, 8)]);
+}

@@ -10,7 +10,12 @@
 //! - *Answers* to questions come before it: who asks has a deadline. They are paced.
 //! - LEDBAT bounds what is under way, of both together; one second of the stream is the most.
 //! - After one second without an acknowledgement only probes are sent, until anything is heard.
+//!
+//! A relay has whole subtrees; a viewer passes on what it has of them as it comes (`cut`).
 
+mod cut;
+mod news;
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +28,11 @@ use crate::swarm::flight::{Age, Flight};
 use crate::swarm::ledbat::{Floor, Ledbat, Losses};
 use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
+use crate::swarm::sender::cut::Cut;
+use crate::swarm::sender::news::Shown;
+use crate::swarm::sender::stock::all;
+
+pub use stock::{Source, Stock};
 
 /// The most of a stream that may be under way.
 const UNDER_WAY_MAX: Duration = Duration::from_secs(1);
@@ -42,9 +52,6 @@ const SILENCE_SUBSCRIBED: Duration = Duration::from_secs(10);
 /// Silence of other peers after which they are gone, if three datagrams were sent meanwhile
 /// (RFC 7574, 3.12).
 const SILENCE: Duration = Duration::from_secs(180);
-
-/// How often a peer that nothing is pushed to hears of new subtrees.
-const HAVE: Duration = Duration::from_millis(50);
 
 /// How far the push may fall behind before it goes on at the live edge.
 const LAG_MAX: Duration = Duration::from_secs(2);
@@ -66,31 +73,6 @@ const HASHED: Duration = Duration::from_millis(20);
 
 /// All stripes: every subtree.
 pub const ALL_STRIPES: u8 = 0xff;
-
-/// What is known of the stream at the moment.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Chunks of a subtree.
-    pub size: u64,
-    /// Subtrees that may be sent: signed at most 20 s ago, and still there.
-    pub subtrees: Range<u64>,
-    /// How long the chunks of one subtree play.
-    pub train: Duration,
-    /// Chunks of the discard window: the most that may wait to be answered.
-    pub window: u64,
-}
-
-impl Source {
-    /// The newest subtree.
-    #[must_use]
-    pub fn newest(&self) -> Option<u64> {
-        self.subtrees.end.checked_sub(1).filter(|newest| self.subtrees.contains(newest))
-    }
-
-    fn chunks(&self) -> Range<u64> {
-        self.subtrees.start * self.size..self.subtrees.end * self.size
-    }
-}
 
 /// Why something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,31 +124,6 @@ pub enum Next {
     Close(Over),
 }
 
-/// Which of the newest subtrees a peer has shown a chunk of.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shown {
-    newest: u64,
-    /// The newest and the 63 before it.
-    bits: u64,
-}
-
-impl Shown {
-    fn set(&mut self, subtree: u64) {
-        if let Some(ahead) = subtree.checked_sub(self.newest).filter(|ahead| *ahead > 0) {
-            self.bits =
-                u32::try_from(ahead).ok().and_then(|n| self.bits.checked_shl(n)).unwrap_or(0);
-            self.newest = subtree;
-        }
-        let back = self.newest - subtree;
-        self.bits |= u32::try_from(back).ok().and_then(|n| 1u64.checked_shl(n)).unwrap_or(0);
-    }
-
-    fn has(&self, subtree: u64) -> bool {
-        let back = self.newest.checked_sub(subtree).and_then(|back| u32::try_from(back).ok());
-        back.and_then(|n| self.bits.checked_shr(n)).is_some_and(|bits| bits & 1 != 0)
-    }
-}
-
 /// The sending half of one link. See the module's page for the order of calls.
 #[derive(Debug)]
 pub struct Sender {
@@ -197,8 +154,11 @@ pub struct Sender {
     first_trains: Mono,
     /// Chunks that the peer allows under way; 0: no limit of its own.
     credit: u32,
-    /// Which stripes are pushed.
+    /// Which stripes the peer asks for, and which may be pushed to it.
     stripes: u8,
+    allowed: u8,
+    /// What is sent as it comes; only of a viewer that passes on.
+    cut: Option<Box<Cut>>,
     /// Trains sent, up to [`FIRST_TRAINS`].
     trains: u8,
     /// Datagrams sent since the peer was last heard, up to 3.
@@ -236,6 +196,8 @@ impl Sender {
             first_trains: now,
             credit: 0,
             stripes: 0,
+            allowed: ALL_STRIPES,
+            cut: None,
             trains: 0,
             unheard: 0,
             ever_acked: false,
@@ -263,13 +225,45 @@ impl Sender {
     /// The peer subscribes to `stripes`, from chunk `start` on if it says so. Full state: the
     /// same again changes nothing.
     pub fn subscribe(&mut self, stripes: u8, start: Option<u64>, credit: u32, source: &Source) {
-        if self.stripes == 0 && stripes != 0 {
-            self.next = source.subtrees.end;
-        }
+        let before = self.pushed_stripes();
+        (self.stripes, self.credit) = (stripes, credit);
+        self.begin_push(before, source);
         if let Some(start) = start {
             self.next = self.next.max(start.div_ceil(source.size));
         }
-        (self.stripes, self.credit) = (stripes, credit);
+    }
+
+    /// Which stripes may be pushed, of those that the peer asks for: all, if nobody says
+    /// otherwise.
+    pub fn set_allowed(&mut self, stripes: u8, source: &Source) {
+        let before = self.pushed_stripes();
+        self.allowed = stripes;
+        self.begin_push(before, source);
+    }
+
+    /// A push begins with the next subtree.
+    fn begin_push(&mut self, before: u8, source: &Source) {
+        if before == 0 && self.pushed_stripes() != 0 {
+            self.next = source.subtrees.end;
+        }
+    }
+
+    /// The stripes that are pushed.
+    #[must_use]
+    pub fn pushed_stripes(&self) -> u8 {
+        if self.choked { 0 } else { self.stripes & self.allowed }
+    }
+
+    /// The round trip, once there is one.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.ledbat.rtt()
+    }
+
+    /// How long what is sent waits in queues on its way, once that is known.
+    #[must_use]
+    pub fn queueing(&self) -> Option<Duration> {
+        self.ledbat.rtt().map(|_| self.ledbat.queueing_delay())
     }
 
     /// The peer has these chunks, and acknowledges them.
@@ -283,8 +277,7 @@ impl Sender {
         delay: i64,
         source: &Source,
     ) -> Result<(), Crime> {
-        let run = Run::new(first, last).filter(|run| run.last() < source.chunks().end);
-        let run = run.ok_or(Crime::AckOfNothing)?;
+        let run = self.real(Run::new(first, last), source).ok_or(Crime::AckOfNothing)?;
         self.show(run, source.size);
         self.ever_acked = true;
         let before = self.flight.chunks();
@@ -292,6 +285,7 @@ impl Sender {
         if acked.chunks == 0 {
             return Ok(());
         }
+        self.count(acked.chunks, 0);
         self.acked = now;
         if acked.sampled {
             self.ledbat.on_delay(now, delay);
@@ -310,8 +304,7 @@ impl Sender {
     /// # Errors
     /// If they do not exist yet.
     pub fn handle_have(&mut self, [first, last]: [u64; 2], source: &Source) -> Result<(), Crime> {
-        let run = Run::new(first, last).filter(|run| run.last() < source.chunks().end);
-        let run = run.ok_or(Crime::HaveOfNothing)?;
+        let run = self.real(Run::new(first, last), source).ok_or(Crime::HaveOfNothing)?;
         self.requests.remove(run);
         self.show(run, source.size);
         self.had = Some(run);
@@ -381,7 +374,12 @@ impl Sender {
     /// Whether subtrees are pushed.
     #[must_use]
     pub fn pushes(&self) -> bool {
-        self.stripes != 0 && !self.choked
+        self.pushed_stripes() != 0
+    }
+
+    /// What exists of a run that a peer names. Who only passes on may know of less than the peer.
+    fn real(&self, run: Option<Run>, source: &Source) -> Option<Run> {
+        run.filter(|run| self.cut.is_some() || run.last() < source.chunks().end)
     }
 
     /// Whether questions wait.
@@ -391,7 +389,8 @@ impl Sender {
     }
 
     /// What to do now. What it says to send counts as sent.
-    pub fn next(&mut self, now: Mono, source: &Source) -> Next {
+    pub fn next(&mut self, now: Mono, stock: &impl Stock) -> Next {
+        let source = stock.source();
         self.losses.note(now, 0, 0);
         if let Some(over) = self.over(now) {
             return Next::Close(over);
@@ -408,14 +407,14 @@ impl Sender {
             true => self.probe(now, source),
             false => self
                 .greet(source)
-                .or_else(|| self.answer(now, source))
-                .or_else(|| self.push(now, source)),
+                .or_else(|| self.answer(now, stock))
+                .or_else(|| self.push(now, stock)),
         };
         if let Some(parcel) = parcel {
             self.unheard = self.unheard.saturating_add(1);
             return Next::Send(parcel);
         }
-        match self.have(now, source) {
+        match self.have(now, stock) {
             Some(run) => Next::Have(run),
             None => Next::Wait,
         }
@@ -433,8 +432,8 @@ impl Sender {
         if self.requests.any_below(source.chunks().end) && self.has_room(1, source) {
             at = at.min(self.pacer.ready(source.train).max(now + Duration::from_millis(1)));
         }
-        if !self.pushes() && self.announced < source.subtrees.end {
-            at = at.min(self.have_at + HAVE);
+        if self.has_news(source) {
+            at = at.min(self.have_at + self.have_apart());
         }
         if self.trains >= FIRST_TRAINS && !self.ever_acked {
             at = at.min(self.first_trains + FIRST_TRAINS_WAIT);
@@ -444,7 +443,8 @@ impl Sender {
 
     /// Why the link is over, if it is.
     fn over(&self, now: Mono) -> Option<Over> {
-        let in_vain = self.probing && now.since(self.probing_since) >= PROBING_MAX;
+        let most = if self.cut.is_some() { cut::PROBING_MAX } else { PROBING_MAX };
+        let in_vain = self.probing && now.since(self.probing_since) >= most;
         let silence = now.since(self.heard);
         let gone = match self.ours && self.stripes != 0 {
             true => silence >= SILENCE_SUBSCRIBED,
@@ -468,6 +468,7 @@ impl Sender {
         let grace = self.ledbat.rtt().unwrap_or(REORDERING) * 2 + REORDERING;
         let lost = self.flight.expire(now, grace);
         if lost > 0 {
+            self.count(0, lost);
             self.losses.note(now, 0, lost);
             self.ledbat.on_loss(now);
         }
@@ -477,10 +478,13 @@ impl Sender {
         let last = run.last() / size;
         let first = (run.first() / size).max(last.saturating_sub(63));
         (first..=last).for_each(|subtree| self.shown.set(subtree));
+        if let Some(cut) = &mut self.cut {
+            cut.note_theirs(run, size);
+        }
     }
 
     fn pushes_all(&self) -> bool {
-        self.stripes == ALL_STRIPES && !self.choked
+        self.pushed_stripes() == ALL_STRIPES && self.cut.is_none()
     }
 
     /// Whether `chunks` more may be under way.
@@ -488,6 +492,9 @@ impl Sender {
         let under_way = self.flight.chunks();
         if !self.flight.has_room() || self.credit > 0 && under_way + chunks > self.credit {
             return under_way == 0;
+        }
+        if self.cut.is_some() {
+            return self.has_room_to_forward(chunks, source);
         }
         let second = UNDER_WAY_MAX.as_secs_f32() / source.train.as_secs_f32().max(0.001);
         let floor = match (self.losses.high(), self.requests.any_below(source.chunks().end)) {
@@ -506,7 +513,13 @@ impl Sender {
         if self.flight.is_empty() && !self.probing {
             self.acked = now;
         }
-        self.flight.send(now, run, source.size);
+        match &mut self.cut {
+            Some(cut) => {
+                cut.note_theirs(run, source.size);
+                self.flight.join(now, run, source.size);
+            }
+            None => self.flight.send(now, run, source.size),
+        }
         self.losses.note(now, run.chunks() as u32, 0);
         if self.trains < FIRST_TRAINS {
             self.trains += 1;
@@ -524,8 +537,17 @@ impl Sender {
     }
 
     /// The first question that can be answered and may be now.
-    fn answer(&mut self, now: Mono, source: &Source) -> Option<Parcel> {
-        let run = self.requests.next(source.chunks(), source.size)?;
+    fn answer(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
+        let source = stock.source();
+        let run = match self.cut {
+            Some(_) => self.requests.next_there(source.chunks(), source.size, &|s| stock.chunks(s)),
+            None => self.requests.next(source.chunks(), source.size),
+        }?;
+        // What is about to be pushed is not answered as well.
+        let number = run.first() / source.size;
+        if self.cut.is_none() && number >= self.next && self.wants(number, source.size) {
+            return None;
+        }
         let chunks = run.chunks() as u32;
         if self.pacer.ready(source.train) > now || !self.has_room(chunks, source) {
             return None;
@@ -535,6 +557,7 @@ impl Sender {
         let subtree = run.first() / source.size;
         let again = self.answered.iter().flatten().any(|before| before.meets(run));
         let just = self.hashed.0 == subtree && now.since(self.hashed.1) < HASHED;
+        let just = just || self.cut.as_ref().is_some_and(|cut| cut.has_hashed(subtree));
         let hash = again || !self.shown.has(subtree) && !just;
         if hash {
             self.hashed = (subtree, now);
@@ -546,7 +569,11 @@ impl Sender {
     }
 
     /// The next subtree of a push.
-    fn push(&mut self, now: Mono, source: &Source) -> Option<Parcel> {
+    fn push(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
+        if self.cut.is_some() {
+            return self.forward(now, stock);
+        }
+        let source = stock.source();
         if !self.pushes() {
             return None;
         }
@@ -584,7 +611,9 @@ impl Sender {
     fn push_one(&mut self, now: Mono, run: Run, why: Why, source: &Source) -> Parcel {
         let subtree = run.first() / source.size;
         self.next = self.next.max(subtree + 1);
-        self.announced = self.announced.max(self.next);
+        if self.pushes_all() {
+            self.announced = self.announced.max(self.next);
+        }
         self.requests.remove(run);
         self.send(now, run, source);
         Parcel { subtree, hash: true, run: Some(run), why }
@@ -593,7 +622,7 @@ impl Sender {
     /// Whether a subtree is to be pushed.
     fn wants(&self, subtree: u64, size: u64) -> bool {
         let had = whole(subtree, size).zip(self.had).is_some_and(|(run, had)| had.holds(run));
-        self.stripes & 1 << (subtree % 8) != 0 && !had
+        self.pushed_stripes() & 1 << (subtree % 8) != 0 && !had
     }
 
     /// One train to a peer that is silent: the next of a push, or the next answer.
@@ -602,6 +631,11 @@ impl Sender {
             return None;
         }
         self.flight.clear();
+        if self.cut.is_some() {
+            // A neighbour says something every second.
+            self.probe_at = now + PROBE;
+            return None;
+        }
         if self.pushes()
             && let Some(newest) = source.newest()
         {
@@ -618,20 +652,6 @@ impl Sender {
         self.send(now, run, source);
         let subtree = run.first() / source.size;
         Some(Parcel { subtree, hash: true, run: Some(run), why: Why::Probe })
-    }
-
-    /// News of subtrees, for a peer that nothing is pushed to.
-    fn have(&mut self, now: Mono, source: &Source) -> Option<Run> {
-        let begin = self.announced.max(source.subtrees.start);
-        let due = !self.pushes() && begin < source.subtrees.end && now >= self.have_at + HAVE;
-        if !due {
-            return None;
-        }
-        let run = Run::new(begin * source.size, source.chunks().end - 1)?;
-        self.announced = source.subtrees.end;
-        self.have_at = now;
-        self.unheard = self.unheard.saturating_add(1);
-        Some(run)
     }
 }
 

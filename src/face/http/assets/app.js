@@ -2,7 +2,7 @@
 // Names, warnings and errors come from strangers: all text goes through textContent.
 
 import {
-  bitrate, byId, bytes, count, fine, isNumber, make, poll, seconds, shown, write, writeNumbers,
+  bitrate, byId, bytes, count, fine, isNumber, make, percent, poll, seconds, shown, write, writeNumbers,
 } from "./dom.js";
 import { HlsPlayer, canPlayHls } from "./native.js";
 import { Player, codecName } from "./player.js";
@@ -257,7 +257,8 @@ function indexPage() {
       }
       writeState(shownCard.state, status.state);
       writeNumbers(shownCard.numbers, [
-        ["Viewers", count(status.viewers)], ["Bitrate", bitrate(status.bitrate_bps)],
+        ["Viewers", count(status.viewers)], ["Sharing", count(status.swarm?.peers)],
+        ["Offload", percent(status.swarm?.offload)], ["Bitrate", bitrate(status.bitrate_bps)],
         ["Codecs", codecs(status)], ["Key frames every", gop(status)],
         ["Delay p50 / p99", delay(status)], ["On air", duration(status.since, json.now)],
       ]);

@@ -23,6 +23,8 @@ export const isNumber = (value) => typeof value === "number" && Number.isFinite(
 export const shown = (value, words) => (isNumber(value) ? words(value) : "–");
 export const count = (value) => shown(value, (v) => v.toLocaleString("en"));
 export const seconds = (ms) => shown(ms, (v) => (v < 1000 ? `${Math.round(v)} ms` : `${(v / 1000).toFixed(1)} s`));
+// The space does not break.
+export const percent = (ratio) => shown(ratio, (v) => `${Math.round(v * 100)}\u00a0%`);
 export const fine = (ms) => (ms < 10 ? ms.toFixed(1) : String(Math.round(ms)));
 
 export function bitrate(bps) {

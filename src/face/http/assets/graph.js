@@ -65,7 +65,7 @@ export class Graph {
       known.group.setAttribute("class",
         `node ${fed.has(i + 1) ? "fed" : anyFed.has(i + 1) ? "" : "alone"}`);
       known.circle.setAttribute("r", this.radius);
-      known.label.textContent = this.radius >= 15 ? node.id : "";
+      known.label.textContent = this.radius >= 15 ? node.id.slice(0, 3) : "";
       known.title.textContent = `viewer ${node.id}`;
     });
     for (const id of gone) {

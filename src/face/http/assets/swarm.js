@@ -1,6 +1,8 @@
 // What the watch page shows of a stream's swarm: who feeds whom, and how the last minutes went.
 
-import { bytes, byId, count, isNumber, make, poll, seconds, shown, write, writeNumbers } from "./dom.js";
+import {
+  bytes, byId, count, isNumber, make, percent, poll, seconds, shown, write, writeNumbers,
+} from "./dom.js";
 import { Graph } from "./graph.js";
 import { Plot } from "./plot.js";
 
@@ -11,8 +13,6 @@ const MODES = {
   hybrid: "Hybrid: viewers pass it on",
 };
 
-// The space does not break.
-const percent = (ratio) => shown(ratio, (v) => `${Math.round(v * 100)}\u00a0%`);
 const list = (value) => (Array.isArray(value) ? value : []);
 
 /** The picture of `graph.json` with everything in its place, whatever came. */

@@ -1,0 +1,115 @@
+//! One link to another viewer: both halves of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::time::Mono;
+use crate::swarm::crimes::Crime;
+use crate::swarm::mesh::Key;
+use crate::swarm::receiver::Receiver;
+use crate::swarm::sender::{Sender, Source};
+use crate::wire::ppspp::{Message, Private, Span, State, Subscribe};
+
+/// How often a neighbour is told what we can send, at most.
+pub(super) const STATE_APART: Duration = Duration::from_millis(500);
+
+/// A link to another viewer.
+pub(super) struct Link {
+    pub key: Key,
+    pub to: SocketAddr,
+    /// Our channel.
+    pub channel: u32,
+    pub receiver: Receiver,
+    pub sender: Sender,
+    /// The stripes that the other end asks for.
+    pub wanted: u8,
+    /// What it said that it can send, since we last looked.
+    pub state: Option<State>,
+    /// Bytes of chunks that were sent to it.
+    pub out_bytes: u64,
+    /// What it was told, and when.
+    told: Option<State>,
+    told_at: Mono,
+    /// When the receiving half and the sending half want to be asked.
+    pub receives_at: Mono,
+    pub sends_at: Mono,
+}
+
+impl Link {
+    pub(super) fn new(
+        key: Key,
+        to: SocketAddr,
+        channel: u32,
+        receiver: Receiver,
+        now: Mono,
+    ) -> Link {
+        Link {
+            key,
+            to,
+            channel,
+            receiver,
+            sender: Sender::forwarder(now),
+            wanted: 0,
+            state: None,
+            out_bytes: 0,
+            told: None,
+            told_at: Mono::ZERO,
+            receives_at: Mono::ZERO,
+            sends_at: Mono::ZERO,
+        }
+    }
+
+    /// Whether it is to be told `state` now.
+    pub(super) fn wants_state(&self, now: Mono, state: &State) -> bool {
+        self.receiver.is_private()
+            && self.told.is_none_or(|told| differs(&told, state))
+            && now.since(self.told_at) >= STATE_APART
+    }
+
+    pub(super) fn note_told(&mut self, now: Mono, state: State) {
+        (self.told, self.told_at) = (Some(state), now);
+    }
+}
+
+/// Whether the other end would choose otherwise if it knew: not for every chunk that is played.
+pub(super) fn differs(told: &State, state: &State) -> bool {
+    told.upload_kbit != state.upload_kbit || told.room_kbit != state.room_kbit
+}
+
+/// What the sending half of a link hears.
+pub(super) struct Ear<'a> {
+    pub now: Mono,
+    pub sender: &'a mut Sender,
+    pub source: &'a Source,
+    pub wanted: &'a mut u8,
+    pub state: &'a mut Option<State>,
+}
+
+impl Ear<'_> {
+    pub(super) fn hear(&mut self, message: &Message<'_>) -> Result<(), Crime> {
+        let Ear { now, sender, source, .. } = self;
+        let ends = |span: &Span| [span.first, span.last];
+        match message {
+            Message::Ack { span, delay } => {
+                return sender.handle_ack(*now, ends(span), *delay, source);
+            }
+            Message::Request(span) => return sender.handle_request(*now, ends(span), source),
+            Message::Have(span) => return sender.handle_have(ends(span), source),
+            Message::Cancel(span) => sender.handle_cancel(ends(span)),
+            Message::Choke => sender.handle_choke(),
+            Message::Unchoke => sender.handle_unchoke(source),
+            // Introductions are the relay's.
+            Message::PexV4(_) | Message::PexV6(_) | Message::PexCert(_) => {
+                return Err(Crime::PexFromPeer);
+            }
+            Message::Private(Private::Subscribe(Subscribe { start, stripes, window })) => {
+                let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
+                sender.subscribe(*stripes, start, *window, source);
+                *self.wanted = *stripes;
+            }
+            Message::Private(Private::State(state)) => *self.state = Some(*state),
+            _ => {}
+        }
+        Ok(())
+    }
+}

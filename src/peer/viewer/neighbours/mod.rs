@@ -1,0 +1,453 @@
+//! A viewer among others: whom it knows, who feeds it, whom it feeds.
+//!
+//! ```text
+//! link    one link to another viewer, both halves
+//! greet   introductions, openings, links that begin and end
+//! share   what is passed on, and how much of it
+//! shelf   what there is to pass on
+//! ```
+//!
+//! Who feeds whom is decided by [`crate::swarm::mesh`], how much is passed on by
+//! [`crate::swarm::upload`]; here is only who tells them what, and who does what they want.
+
+mod greet;
+mod link;
+mod share;
+mod shelf;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::time::Mono;
+use crate::peer::desk::Desk;
+use crate::peer::figures::{Figures, Neighbour, Sharing};
+use crate::peer::viewer::neighbours::link::{Ear, Link, STATE_APART, differs};
+use crate::peer::viewer::neighbours::shelf::Shelf;
+use crate::peer::viewer::playing::Playing;
+use crate::peer::viewer::same;
+use crate::swarm::doors::Doors;
+use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
+use crate::swarm::receiver::{Counts, News, Profile, Tools};
+use crate::swarm::upload::Upload;
+use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
+
+/// Links to neighbours, at most; beyond it nobody is let in.
+const LINKS_MAX: usize = 24;
+
+/// With fewer of them the relay is asked for more.
+const LINKS_WANTED: usize = 10;
+
+/// How often it is asked.
+const ASK_APART: Duration = Duration::from_secs(2);
+
+/// A neighbour that has said nothing for so long is gone: each says something every second.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// How often the relay hears who feeds us.
+const LINKS_APART: Duration = Duration::from_secs(2);
+
+/// Addresses that the relay named and that are still to be opened to; the oldest makes room.
+const INTRODUCTIONS_MAX: usize = 32;
+
+/// Subtrees that are looked at, at most: those that lie ahead of what is played.
+const MISSING_MAX: usize = 256;
+
+/// A viewer's neighbours.
+pub(super) struct Neighbours {
+    index: usize,
+    profile: Profile,
+    doors: Doors,
+    mesh: Mesh,
+    upload: Upload,
+    links: Vec<Link>,
+    shelf: Shelf,
+    keys: u16,
+    /// Addresses that the relay named.
+    introductions: VecDeque<SocketAddr>,
+    /// What the links saw that are gone, and what was counted besides.
+    gone: Counts,
+    tally: Sharing,
+    /// When the relay was last asked for more, and told what.
+    asked_at: Mono,
+    links_at: Mono,
+    relay_told: Option<State>,
+    relay_told_at: Mono,
+    observed_at: Mono,
+    missing: Vec<Missing>,
+    buf: Box<[u8; 1_500]>,
+}
+
+impl Neighbours {
+    /// Nobody. `seed` is random: viewers shall not all choose alike.
+    pub(super) fn new(
+        now: Mono,
+        index: usize,
+        seed: u64,
+        limit: Option<u64>,
+        playing: &Playing,
+    ) -> Neighbours {
+        let shelf = Shelf::new(playing);
+        let mut mesh = Mesh::new(seed);
+        mesh.backlog_until(playing.assembly.edge() / playing.assembly.n());
+        mesh.set_bitrate(shelf.bitrate());
+        Neighbours {
+            index,
+            profile: playing.profile,
+            doors: Doors::new(playing.profile),
+            mesh,
+            upload: Upload::new(limit, shelf.bitrate()),
+            links: Vec::new(),
+            shelf,
+            keys: 0,
+            introductions: VecDeque::new(),
+            gone: Counts::default(),
+            tally: Sharing::default(),
+            asked_at: Mono::ZERO,
+            links_at: now,
+            relay_told: None,
+            relay_told_at: Mono::ZERO,
+            observed_at: now,
+            missing: Vec::new(),
+            buf: Box::new([0; 1_500]),
+        }
+    }
+
+    /// Whether the relay is to be asked for the holes of a subtree.
+    pub(super) fn asks_relay(&self, subtree: u64) -> bool {
+        self.links.is_empty() || self.mesh.source(subtree) == Source::Relay
+    }
+
+    /// How long no neighbour has brought anything.
+    pub(super) fn silence(&self, now: Mono) -> Duration {
+        let feeders = self.links.iter().filter(|link| link.receiver.stripes() != 0);
+        feeders.map(|link| link.receiver.silence(now)).min().unwrap_or(Duration::MAX)
+    }
+
+    /// The relay's link has brought something.
+    pub(super) fn note_relay(&mut self, now: Mono, news: Vec<News>, rtt: Duration) {
+        self.mesh.set_relay_rtt(rtt);
+        let n = self.shelf.source.size;
+        for news in news {
+            match news {
+                News::Hashed(subtree) => {
+                    self.mesh.note_hash(now, Pusher::Relay, subtree);
+                    self.wake();
+                }
+                News::Have(span) => {
+                    let (first, end) = whole(span, n);
+                    (first..end).for_each(|subtree| self.mesh.note_relay_have(now, subtree));
+                }
+                News::Duplicates(..) => {}
+            }
+        }
+    }
+
+    /// Takes the messages of a datagram, if it is for a neighbour's link. Returns whether chunks
+    /// came with it.
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Mono,
+        letter: Letter<'_>,
+        playing: &mut Playing,
+        figures: &mut Figures,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        let Letter { channel, from, messages } = letter;
+        if self.doors.holds(channel) {
+            self.enter(now, channel, from, messages, desk);
+        }
+        let known = |link: &Link| link.channel == channel && same(link.to, from);
+        let Some(place) = self.links.iter().position(known) else { return false };
+        let Neighbours { links, shelf, mesh, .. } = self;
+        let link = &mut links[place];
+        let Link { receiver, sender, wanted, state, .. } = link;
+        let before = (receiver.counts().payload, *wanted);
+        sender.hear(now);
+        let mut ear = Ear { now, sender, source: &shelf.source, wanted, state };
+        let Playing { assembly, store, fresh, .. } = playing;
+        let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
+        receiver.handle_datagram(now, messages, &mut tools, &mut |message| ear.hear(&message));
+        let mut proven = false;
+        for news in receiver.take_news() {
+            match news {
+                News::Hashed(subtree) => {
+                    proven = true;
+                    mesh.note_hash(now, Pusher::Neighbour(link.key), subtree);
+                }
+                News::Have(span) => note_have(mesh, now, link.key, span, assembly.n()),
+                News::Duplicates(subtree, chunks) => {
+                    mesh.note_duplicates(now, link.key, subtree, chunks);
+                }
+            }
+        }
+        for signed in receiver.take_signed().collect::<Vec<_>>() {
+            playing.note_signed(now, signed);
+        }
+        if let Some(state) = link.state.take() {
+            mesh.note_state(link.key, &state);
+        }
+        if let Some(rtt) = link.sender.rtt() {
+            link.receiver.set_rtt(rtt);
+            mesh.note_rtt(link.key, rtt);
+        }
+        let came = link.receiver.counts().payload > before.0;
+        (link.receives_at, link.sends_at) = (Mono::ZERO, Mono::ZERO);
+        if link.wanted != before.1 {
+            self.grant(place);
+        }
+        if came || proven {
+            self.wake();
+        }
+        self.note_whole(now, playing, figures);
+        if self.links[place].receiver.ended().is_some() {
+            self.end(now, place, playing, desk);
+        }
+        came
+    }
+
+    /// Subtrees that became whole, whoever brought the last chunk.
+    pub(super) fn note_whole(&mut self, now: Mono, playing: &mut Playing, figures: &mut Figures) {
+        for signed in playing.assembly.take_whole() {
+            self.mesh.note_whole(now, signed.number);
+            figures.arrived(now, playing.age(now, signed));
+            self.links.iter_mut().for_each(|link| link.sends_at = Mono::ZERO);
+        }
+    }
+
+    /// There is more to pass on.
+    pub(super) fn wake(&mut self) {
+        for link in &mut self.links {
+            if link.sender.pushed_stripes() != 0 || link.sender.is_asked() {
+                link.sends_at = Mono::ZERO;
+            }
+        }
+    }
+
+    /// Lets the mesh decide; call it every few milliseconds.
+    pub(super) fn turn(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
+        self.shelf.refresh(playing);
+        self.shelf.release();
+        if self.links.is_empty() {
+            return;
+        }
+        let Playing { assembly, store, .. } = playing;
+        let missing = assembly.missing(store).map(|(subtree, since)| Missing {
+            subtree,
+            since,
+            deadline: playing.deadline(now, subtree),
+        });
+        self.missing.clear();
+        self.missing.extend(missing.take(MISSING_MAX));
+        self.mesh.turn(now, &self.missing);
+        let events = self.mesh.take_events();
+        self.tally.grafts += events.grafts;
+        self.tally.prunes += events.prunes;
+        for link in &mut self.links {
+            let stripes = self.mesh.stripes(link.key);
+            if stripes != link.receiver.stripes() {
+                link.receiver.set_stripes(stripes);
+                link.receives_at = Mono::ZERO;
+            }
+        }
+        for hole in &self.missing {
+            if let Source::Neighbour(key) = self.mesh.source(hole.subtree)
+                && let Some(link) = self.links.iter_mut().find(|link| link.key == key)
+            {
+                link.receives_at = link.receives_at.min(now);
+            }
+        }
+        self.observe(now);
+        while let Some(place) = self.links.iter().position(|l| l.receiver.silence(now) >= SILENCE) {
+            self.remove(now, place, Some(Bye::Leaving), playing, desk);
+        }
+    }
+
+    /// Everything that is due: openings, what the links say, what is passed on.
+    pub(super) fn drive(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
+        self.drive_doors(now, playing, desk);
+        let state = self.state(playing);
+        let mut ended = Vec::new();
+        for place in 0..self.links.len() {
+            let Neighbours { links, mesh, buf, tally, .. } = self;
+            let link = &mut links[place];
+            let tells = link.wants_state(now, &state);
+            if link.receives_at > now && !tells {
+                continue;
+            }
+            let key = link.key;
+            let asks = |subtree| mesh.source(subtree) == Source::Neighbour(key);
+            let mut told = !tells;
+            loop {
+                let mut more = |writer: &mut Writer<'_>, _| {
+                    told = told || writer.push(Message::Private(Private::State(state)));
+                };
+                let view = playing.view(&asks);
+                let wrote = link.receiver.poll_datagram(now, view, &mut buf[..], &mut more);
+                let Some(n) = wrote else { break };
+                tally.control_out += n as u64;
+                desk.datagram(link.to, &buf[..n]);
+            }
+            if tells && told {
+                link.note_told(now, state);
+            }
+            let deadline = link.receiver.next_deadline(playing.view(&asks));
+            link.receives_at = deadline.unwrap_or(now + SILENCE);
+            if link.receiver.ended().is_some() {
+                ended.push(link.channel);
+            }
+        }
+        for channel in ended {
+            if let Some(place) = self.links.iter().position(|link| link.channel == channel) {
+                self.end(now, place, playing, desk);
+            }
+        }
+        self.share(now, playing, desk);
+    }
+
+    /// When something is due.
+    pub(super) fn next_deadline(&self, now: Mono) -> Option<Mono> {
+        let links = self.links.iter().map(|link| link.receives_at.min(link.sends_at));
+        let paced = self.upload.ready().filter(|at| *at > now);
+        let links = links.min().map(|at| paced.map_or(at, |paced| at.max(paced.min(at))));
+        let doors = if self.introductions.is_empty() {
+            self.doors.next_deadline(now)
+        } else {
+            Some(Mono::ZERO)
+        };
+        [links, doors].into_iter().flatten().min()
+    }
+
+    /// What the relay is to be told.
+    pub(super) fn notes(&self, now: Mono, playing: &Playing) -> Notes {
+        let few = self.links.len() < LINKS_WANTED;
+        let state = self.state(playing);
+        let news = self.relay_told.is_none_or(|told| differs(&told, &state));
+        let links = (now.since(self.links_at) >= LINKS_APART).then(|| {
+            let told = self
+                .links
+                .iter()
+                .map(|link| PeerLink { address: link.to, stripes_in: self.mesh.stripes(link.key) });
+            told.take(Links::MAX).collect()
+        });
+        Notes {
+            asks: few && now.since(self.asked_at) >= ASK_APART,
+            state: (news && now.since(self.relay_told_at) >= STATE_APART).then_some(state),
+            links,
+        }
+    }
+
+    /// It was told so, in a datagram of `bytes`, or not.
+    pub(super) fn noted(&mut self, now: Mono, notes: &Notes, said: bool, bytes: usize) {
+        self.tally.control_out += bytes as u64;
+        if !said {
+            return;
+        }
+        if notes.asks {
+            self.asked_at = now;
+        }
+        if notes.state.is_some() {
+            (self.relay_told, self.relay_told_at) = (notes.state, now);
+        }
+        if notes.links.is_some() {
+            self.links_at = now;
+        }
+    }
+
+    /// Bytes of chunks from neighbours, and to them.
+    pub(super) fn shared(&self) -> [u64; 2] {
+        [self.counts().payload, self.tally.sent_bytes]
+    }
+
+    fn state(&self, playing: &Playing) -> State {
+        let (play_chunk, buffer) = playing.buffer();
+        self.upload.state(play_chunk, buffer)
+    }
+
+    /// The ids go on elsewhere: everything that was being put together is forgotten.
+    pub(super) fn rebase(&mut self, playing: &Playing) {
+        self.links.iter_mut().for_each(|link| link.receiver.rebase());
+        self.shelf.refresh(playing);
+        self.mesh.backlog_until(playing.assembly.edge() / playing.assembly.n());
+    }
+
+    /// What the neighbours gave and got.
+    pub(super) fn figures(&self, relay: &Counts) -> Sharing {
+        let mut counts = self.gone.clone();
+        self.links.iter().for_each(|link| counts.add(link.receiver.counts()));
+        let state = self.upload.state(0, Duration::ZERO);
+        let neighbours = self.links.iter().map(|link| Neighbour {
+            address: link.to,
+            stripes_in: self.mesh.stripes(link.key),
+            stripes_out: link.sender.pushed_stripes(),
+            in_bytes: link.receiver.counts().payload,
+            out_bytes: link.out_bytes,
+            rtt: link.receiver.rtt(),
+        });
+        Sharing {
+            relay_bytes: relay.payload,
+            peer_bytes: counts.payload,
+            pushed_bytes: counts.pushed,
+            control_in: counts.control + relay.control,
+            integrity_in: counts.integrity + relay.integrity,
+            duplicates: counts.duplicates + relay.duplicates,
+            neighbours: neighbours.collect(),
+            upload_kbit: state.upload_kbit,
+            room_kbit: state.room_kbit,
+            ..self.tally.clone()
+        }
+    }
+
+    /// What all links to neighbours have seen.
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = self.gone.clone();
+        self.links.iter().for_each(|link| counts.add(link.receiver.counts()));
+        counts
+    }
+}
+
+/// A datagram.
+#[derive(Clone, Copy)]
+pub(super) struct Letter<'a> {
+    /// The channel that it is for, and where it came from.
+    pub channel: u32,
+    pub from: SocketAddr,
+    pub messages: &'a [u8],
+}
+
+/// What the relay is to be told beside what its link says.
+pub(super) struct Notes {
+    /// We want more neighbours.
+    asks: bool,
+    state: Option<State>,
+    /// Who feeds us.
+    links: Option<Vec<PeerLink>>,
+}
+
+impl Notes {
+    /// Writes them; whether anything was written.
+    pub(super) fn write(&self, writer: &mut Writer<'_>) -> bool {
+        let mut wrote = self.asks && writer.push(Message::PexRequest);
+        if let Some(state) = self.state {
+            wrote |= writer.push(Message::Private(Private::State(state)));
+        }
+        if let Some(links) = &self.links {
+            let mut buf = [0; Links::MAX * PeerLink::BYTES];
+            let links = Links::fill(links.iter().copied(), &mut buf);
+            wrote |= writer.push(Message::Private(Private::Links(links)));
+        }
+        wrote
+    }
+}
+
+/// A neighbour has chunks: the subtrees of which it has all.
+fn note_have(mesh: &mut Mesh, now: Mono, key: Key, span: Span, n: u64) {
+    let (first, end) = whole(span, n);
+    (first..end).for_each(|subtree| mesh.note_have(now, key, subtree));
+}
+
+/// The newest subtrees all chunks of which are in a span.
+fn whole(span: Span, n: u64) -> (u64, u64) {
+    let (first, end) = (span.first.div_ceil(n), (span.last + 1) / n);
+    (first.max(end.saturating_sub(MISSING_MAX as u64)), end)
+}

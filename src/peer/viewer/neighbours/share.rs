@@ -1,0 +1,165 @@
+//! What is passed on to neighbours, and how much of it.
+
+use std::time::Duration;
+
+use crate::base::payload::Payload;
+use crate::base::time::Mono;
+use crate::peer::desk::{Desk, Wish};
+use crate::peer::viewer::neighbours::Neighbours;
+use crate::peer::viewer::neighbours::shelf::{Load, sent_bytes};
+use crate::peer::viewer::playing::Playing;
+use crate::swarm::requests::Run;
+use crate::swarm::sender::{Next, Over};
+use crate::swarm::upload::Child;
+use crate::wire::ppspp::{Bye, Message, Span, Writer};
+
+/// How often the upload is looked at.
+const OBSERVE: Duration = Duration::from_millis(500);
+
+/// Trains of one round: the driver wants to hear of other things as well.
+const ROUND_MAX: usize = 256;
+
+/// Announcements of one datagram.
+const HAVES_MAX: usize = 16;
+
+impl Neighbours {
+    /// A neighbour wants other stripes than before: as many are granted as the upload carries.
+    pub(super) fn grant(&mut self, place: usize) {
+        let link = &mut self.links[place];
+        let granted = self.upload.grant(link.key, link.wanted);
+        link.sender.set_allowed(granted, &self.shelf.source);
+        link.sends_at = Mono::ZERO;
+    }
+
+    /// Looks at how the upload does, now and then.
+    pub(super) fn observe(&mut self, now: Mono) {
+        if now.since(self.observed_at) < OBSERVE {
+            return;
+        }
+        self.observed_at = now;
+        let children = self.links.iter_mut().filter(|link| link.wanted != 0);
+        let children: Vec<Child> = children
+            .map(|link| {
+                let [acked, lost] = link.sender.take_counts();
+                Child { key: link.key, queueing: link.sender.queueing(), acked, lost }
+            })
+            .collect();
+        self.upload.observe(now, &children);
+        (0..self.links.len())
+            .filter(|place| self.links[*place].wanted != 0)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|place| self.grant(place));
+    }
+
+    /// Asks the sending halves what to send, one parcel each in turn, so that all children get
+    /// the same chunks at about the same time.
+    pub(super) fn share(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
+        let mut over = Vec::new();
+        let mut sent = 0;
+        loop {
+            let before = sent;
+            for place in 0..self.links.len() {
+                if self.links[place].sends_at > now || desk.full {
+                    continue;
+                }
+                if self.upload.ready().is_some_and(|at| at > now) {
+                    break;
+                }
+                match self.share_one(now, place, playing, desk) {
+                    Ok(did) => sent += usize::from(did),
+                    Err(why) => {
+                        over.push((self.links[place].channel, why));
+                        self.links[place].sends_at = now + OBSERVE;
+                    }
+                }
+            }
+            if sent == before || sent >= ROUND_MAX {
+                break;
+            }
+        }
+        for (channel, why) in over {
+            let bye = match why {
+                Over::Dead => Bye::Leaving,
+                Over::Downlink => Bye::Downlink,
+                Over::Mtu => Bye::Mtu,
+            };
+            if let Some(place) = self.links.iter().position(|link| link.channel == channel) {
+                self.remove(now, place, Some(bye), playing, desk);
+            }
+        }
+    }
+
+    /// What one link sends next. Returns whether it has sent anything.
+    fn share_one(
+        &mut self,
+        now: Mono,
+        place: usize,
+        playing: &Playing,
+        desk: &mut Desk<'_>,
+    ) -> Result<bool, Over> {
+        let mut haves: Vec<Run> = Vec::new();
+        let did = loop {
+            let Neighbours { links, shelf, .. } = self;
+            let link = &mut links[place];
+            match link.sender.next(now, &shelf.sight(playing)) {
+                Next::Have(run) if haves.len() < HAVES_MAX => haves.push(run),
+                Next::Have(_) => break true,
+                Next::Send(parcel) => {
+                    let Some(load) = shelf.load(playing, &parcel) else { break true };
+                    let Load { head, headers, header, body } = load;
+                    let bytes = sent_bytes(&parcel);
+                    let all = (head.len() + headers.len() + body.len()) as u64;
+                    link.out_bytes += bytes;
+                    self.tally.sent_bytes += bytes;
+                    self.tally.integrity_out += head.len() as u64;
+                    let (to, channel) = (link.to, link.receiver.them());
+                    self.upload.sent(now, all);
+                    let viewer = self.index;
+                    let train = |head, headers, body| Wish::Train {
+                        viewer,
+                        to,
+                        channel,
+                        head,
+                        headers,
+                        header,
+                        body,
+                    };
+                    // A hash datagram is shorter than those with chunks: never in one train.
+                    if !head.is_empty() {
+                        desk.wish(train(head, Payload::Empty, Payload::Empty));
+                    }
+                    if !body.is_empty() {
+                        desk.wish(train(Payload::Empty, headers, body));
+                    }
+                    break true;
+                }
+                Next::Wait => {
+                    link.sends_at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
+                    break false;
+                }
+                Next::Close(over) => return Err(over),
+            }
+        };
+        if !haves.is_empty() {
+            self.announce(place, &haves, desk);
+        }
+        Ok(did)
+    }
+
+    fn announce(&mut self, place: usize, runs: &[Run], desk: &mut Desk<'_>) {
+        let link = &self.links[place];
+        let (to, them) = (link.to, link.receiver.them());
+        let addressing = self.profile.addressing;
+        let mut writer = Writer::new(&mut self.buf[..], them, addressing);
+        for span in runs.iter().filter_map(|run| Span::new(run.first(), run.last())) {
+            let _ = writer.push(Message::Have(span));
+        }
+        let n = writer.len();
+        self.tally.control_out += n as u64;
+        desk.datagram(to, &self.buf[..n]);
+    }
+}
+
+/// The least time until a sender that has nothing is asked again.
+const GRAIN: Duration = Duration::from_millis(1);

@@ -1,0 +1,139 @@
+//! The link to the relay: what comes over it, and what it is told.
+
+use std::net::SocketAddr;
+
+use crate::base::time::{Mono, Now};
+use crate::peer::desk::Desk;
+use crate::peer::figures::Source;
+use crate::peer::viewer::neighbours::Letter;
+use crate::peer::viewer::playing::Playing;
+use crate::peer::viewer::{Viewer, same};
+use crate::swarm::receiver::{Receiver, Tools};
+use crate::wire::ppspp::Message;
+
+/// Addresses of other viewers that are taken from one datagram.
+const NAMED_MAX: usize = 16;
+
+/// A link to the relay.
+pub(super) struct Link {
+    pub receiver: Receiver,
+    pub channel: u32,
+    pub to: SocketAddr,
+}
+
+impl Viewer {
+    /// Takes the messages of a datagram on one of our channels, or of an opening.
+    pub(in crate::peer) fn handle_datagram(
+        &mut self,
+        now: Now,
+        channel: u32,
+        from: SocketAddr,
+        messages: &[u8],
+        desk: &mut Desk<'_>,
+    ) {
+        let opening = self.opener.as_ref().filter(|(opener, _)| opener.channel() == channel);
+        if let Some((opener, to)) = opening {
+            if same(*to, from)
+                && let Some(opened) = opener.handle_datagram(now.mono, messages)
+            {
+                self.opened(now, &opened, desk);
+            }
+            return;
+        }
+        let Some(playing) = &mut self.playing else { return };
+        let relay = self.link.as_ref().filter(|link| link.channel == channel);
+        if relay.is_some_and(|link| same(link.to, from)) {
+            return self.handle_relay(now.mono, messages, desk);
+        }
+        let Some(neighbours) = self.neighbours.as_mut().filter(|_| relay.is_none()) else { return };
+        if channel == 0 {
+            return neighbours.handle_opening(now.mono, from, messages, playing, desk);
+        }
+        let figures = &mut self.figures;
+        let letter = Letter { channel, from, messages };
+        let came = neighbours.handle_datagram(now.mono, letter, playing, figures, desk);
+        self.note_came(now.mono, came, None);
+    }
+
+    /// Takes the messages of a datagram from the relay.
+    fn handle_relay(&mut self, now: Mono, messages: &[u8], desk: &mut Desk<'_>) {
+        let (Some(link), Some(playing)) = (&mut self.link, &mut self.playing) else { return };
+        let Playing { assembly, store, fresh, .. } = playing;
+        let before = link.receiver.counts().payload;
+        let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
+        let mut named: Vec<SocketAddr> = Vec::new();
+        link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
+            let address: SocketAddr = match message {
+                Message::PexV4(address) => address.into(),
+                Message::PexV6(address) => address.into(),
+                _ => return Ok(()),
+            };
+            if named.len() < NAMED_MAX {
+                named.push(address);
+            }
+            Ok(())
+        });
+        let mut newest = None;
+        for signed in link.receiver.take_signed().collect::<Vec<_>>() {
+            playing.note_signed(now, signed);
+            newest = newest.or(Some(signed.number));
+        }
+        let came = link.receiver.counts().payload > before;
+        let (news, rtt) = (link.receiver.take_news(), link.receiver.rtt());
+        if let Some(neighbours) = &mut self.neighbours {
+            named.into_iter().for_each(|address| neighbours.introduce(address));
+            neighbours.note_relay(now, news, rtt);
+            neighbours.note_whole(now, playing, &mut self.figures);
+            if came {
+                neighbours.wake();
+            }
+        }
+        let first = newest.map(|number| number * playing.profile.size.chunks() as u64);
+        self.note_came(now, came, first);
+    }
+
+    /// Something came over UDP, whoever sent it; `first`: the first chunk that was new.
+    fn note_came(&mut self, now: Mono, came: bool, first: Option<u64>) {
+        let Some(playing) = &self.playing else { return };
+        match &mut self.http {
+            Some(http) => {
+                let next = || came.then(|| playing.assembly.edge());
+                http.recovered = http.recovered.or(first).or_else(next);
+            }
+            None if came => self.figures.switch(now, Source::Udp),
+            None => {}
+        }
+        if playing.is_dry() {
+            self.next_tick = now;
+        }
+    }
+
+    /// Writes what is due to the relay.
+    pub(super) fn tell_relay(&mut self, now: Mono, desk: &mut Desk<'_>, buf: &mut [u8]) {
+        let (Some(link), Some(playing)) = (&mut self.link, &self.playing) else { return };
+        let mut neighbours = self.neighbours.as_mut();
+        loop {
+            let notes = neighbours.as_ref().map(|them| them.notes(now, playing));
+            let them = neighbours.as_deref();
+            let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
+            let mut said = false;
+            let wrote =
+                link.receiver.poll_datagram(now, playing.view(&asks), buf, &mut |writer, _| {
+                    said = notes.as_ref().is_some_and(|notes| notes.write(writer));
+                });
+            if let (Some(them), Some(notes)) = (&mut neighbours, notes) {
+                them.noted(now, &notes, said, wrote.unwrap_or(0));
+            }
+            let Some(n) = wrote else { break };
+            desk.datagram(link.to, &buf[..n]);
+        }
+    }
+
+    /// When something is to be said to the relay.
+    pub(super) fn link_deadline(&self) -> Option<Mono> {
+        let (link, playing) = self.link.as_ref().zip(self.playing.as_ref())?;
+        let them = self.neighbours.as_deref();
+        let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
+        link.receiver.next_deadline(playing.view(&asks))
+    }
+}
