@@ -47,6 +47,9 @@ pub struct Args {
     /// Hash and verify everything for every viewer. Slower; the digest is the same.
     #[arg(long)]
     full_integrity: bool,
+    /// Print a line about each viewer as well.
+    #[arg(long)]
+    each: bool,
     /// Print what happens to one host: relay, or peer:17.
     #[arg(long, value_name = "HOST", value_parser = host)]
     trace: Option<usize>,
@@ -64,6 +67,11 @@ pub fn sim(args: &Args) -> ExitCode {
             }
         };
         let took = began.elapsed().as_secs_f64();
+        if args.each {
+            report.each.iter().for_each(|line| {
+                let _ = output::say(&format!("{line}\n"));
+            });
+        }
         let speed = args.seconds.as_secs_f64() / took.max(1e-9);
         output::say(&format!("{report}played in {took:.1} s, {speed:.1} times real time\n"));
         if !report.failures().is_empty() {

@@ -91,6 +91,8 @@ pub struct Stream {
     pub course: ArcSwap<Course>,
     /// The same and who feeds whom as JSON, drawn by the household; empty before.
     pub picture: ArcSwap<Bytes>,
+    /// How its swarm is led.
+    pub swarm: SwarmState,
     /// Who feeds whom in its swarm. Replaced now and then by the shard that coordinates it.
     pub graph: ArcSwap<Graph>,
     shares: Box<[CachePadded<Share>]>,
@@ -105,8 +107,18 @@ pub struct Share {
     pub egress_bytes: AtomicU64,
     /// Peers that it serves.
     pub peers: AtomicU32,
-    /// UDP payload sent to them.
+    /// UDP payload sent to them in all: what follows, and control.
     pub swarm_bytes: AtomicU64,
+    /// Datagrams with chunks that they did not ask for.
+    pub push_bytes: AtomicU64,
+    /// Datagrams with chunks that they asked for.
+    pub rescue_bytes: AtomicU64,
+    /// Datagrams with hashes and signatures.
+    pub hash_bytes: AtomicU64,
+    /// Stripes that are pushed to peers because they asked for them again and again.
+    pub leases: AtomicU32,
+    /// Peers that are pushed stripes by name, to pass them on.
+    pub seeds: AtomicU32,
     /// What they told in all.
     pub told: Told,
     /// What they did that no honest one does, in the order of [`Crime::ALL`].
@@ -122,6 +134,17 @@ pub struct Share {
     pub arrival_p50_ms_sum: AtomicU64,
     /// See `arrival_p50_ms_sum`.
     pub arrival_p99_ms_max: AtomicU32,
+}
+
+/// What the controller of a stream's swarm decided: written by the shard that coordinates it.
+#[derive(Debug, Default)]
+pub struct SwarmState {
+    /// Whether peers pass on what they get.
+    pub hybrid: AtomicBool,
+    /// How often that was changed.
+    pub switches: AtomicU64,
+    /// Peers that each stripe is pushed to, leases aside; 0 in direct mode.
+    pub copies: AtomicU32,
 }
 
 /// What peers report of themselves: sums over all sessions, those that ended included.
@@ -221,6 +244,7 @@ impl Stream {
             course: ArcSwap::default(),
             picture: ArcSwap::default(),
             graph: ArcSwap::default(),
+            swarm: SwarmState::default(),
             shares: (0..shards).map(|_| CachePadded::default()).collect(),
         }
     }

@@ -60,13 +60,26 @@ impl Arena {
     /// # Errors
     /// What the kernel says, in particular that there is no memory.
     pub fn create(bytes: u64) -> io::Result<Arc<Arena>> {
+        Arena::build(bytes, Mapping::create)
+    }
+
+    /// As [`Arena::create`], but memory is taken when it is first written to, and the process
+    /// dies if there is none: for many windows of which few are ever full, in a simulator.
+    ///
+    /// # Errors
+    /// As [`Arena::create`].
+    pub fn create_lazy(bytes: u64) -> io::Result<Arc<Arena>> {
+        Arena::build(bytes, Mapping::create_lazy)
+    }
+
+    fn build(bytes: u64, map: fn(usize) -> io::Result<Mapping>) -> io::Result<Arc<Arena>> {
         let frames = bytes.div_ceil(SLAB_LARGE as u64).max(2);
         if frames > FRAMES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let units = frames as usize * SLAB_SPLIT;
         let slabs_at = PAGE + (units * size_of::<u64>()).next_multiple_of(PAGE);
-        let map = Mapping::create(slabs_at + units * SLAB_SMALL)?;
+        let map = map(slabs_at + units * SLAB_SMALL)?;
         let header = Header {
             magic: MAGIC,
             version: VERSION,

@@ -28,6 +28,19 @@ impl Mapping {
     /// # Errors
     /// `OutOfMemory` if the machine has less memory than that; else what the kernel says.
     pub(super) fn create(len: usize) -> io::Result<Mapping> {
+        Mapping::map(len, true)
+    }
+
+    /// As [`Mapping::create`], but the kernel provides each page when it is first touched; if it
+    /// has none then, the process dies.
+    ///
+    /// # Errors
+    /// As [`Mapping::create`].
+    pub(super) fn create_lazy(len: usize) -> io::Result<Mapping> {
+        Mapping::map(len, false)
+    }
+
+    fn map(len: usize, now: bool) -> io::Result<Mapping> {
         // A memfd has no limit of its own: the kernel would go on until it kills somebody.
         let memory = rustix::system::sysinfo();
         if len as u64 > memory.totalram.saturating_mul(u64::from(memory.mem_unit)) {
@@ -45,8 +58,11 @@ impl Mapping {
         // MAP_POPULATE alone ignores a lack of memory, and the first touch is then a SIGBUS
         // (mmap(2)). fallocate(2) fails where the kernel accounts strictly; elsewhere what is
         // too much for a control group shows at the start, not hours later.
-        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size)?;
+        if now {
+            rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size)?;
+        }
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let populate = if now { MapFlags::POPULATE } else { MapFlags::empty() };
         // SAFETY: the kernel chooses a fresh address range, so no existing reference is
         // touched; the seals keep the file, and with it the range, at `len` bytes until
         // `Drop` unmaps it. The mapping outlives the descriptor (mmap(2)).
@@ -55,7 +71,7 @@ impl Mapping {
                 std::ptr::null_mut(),
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::POPULATE,
+                MapFlags::SHARED | populate,
                 &fd,
                 0,
             )?

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::face::swarm::notes::Note;
 use crate::registry::stream::Stream;
 
-/// Mail between shards. All of it is rare: when a publisher comes, goes or is replaced, and when
-/// the kernel gives a datagram to the wrong shard.
+/// Mail between shards. All of it is rare: when a publisher comes, goes or is replaced, when the
+/// kernel gives a datagram to the wrong shard, and for each stream with peers a few times a second.
 #[derive(Debug)]
 pub enum Mail {
     /// A publisher began to write: whoever waits for the stream looks again.
@@ -24,6 +25,8 @@ pub enum Mail {
     Ended(Arc<Stream>),
     /// A datagram for a peer of that shard.
     Stray(Box<Stray>),
+    /// What the face towards peers of one shard tells that of another.
+    Swarm(Box<Note>),
 }
 
 /// A datagram that came to the wrong shard.

@@ -382,6 +382,7 @@ impl Shard {
             Mail::GiveUp { stream, ticket } => self.give_up(now, &stream, ticket),
             Mail::Ended(stream) => self.stream_ended(&stream),
             Mail::Stray(stray) => self.stray(now, &stray),
+            Mail::Swarm(note) => self.swarm_note(now, *note),
         }
     }
 
@@ -464,6 +465,7 @@ impl Machine for Shard {
         let rounds = self.locals.flush(now.mono, interval, &mut self.viewers, &mut self.ready);
         self.cells.add(Cell::FlushRounds, rounds);
         self.swarm.iter_mut().for_each(|face| face.turn(now.mono));
+        self.post_notes();
         while out.has_room() {
             if let Some(output) = self.out.pop_front() {
                 out.push(output);

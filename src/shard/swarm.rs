@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::ids::{ShardId, SocketId};
 use crate::base::limits::CHUNK;
 use crate::base::time::{Mono, Now};
+use crate::face::swarm::notes::Note;
 use crate::face::swarm::{self, Shipment};
 use crate::io::machine::{Outbox, Output, Train};
 use crate::metrics::table::Cell;
@@ -82,6 +83,21 @@ impl Shard {
         let length = stray.data.len();
         let lost = &mut |_: ShardId, _: &[u8]| {};
         face.handle_datagrams(now.mono, stray.from, stray.to, length, &stray.data, lost);
+    }
+
+    /// What another shard's face says to that of this shard.
+    pub(super) fn swarm_note(&mut self, now: Now, note: Note) {
+        if let Some(face) = &mut self.swarm {
+            face.handle_note(now.mono, note);
+        }
+    }
+
+    /// Mails what the face has to say to those of other shards.
+    pub(super) fn post_notes(&mut self) {
+        let Some(face) = &mut self.swarm else { return };
+        while let Some((shard, note)) = face.poll_note() {
+            self.out.push_back(Output::Mail { shard, mail: Mail::Swarm(Box::new(note)) });
+        }
     }
 
     /// The swarm's socket takes no more, or takes more again.

@@ -9,10 +9,10 @@ use crate::wire::ppspp::{self, Addressing, Message, Messages};
 /// Messages of a datagram that are named; of the rest only their number is told.
 const NAMED: usize = 6;
 
-/// A flight that began with `sent` datagrams.
+/// A flight, or a part of one.
 #[must_use]
-pub fn describe(flight: &Flight, sent: usize) -> String {
-    let aboard = flight.numbers().count();
+pub fn describe(flight: &Flight) -> String {
+    let (sent, aboard) = (flight.begun(), flight.numbers().count());
     if sent > 1 {
         let chunks: Vec<u64> = flight.numbers().filter_map(|n| flight.chunk(n)).collect();
         let mut text = format!("train of {sent}, {} B", flight.bytes());
@@ -20,13 +20,14 @@ pub fn describe(flight: &Flight, sent: usize) -> String {
             let _ = write!(text, ", chunks {first}-{last}");
         }
         if aboard < sent {
-            let gone = (0..sent).filter(|n| !flight.has(*n)).map(|n| n.to_string());
+            let gone = flight.missing().map(|n| n.to_string());
             let _ = write!(text, ", without {}", gone.collect::<Vec<_>>().join(" "));
         }
         return text;
     }
     let mut bytes = Vec::new();
-    flight.write(0, &mut bytes);
+    let first = flight.numbers().chain(flight.missing()).next().unwrap_or(0);
+    flight.write(first, &mut bytes);
     let lost = if aboard == 0 { "LOST " } else { "" };
     format!("{lost}{}", datagram(&bytes))
 }

@@ -2,6 +2,7 @@
 //! still on board. The bytes are put together where it lands.
 
 use std::net::SocketAddrV4;
+use std::rc::Rc;
 
 use crate::base::payload::Payload;
 use crate::io::machine::Train;
@@ -18,7 +19,7 @@ pub enum Cargo {
     /// One datagram, as it is.
     Datagram(Payload),
     /// Several, of which the headers are still to be patched.
-    Train(Box<Train>),
+    Train(Rc<Train>),
 }
 
 /// Datagrams of one sender to one receiver.
@@ -33,14 +34,17 @@ pub struct Flight {
     stamp: u64,
     /// A bit for each datagram on board.
     pub aboard: u32,
+    /// A bit for each datagram that was once on board, before some were lost.
+    part: u32,
 }
 
 impl Flight {
     /// A flight with everything aboard.
     #[must_use]
     pub fn new(from: SocketAddrV4, to: SocketAddrV4, cargo: Cargo, stamp: u64) -> Flight {
-        let mut flight = Flight { from, to, cargo, stamp, aboard: 0 };
+        let mut flight = Flight { from, to, cargo, stamp, aboard: 0, part: 0 };
         flight.aboard = ((1_u64 << flight.datagrams().min(32)) - 1) as u32;
+        flight.part = flight.aboard;
         flight
     }
 
@@ -62,14 +66,7 @@ impl Flight {
 
     /// The numbers of the datagrams on board.
     pub fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
-        let aboard = self.aboard;
-        (0..32).filter(move |n| aboard & (1 << n) != 0)
-    }
-
-    /// Whether datagram `n` is on board.
-    #[must_use]
-    pub fn has(&self, n: usize) -> bool {
-        self.aboard & (1 << n) != 0
+        numbers(self.aboard)
     }
 
     /// Throws datagram `n` off.
@@ -77,10 +74,21 @@ impl Flight {
         self.aboard &= !(1 << n);
     }
 
-    /// The same flight with datagram `n` alone.
+    /// The same flight with the datagrams of `part` alone, as far as they are on board.
     #[must_use]
-    pub fn only(&self, n: usize) -> Flight {
-        Flight { aboard: 1 << n, ..self.clone() }
+    pub fn only(&self, part: u32) -> Flight {
+        Flight { aboard: self.aboard & part, part, ..self.clone() }
+    }
+
+    /// Those datagrams of this part of the flight that were lost.
+    pub fn missing(&self) -> impl Iterator<Item = usize> + use<> {
+        numbers(self.part & !self.aboard)
+    }
+
+    /// How many datagrams this part of the flight began with.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.part.count_ones() as usize
     }
 
     /// Bytes of datagram `n`.
@@ -152,6 +160,11 @@ impl Flight {
     }
 }
 
+/// The places of the bits of a mask.
+pub fn numbers(mask: u32) -> impl Iterator<Item = usize> + use<> {
+    (0..32).filter(move |n| mask & (1 << n) != 0)
+}
+
 fn header(train: &Train) -> usize {
     usize::from(train.header.max(1))
 }
@@ -185,12 +198,13 @@ pub(super) mod tests {
     #[test]
     fn a_train_lands_patched_and_without_what_was_lost() {
         let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
-        let cargo = Cargo::Train(Box::new(train(at)));
+        let cargo = Cargo::Train(Rc::new(train(at)));
         let mut flight = Flight::new(at, at, cargo, 0x0102_0304_0506_0708);
         assert_eq!((flight.datagrams(), flight.aboard, flight.bytes()), (3, 0b111, 3 * 39));
         assert_eq!([flight.chunk(0), flight.chunk(1), flight.chunk(2)], [None, Some(7), Some(8)]);
         flight.lose(1);
-        assert!(!flight.has(1) && flight.has(2) && flight.only(2).numbers().eq([2]));
+        assert!(flight.numbers().eq([0, 2]) && flight.only(0b110).numbers().eq([2]));
+        assert!(flight.only(0b110).missing().eq([1]) && flight.only(0b110).begun() == 2);
         let mut out = Vec::new();
         flight.numbers().for_each(|n| flight.write(n, &mut out));
         let (head, data) = out.split_at(39);

@@ -23,7 +23,7 @@ pub struct Link {
     pub patient: bool,
     /// From here to the middle of the network.
     pub delay: Duration,
-    /// Up to so much longer, for each thing that is sent.
+    /// Up to so much longer, for each thing that is sent; never less than for what is ahead.
     pub jitter: Duration,
     /// What happens to datagrams, in either direction.
     pub faults: Faults,
@@ -104,13 +104,15 @@ pub struct Weather {
     dice: Dice,
     /// Inside a row of losses.
     bad: bool,
+    /// When the last thing came out.
+    last: Mono,
 }
 
 impl Weather {
     /// The weather that `dice` make.
     #[must_use]
     pub fn new(dice: Dice) -> Weather {
-        Weather { dice, bad: false }
+        Weather { dice, bad: false, last: Mono::ZERO }
     }
 
     /// Whether the next datagram is lost.
@@ -120,6 +122,13 @@ impl Weather {
             false => self.dice.happens(faults.burst),
         };
         self.bad || self.dice.happens(faults.loss)
+    }
+
+    /// When something comes out that would at `at`: jitter is time in queues, which keep their
+    /// order. (What is overtaken all the same is a fault of its own.)
+    pub fn in_order(&mut self, at: Mono) -> Mono {
+        self.last = self.last.max(at);
+        self.last
     }
 
     /// Whether something else of this likelihood happens to it.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::sim::crowd::Viewer;
+use crate::sim::link::Link;
 use crate::sim::stage::{Foul, Plan, Stage};
 use crate::sim::world::RELAY;
 
@@ -63,6 +65,8 @@ pub struct Report {
     pub(super) real_work: u64,
     /// Broken rules.
     pub(super) fouls: Vec<Foul>,
+    /// A line about each viewer.
+    pub each: Vec<String>,
 }
 
 fn histogram() -> Histogram<u64> {
@@ -110,11 +114,13 @@ impl Report {
             net_long: sum(|traffic| traffic.too_long),
             real_work: stage.notary.real_work(),
             fouls: stage.fouls.clone(),
+            each: Vec::new(),
         };
         for viewer in &stage.crowd.viewers {
             report.hours += viewer.stay(now).as_secs_f64() / 3_600.0;
             report.compared += viewer.shown.bytes;
             report.excused += u64::from(viewer.excused);
+            report.each.push(line(viewer, &stage.world.hosts[viewer.host].link));
             let Some(figures) = &viewer.figures else { continue };
             if let Some(startup) = figures.startup {
                 report.played += 1;
@@ -211,6 +217,45 @@ impl Report {
         }
         text
     }
+}
+
+/// A viewer in a line.
+fn line(viewer: &Viewer, link: &Link) -> String {
+    let [up, down] = [link.up, link.down].map(|rate| rate as f64 / 1e6);
+    let mut text = format!(
+        "peer:{} from {:.3} s on, {} ms away, up {up:.2} down {down:.1} Mbit/s, {:?}",
+        viewer.number,
+        seconds(viewer.came.as_nanos()),
+        link.delay.as_millis(),
+        link.nat
+    );
+    if let Some(left) = viewer.left {
+        let _ = write!(text, ", left at {:.3} s", seconds(left.as_nanos()));
+    }
+    let Some(figures) = &viewer.figures else { return text + ": no figures" };
+    let startup = figures.startup.map_or(-1, |time| time.as_millis() as i64);
+    let percentile = |h: &Histogram<u64>, part| h.value_at_quantile(part);
+    let _ = write!(
+        text,
+        ": startup {startup} ms, delay {}/{} ms, arrival {}/{} ms, {} stalls {} ms, {} joins, \
+         {} lost {} repaired {} twice {} given up, http {} B",
+        percentile(&figures.delay, 0.5),
+        percentile(&figures.delay, 0.99),
+        percentile(&figures.arrival, 0.5),
+        percentile(&figures.arrival, 0.99),
+        figures.tally.stalls,
+        figures.tally.stall_time.as_millis(),
+        figures.joins,
+        figures.counts.lost,
+        figures.counts.repaired,
+        figures.counts.duplicates,
+        figures.given_up,
+        figures.http_bytes
+    );
+    if !figures.problem.is_empty() {
+        let _ = write!(text, " ({})", figures.problem);
+    }
+    text
 }
 
 fn seconds(nanos: u64) -> f64 {

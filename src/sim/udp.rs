@@ -5,11 +5,16 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::base::ids::SocketId;
+use crate::base::time::Mono;
 use crate::io::machine::Input;
 use crate::sim::describe::describe;
 use crate::sim::flight::{Cargo, Flight};
 use crate::sim::link::HEADERS;
 use crate::sim::world::{Event, PORT, RELAY, World};
+
+/// A flight whose datagrams need longer than this for a line goes on in parts of at most this
+/// length, so that who forwards them need not wait for the last one.
+const PART: Duration = Duration::from_millis(8);
 
 /// How much later than others a datagram comes that is overtaken, at most.
 const LATE_MAX: Duration = Duration::from_millis(30);
@@ -22,7 +27,7 @@ impl World {
         let (now, stamp) = (self.now(), self.clock(host).mono.as_nanos() / 1_000);
         let from = self.hosts[host].nat.outward(now, to);
         let mut flight = Flight::new(from, to, cargo, stamp);
-        let mut leaves = now;
+        let mut parts = Parts::new();
         let place = &mut self.hosts[host];
         for n in flight.numbers() {
             let bytes = flight.len(n);
@@ -39,31 +44,33 @@ impl World {
                     None
                 }),
             };
-            leaves = leaves.max(through.unwrap_or(now));
             let lost = place.link.udp_blocked || place.out.loses(&place.link.faults);
             if through.is_none() || lost {
                 place.traffic.lost += u64::from(through.is_some());
                 flight.lose(n);
             }
+            parts.add(n, through);
         }
         self.digest_flight(1, host, &flight);
         if host == RELAY && !self.proofs.answers(to, flight.bytes()) {
             self.broken = Some(format!("unproven: {to} was sent more than came from there"));
         }
-        let sent = flight.datagrams();
-        self.note(host, || format!("-> {to}  {}", describe(&flight, sent)));
+        self.note(host, || format!("-> {to}  {}", describe(&flight)));
         let place = &self.hosts[host];
         let full = place.link.patient && place.up.backlog(now) > place.link.queue;
         let (room_at, delay) = (place.up.below(place.link.queue / 2), place.link.delay);
         if full {
             self.fill(seat, room_at);
         }
-        if flight.aboard != 0 {
-            let jitter = self.hosts[host].link.jitter;
-            let late = self.hosts[host].out.time(jitter);
-            self.queue.plan(leaves + delay + late, Event::Router(Box::new(flight)));
-        } else {
-            self.bury(&flight, !0);
+        self.bury(&flight, !flight.aboard);
+        let jitter = self.hosts[host].link.jitter;
+        let late = delay + self.hosts[host].out.time(jitter);
+        for (part, leaves) in parts.done() {
+            let part = flight.only(part);
+            if part.aboard != 0 {
+                let at = self.hosts[host].out.in_order(leaves + late);
+                self.queue.plan(at, Event::Router(Box::new(part)));
+            }
         }
     }
 
@@ -73,7 +80,7 @@ impl World {
         let (now, before) = (self.now(), flight.aboard);
         let place = &mut self.hosts[host];
         let open = place.nat.lets_in(now, flight.from, flight.to.port());
-        let (mut through, mut apart) = (now, Vec::new());
+        let (mut parts, mut apart) = (Parts::new(), Vec::new());
         for n in flight.numbers() {
             let bytes = flight.len(n);
             if place.link.udp_blocked || !open {
@@ -86,12 +93,12 @@ impl World {
                 place.traffic.lost += 1;
                 flight.lose(n);
             } else if let Some(at) = place.down.take(now, bytes + HEADERS) {
-                through = at;
+                parts.add(n, Some(at));
                 if place.inward.happens(place.link.faults.twice) {
-                    apart.push((flight.only(n), at + place.inward.time(LATE_MAX)));
+                    apart.push((flight.only(1 << n), at + place.inward.time(LATE_MAX)));
                 }
                 if place.inward.happens(place.link.faults.late) {
-                    apart.push((flight.only(n), at + place.inward.time(LATE_MAX)));
+                    apart.push((flight.only(1 << n), at + place.inward.time(LATE_MAX)));
                     flight.lose(n);
                 }
             } else {
@@ -100,7 +107,7 @@ impl World {
             }
         }
         let late = place.inward.time(place.link.jitter);
-        let lands = through + place.link.delay + late;
+        let late = late + place.link.delay;
         self.digest_flight(2, host, &flight);
         let kept = apart.iter().fold(flight.aboard, |sum, (one, _)| sum | one.aboard);
         self.bury(&flight, before & !kept);
@@ -108,8 +115,12 @@ impl World {
             let at = at + self.hosts[host].link.delay;
             self.queue.plan(at, Event::Land { host, flight: Box::new(one) });
         }
-        if flight.aboard != 0 {
-            self.queue.plan(lands, Event::Land { host, flight: Box::new(flight) });
+        for (part, through) in parts.done() {
+            let flight = Box::new(flight.only(part));
+            if flight.aboard != 0 {
+                let at = self.hosts[host].inward.in_order(through + late);
+                self.queue.plan(at, Event::Land { host, flight });
+            }
         }
     }
 
@@ -119,7 +130,7 @@ impl World {
             return;
         }
         let (now, Some(host)) = (self.now(), self.host_of(*flight.to.ip())) else { return };
-        for n in (0..flight.datagrams().min(32)).filter(|n| lost & (1 << n) != 0) {
+        for n in flight.missing().chain(flight.numbers()).filter(|n| lost & (1 << n) != 0) {
             if let Some(chunk) = flight.chunk(n) {
                 self.losses.lost(now, host, chunk);
             }
@@ -129,7 +140,7 @@ impl World {
     /// A flight lands on `host`.
     pub(super) fn land(&mut self, host: usize, flight: &Flight) {
         self.digest_flight(3, host, flight);
-        self.note(host, || format!("<- {}  {}", flight.from, describe(flight, flight.datagrams())));
+        self.note(host, || format!("<- {}  {}", flight.from, describe(flight)));
         let mut landing = std::mem::take(&mut self.landing);
         let mut numbers = flight.numbers().peekable();
         let mut told = Vec::new();
@@ -190,6 +201,43 @@ impl World {
             let (seen, len) = flight.beginning(first);
             self.digest.add_bytes(&seen[..len]);
         }
+    }
+}
+
+/// Cuts a flight into parts, each of which is on a line for a short time only.
+struct Parts {
+    done: Vec<(u32, Mono)>,
+    part: u32,
+    /// When the part's first datagram was through, and its last.
+    began: Mono,
+    ends: Mono,
+}
+
+impl Parts {
+    fn new() -> Parts {
+        Parts { done: Vec::new(), part: 0, began: Mono::ZERO, ends: Mono::ZERO }
+    }
+
+    /// The next datagram, and when it is through, if it is at all.
+    fn add(&mut self, n: usize, through: Option<Mono>) {
+        let through = through.unwrap_or(self.ends);
+        if self.part != 0 && through.since(self.began) > PART {
+            self.done.push((self.part, self.ends));
+            self.part = 0;
+        }
+        if self.part == 0 {
+            self.began = through;
+        }
+        self.part |= 1 << n;
+        self.ends = through;
+    }
+
+    /// All parts, and when each is through.
+    fn done(mut self) -> Vec<(u32, Mono)> {
+        if self.part != 0 {
+            self.done.push((self.part, self.ends));
+        }
+        self.done
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::ids::{ConnId, ShardId, SocketId, StreamSlot};
@@ -339,7 +340,7 @@ impl World {
             // A connection here holds little unsent.
             Output::Backlog { .. } => {}
             Output::Datagram { to, data, .. } => self.submit(seat, to, Cargo::Datagram(data)),
-            Output::Train(train) => self.submit(seat, train.to, Cargo::Train(Box::new(train))),
+            Output::Train(train) => self.submit(seat, train.to, Cargo::Train(Rc::new(train))),
             Output::Mail { shard, mail } => {
                 let Some((seat, life)) = self.sibling(seat, shard) else { return };
                 self.queue.plan(self.queue.now() + MAIL, Event::Mail { seat, life, mail });

@@ -64,6 +64,20 @@ impl Channels {
         }
     }
 
+    /// A short name of an address, the same on all shards, which tells nothing about it.
+    #[must_use]
+    pub fn name(&self, address: SocketAddr) -> u32 {
+        let ip = match address.ip().to_canonical() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let mut text = [b'n'; 19];
+        text[1..17].copy_from_slice(&ip.octets());
+        text[17..].copy_from_slice(&address.port().to_be_bytes());
+        let tag = hmac::sign(&self.key, &text);
+        tag.as_ref().iter().take(4).fold(0, |name, byte| name << 8 | u32::from(*byte))
+    }
+
     /// The id for an opening from `from`, whose own id is `theirs`; `None` when all that were
     /// tried are in use. `taken` says what an id stands for.
     pub fn issue(

@@ -134,7 +134,7 @@ impl Flight {
             }
             acked.chunks += got.count_ones();
             acked.sampled |= train.sent & FOLLOWS == 0;
-            if since(train.sent, self.acked) < u32::MAX / 2 {
+            if self.acked == 0 || since(train.sent, self.acked) < u32::MAX / 2 {
                 self.acked = train.sent & !FLAGS;
             }
             self.trains[at].missing &= !got;
@@ -326,6 +326,17 @@ mod tests {
         assert_eq!(fresh(run(57, 57), 50), [(57, 57)]);
         assert_eq!(fresh(run(40, 49), 90), [(40, 47), (48, 49)], "the older one is untouched");
         assert_eq!(fresh(run(0, 1_000), 0), []);
+    }
+
+    /// The clock's microseconds wrap every 71 minutes. In the second half of those, what had been
+    /// overtaken was never given up, and filled the window.
+    #[test]
+    fn the_first_acknowledgement_counts_whatever_the_clock_says() {
+        let mut flight = Flight::default();
+        let begin = 3_000_000_000;
+        (0..2).for_each(|n| flight.send(at(begin + n * 80_000), train(n), 16));
+        flight.ack(at(begin + 170_000), train(1), 16);
+        assert_eq!(flight.expire(at(begin + 300_000), Duration::from_millis(150)), 16);
     }
 
     #[test]

@@ -200,6 +200,10 @@ impl Ledbat {
 /// Loss above which the floor is withdrawn: one in this many.
 const LOSS_ONE_IN: u32 = 10;
 
+/// Fewer lost chunks than this are chance: of the first two trains of a newcomer, with 2 % loss,
+/// three may be lost, and without the floor it would wait for the beginning.
+const LOST_MIN: u32 = 10;
+
 /// Loss is counted over two of these.
 const LOSS_PART: Duration = Duration::from_secs(1);
 
@@ -232,7 +236,8 @@ impl Losses {
         self.lost[0] = self.lost[0].saturating_add(clamp(lost));
         let sum = |of: [u16; 2]| u32::from(of[0]) + u32::from(of[1]);
         let (sent, lost) = (sum(self.sent), sum(self.lost));
-        let before = std::mem::replace(&mut self.high, lost > 0 && lost * LOSS_ONE_IN >= sent);
+        let before =
+            std::mem::replace(&mut self.high, lost >= LOST_MIN && lost * LOSS_ONE_IN >= sent);
         if !before {
             self.since = now;
         }

@@ -18,11 +18,13 @@
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
+//! controller who is sent what by the relay: direct or hybrid, seeds, quotas
 //! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod controller;
 pub mod crimes;
 pub mod doors;
 pub mod flight;

@@ -14,14 +14,18 @@ use crate::swarm::timeline::Timeline;
 /// A wait up to this long is none: decoders have a frame in hand.
 pub const TOLERANCE: Duration = Duration::from_millis(40);
 
-/// What is to be in hand when playing begins, and how long that is waited for at most. What a
-/// newcomer asks for comes at twice the stream's rate, so this much is there after half the time;
-/// and a chunk that was lost on the way needs a few round trips to come again.
+/// What is to be in hand at least when playing begins, and how much longer than it lasts that is
+/// waited for. What a newcomer asks for comes at twice the stream's rate, so this much is there
+/// after half the time.
 const IN_HAND: Duration = Duration::from_millis(400);
-const IN_HAND_WAIT: Duration = Duration::from_millis(500);
+const IN_HAND_WAIT: Duration = Duration::from_millis(100);
 
 /// How far before its turn an access point may be fetched to wait for it.
 const SOON: Duration = Duration::from_millis(800);
+
+/// An older access point is not worth it to start sooner when the viewer would be further behind
+/// live than this from then on.
+const BEHIND: Duration = Duration::from_secs(3);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -47,22 +51,39 @@ impl Default for Settings {
 /// An access point: its stream offset and how long ago it came in.
 pub type Entrance = (u64, Duration);
 
-/// Which access point a newcomer plays first; `points` oldest first. `None`: wait for the next.
+/// Which access point a newcomer plays first; `points` oldest first, and `ready` from now on the
+/// first bytes are in hand. `None`: wait for the next.
 ///
 /// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 0.8 s); else
-/// the one before, if it is not older than the limit. A young stream has none before: then the
-/// newest, although its turn is further away, because the next one's turn is further still.
+/// the one before, unless by its turn it would be more than 3 s old, or it is older than the
+/// limit. Else again the newest, although its turn is further away.
 #[must_use]
-pub fn tune_in(points: &[Entrance], settings: &Settings) -> Option<Entrance> {
+pub fn tune_in(points: &[Entrance], settings: &Settings, ready: Duration) -> Option<Entrance> {
     let young = points.iter().rev().take_while(|(_, age)| *age <= settings.max);
     let mut best = None;
     for (offset, age) in young {
+        if best.is_some() && *age + ready > BEHIND {
+            break;
+        }
         best = best.or(Some((*offset, *age)));
         if *age + SOON >= settings.target {
             return Some((*offset, *age));
         }
     }
     best
+}
+
+/// How long it takes until the first bytes are in hand, on a way of this round trip: a handshake,
+/// a request, and what is to be in hand when playing begins, at twice the stream's rate.
+#[must_use]
+pub fn ready(trip: Duration) -> Duration {
+    2 * trip + in_hand(trip) / 2
+}
+
+/// What is to be in hand when playing begins: a chunk that was lost on the way needs a few round
+/// trips to come again.
+fn in_hand(trip: Duration) -> Duration {
+    IN_HAND.max(2 * trip)
 }
 
 /// What went wrong for the viewer.
@@ -91,6 +112,8 @@ enum State {
 #[derive(Debug)]
 pub struct Playout {
     settings: Settings,
+    /// What is to be in hand when playing begins.
+    in_hand: Duration,
     delay: Duration,
     state: State,
     position: u64,
@@ -105,7 +128,15 @@ impl Playout {
     pub fn new(settings: Settings, first: u64) -> Playout {
         let (delay, tally) = (settings.target, Tally::default());
         let state = State::Waiting { since: None, early: false, short: false };
-        Playout { settings, delay, state, position: first, breaks: VecDeque::new(), tally }
+        let (in_hand, breaks) = (IN_HAND, VecDeque::new());
+        Playout { settings, in_hand, delay, state, position: first, breaks, tally }
+    }
+
+    /// Begins with more in hand where the way to the relay is long: its round trip.
+    #[must_use]
+    pub fn with_trip(mut self, trip: Duration) -> Playout {
+        self.in_hand = in_hand(trip);
+        self
     }
 
     /// Stream offset of the byte that is played next.
@@ -167,7 +198,7 @@ impl Playout {
                 let end = line.time_of(next).or(line.newest().map(|(_, time)| time));
                 let hand = begin.zip(end).map_or(Duration::ZERO, |(b, e)| e.since(b));
                 let waited = if early { age - self.settings.target } else { now.since(since) };
-                if hand < IN_HAND && waited < IN_HAND_WAIT {
+                if hand < self.in_hand && waited < self.in_hand + IN_HAND_WAIT {
                     self.state = State::Waiting { since: Some(since), early, short: true };
                     return self.position;
                 }
@@ -256,8 +287,13 @@ mod tests {
     }
 
     fn tuned(ages: &[u64]) -> Option<u64> {
+        tuned_from(ages, ms(0))
+    }
+
+    fn tuned_from(ages: &[u64], trip: Duration) -> Option<u64> {
         let points: Vec<_> = ages.iter().map(|age| (20_000 - age, ms(*age))).collect();
-        tune_in(&points, &Settings::default()).map(|(_, age)| age.as_millis() as u64)
+        let tuned = tune_in(&points, &Settings::default(), ready(trip));
+        tuned.map(|(_, age)| age.as_millis() as u64)
     }
 
     #[test]
@@ -268,6 +304,9 @@ mod tests {
         assert_eq!(tuned(&[1_300, 300]), Some(1_300), "else the one before");
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
+        assert_eq!(tuned_from(&[2_400, 400], ms(50)), Some(2_400), "300 ms: 2.7 s behind live");
+        assert_eq!(tuned_from(&[2_400, 400], ms(250)), Some(400), "750 ms: better 1.1 s later");
+        assert_eq!(tuned_from(&[4_400, 400], ms(0)), Some(400), "and not for ever 4.6 s behind");
     }
 
     #[test]

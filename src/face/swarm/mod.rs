@@ -6,6 +6,10 @@
 //! serve      who is due is asked what to send; links that are over are closed
 //! sessions   the links, by place and by channel
 //! shoal      the peers of one stream here, and which of its subtrees can be sent
+//! told       what peers say of themselves, what they keep asking for
+//! hybrid     what is counted for the stream's controller, and its orders
+//! introductions  peers are told of each other
+//! notes      what the faces of different shards tell each other
 //! trains     what is the same for all of them, made once
 //! wheel      timers
 //! ```
@@ -18,6 +22,9 @@
 //! Who holds the face calls `handle_*` for what happens, then [`Swarm::turn`] once and
 //! [`Swarm::poll`] until it gives nothing, and again at [`Swarm::deadline`].
 
+mod hybrid;
+mod introductions;
+pub mod notes;
 mod opening;
 mod serve;
 mod sessions;
@@ -25,6 +32,7 @@ mod shoal;
 mod talk;
 #[cfg(test)]
 mod tests;
+mod told;
 pub mod trains;
 mod wheel;
 
@@ -44,6 +52,7 @@ use crate::metrics::table::Cell;
 use crate::registry::stream::Stream;
 use crate::registry::streams::Registry;
 use crate::swarm::channel::{Channels, shard_of};
+use crate::swarm::controller::mix;
 use crate::swarm::halfopen::HalfOpen;
 use crate::swarm::integrity::SwarmId;
 use crate::swarm::settings::Settings;
@@ -51,6 +60,8 @@ use crate::wire::ppspp::{self, Bye};
 
 pub use sessions::PEER_BYTES;
 
+use hybrid::Helm;
+use notes::Note;
 use sessions::{Line, Sessions};
 use shoal::Shoal;
 use wheel::Wheel;
@@ -135,6 +146,14 @@ pub struct Swarm {
     letters: VecDeque<Shipment>,
     /// The chunks behind a hash datagram that did not fit their train.
     second: Option<Shipment>,
+    /// Streams that this shard coordinates, by their place in the registry.
+    helms: Vec<Option<Helm>>,
+    /// For other shards.
+    notes: VecDeque<(ShardId, Note)>,
+    /// Peers of a stream by rank, kept for its memory.
+    ranked: Vec<(u64, u32)>,
+    /// What is chosen by chance.
+    dice: u64,
     /// Closes by reason, without a channel, for peers that hear why and for others.
     closes: [Bytes; Bye::COUNT],
     close: Bytes,
@@ -169,6 +188,10 @@ impl Swarm {
             ready: VecDeque::new(),
             letters: VecDeque::new(),
             second: None,
+            helms: Vec::new(),
+            notes: VecDeque::new(),
+            ranked: Vec::new(),
+            dice: key.iter().fold(u64::from(shard.0), |dice, byte| mix(dice ^ u64::from(*byte))),
             closes: serve::closes(),
             close: Bytes::copy_from_slice(&ppspp::build::close(0)),
             closing: false,
@@ -277,19 +300,22 @@ impl Swarm {
         for shoal in self.shoals.iter_mut().filter(|shoal| shoal.as_ref().is_some_and(over)) {
             *shoal = None;
         }
+        self.leave_helms();
     }
 
     /// Several times a second: publishes figures.
     pub fn publish_figures(&mut self, now: Mono) {
         self.openings.expire(now);
         self.cells.set(Cell::SwarmHalfOpen, self.openings.len() as u64);
+        self.count(now);
         for shoal in self.shoals.iter().flatten() {
             let share = shoal.stream.share(self.shard);
             share.peers.store(shoal.members.len() as u32, Relaxed);
             let (mut sum, mut count, mut worst) = (0, 0, 0);
             let (mut arrivals, mut last) = (0, 0);
             for place in &shoal.members {
-                let report = self.sessions.get(*place).and_then(|s| s.report.as_deref());
+                let report = self.sessions.get(*place).and_then(|s| s.told.as_deref());
+                let report = report.and_then(|told| told.report.as_ref());
                 if let Some(report) = report {
                     (sum, count) = (sum + u64::from(report.delay_p50_ms), count + 1);
                     worst = worst.max(u32::from(report.delay_p99_ms));
@@ -335,6 +361,7 @@ impl Swarm {
             }
         }
         self.due = due;
+        self.welcome(now);
         for index in 0..self.shoals.len() {
             let Some(shoal) = &mut self.shoals[index] else { continue };
             if shoal.look_if_due(now) {

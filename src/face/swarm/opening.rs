@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
@@ -110,6 +111,7 @@ impl Swarm {
         if new && self.openings.insert(now, from, [ours, theirs], slot, extras.0) {
             self.cells.add(Cell::SwarmOpeningsEvicted, 1);
         }
+        stream.share(self.shard).swarm_bytes.fetch_add(written as u64, Relaxed);
         let head = Bytes::copy_from_slice(&buf[..written]).into();
         self.post(Shipment::letter(from, to, theirs, head));
         Cell::SwarmOpeningsAnswered

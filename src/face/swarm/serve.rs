@@ -9,6 +9,7 @@ use crate::base::time::Mono;
 use crate::face::swarm::sessions::{Extras, Line, Session};
 use crate::face::swarm::{Shipment, Swarm};
 use crate::metrics::table::Cell;
+use crate::swarm::controller::STRIPES;
 use crate::swarm::sender::{Next, Over, Parcel, Why};
 use crate::wire::ppspp::{Addressing, Bye, Handshake, Message, Private, Writer};
 
@@ -56,7 +57,7 @@ impl Swarm {
         match session.sender.next(now, &shoal.source) {
             Next::Send(parcel) => {
                 let asked = session.sender.is_asked();
-                let shipment = self.ship(place, parcel);
+                let shipment = self.ship(now, place, parcel);
                 self.enqueue(place, if asked { Line::Urgent } else { Line::Ready });
                 shipment
             }
@@ -84,12 +85,19 @@ impl Swarm {
 
     /// The datagrams of a parcel. A hash datagram that does not fit the train goes first, the
     /// chunks follow as [`Swarm::second`].
-    fn ship(&mut self, place: u32, parcel: Parcel) -> Option<Shipment> {
+    fn ship(&mut self, now: Mono, place: u32, parcel: Parcel) -> Option<Shipment> {
         let Parcel { subtree, hash, run, why } = parcel;
         let session = self.sessions.get(place)?;
         let (to, channel, origin) = (session.to, session.theirs, session.origin);
         let slot = session.stream.0 as usize;
         let shoal = self.shoals.get_mut(slot)?.as_mut()?;
+        if why == Why::Answer
+            && let Some(run) = run.filter(|_| shoal.orders.hybrid)
+            && let Some(told) = session.told.as_deref_mut().filter(|told| told.is_settled(now))
+        {
+            told.rescued(subtree as usize % STRIPES, run.chunks());
+            shoal.rescued += run.chunks();
+        }
         let body = match run {
             Some(run) => shoal.body(run),
             None => Some(Payload::Empty),
@@ -108,9 +116,12 @@ impl Swarm {
         let from = self.sessions.address(origin);
         // A header has 21 or 29 bytes.
         let header = header as u16;
-        let bytes = (head.len() + headers.len() + body.len()) as u64;
-        let sent = shoal.stream.share(self.shard);
-        sent.swarm_bytes.fetch_add(bytes, Relaxed);
+        let bytes = (headers.len() + body.len()) as u64;
+        let share = shoal.stream.share(self.shard);
+        share.swarm_bytes.fetch_add(head.len() as u64 + bytes, Relaxed);
+        share.hash_bytes.fetch_add(head.len() as u64, Relaxed);
+        let sent = if why == Why::Answer { &share.rescue_bytes } else { &share.push_bytes };
+        sent.fetch_add(bytes, Relaxed);
         self.cells.add(Cell::EgressSwarmBytes, body.len() as u64);
         self.cells.add(
             match why {
@@ -131,7 +142,7 @@ impl Swarm {
     }
 
     /// One small datagram to a peer, counted for its stream.
-    fn letter(&mut self, place: u32, head: Payload) -> Option<Shipment> {
+    pub(super) fn letter(&mut self, place: u32, head: Payload) -> Option<Shipment> {
         let session = self.sessions.get(place)?;
         let (to, channel, origin, slot) =
             (session.to, session.theirs, session.origin, session.stream);

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::ids::StreamSlot;
+use crate::face::swarm::told::Told;
 use crate::face::swarm::wheel::Hook;
 use crate::registry::admission::Permit;
 use crate::swarm::crimes::Record;
 use crate::swarm::sender::Sender;
-use crate::wire::ppspp::{Options, Report, kind};
+use crate::wire::ppspp::{Options, kind};
 
 /// The most user-space memory of one peer in bytes, in all tables together. Held by a test.
 pub const PEER_BYTES: u64 = 1_536;
@@ -22,6 +23,10 @@ impl Extras {
     const TOKEN: u16 = 2;
     const BYE: u16 = 4;
     const ANY: u16 = 8;
+    const STATE: u16 = 16;
+    const LINKS: u16 = 32;
+    const PEX: u16 = 64;
+    const SHARES: u16 = Extras::SUBSCRIBE | Extras::STATE | Extras::LINKS | Extras::PEX;
 
     /// What an opening said.
     pub(super) fn of(options: &Options<'_>) -> Extras {
@@ -29,13 +34,23 @@ impl Extras {
         let any = kind::PRIVATE.fold(0, |bits, kind| bits | bit(kind, Extras::ANY));
         let known = bit(kind::SUBSCRIBE, Extras::SUBSCRIBE)
             | bit(kind::TOKEN, Extras::TOKEN)
-            | bit(kind::BYE, Extras::BYE);
-        Extras(known | any)
+            | bit(kind::BYE, Extras::BYE)
+            | bit(kind::STATE, Extras::STATE)
+            | bit(kind::LINKS, Extras::LINKS);
+        let pex = [kind::PEX_REQUEST, kind::PEX_V4, kind::PEX_V6];
+        let pex = if pex.iter().all(|kind| options.knows(*kind)) { Extras::PEX } else { 0 };
+        Extras(known | any | pex)
     }
 
     /// Whether it asks for a push by SUBSCRIBE.
     pub(super) fn subscribes(self) -> bool {
         self.0 & Extras::SUBSCRIBE != 0
+    }
+
+    /// Whether it can share: it hears of others, and says what it can give and who feeds it.
+    /// Others are pushed everything for ever.
+    pub(super) fn shares(self) -> bool {
+        self.0 & Extras::SHARES == Extras::SHARES
     }
 
     /// Whether it can show a token.
@@ -85,8 +100,8 @@ pub(super) struct Session {
     pub(super) in_ready: bool,
     pub(super) crimes: Record,
     pub(super) extras: Extras,
-    /// What it last reported; only of peers that do.
-    pub(super) report: Option<Box<Report>>,
+    /// What it said of itself; only of peers that do.
+    pub(super) told: Option<Box<Told>>,
     /// Counts it; given back when the session is dropped.
     pub(super) _permit: Permit,
 }
@@ -174,7 +189,7 @@ impl Sessions {
 #[cfg(test)]
 pub(super) fn session_bytes() -> usize {
     use crate::swarm::{flight, requests};
-    let heap = flight::TRAINS_MAX * 8 + requests::RUNS_MAX * 8 + size_of::<Report>();
+    let heap = flight::TRAINS_MAX * 8 + requests::RUNS_MAX * 8 + size_of::<Told>();
     // Its shoal's list of members, the wheel, both lines.
     let lists = 4 + 2 * 4 + 2 * 4;
     Sessions::ENTRY_BYTES + heap + lists

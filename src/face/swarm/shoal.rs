@@ -9,17 +9,16 @@ use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::face::swarm::trains::{Style, Trains};
+use crate::face::swarm::{hybrid, introductions};
 use crate::registry::identity::Identity;
 use crate::registry::stream::Stream;
 use crate::ring::reader::Reader;
+use crate::swarm::controller::Orders;
 use crate::swarm::integrity::freshness::SERVED;
 use crate::swarm::integrity::ntp;
 use crate::swarm::requests::Run;
 use crate::swarm::sender::Source;
 use crate::wire::ppspp::{Bye, Span};
-
-/// The bitrate that is taken for that of a stream before it was measured.
-const BITRATE: u64 = 2_000_000;
 
 /// How often the bitrate is asked for.
 const RATE_AGE: Duration = Duration::from_millis(250);
@@ -43,6 +42,15 @@ pub(super) struct Shoal {
     pub(super) source: Source,
     /// Whether pins were made since they were last given back.
     pub(super) touched: bool,
+    /// What its controller last said.
+    pub(super) orders: Arc<Orders>,
+    /// Since when its peers are told of each other because it became hybrid, and who is next.
+    pub(super) welcome: Option<(Mono, usize)>,
+    /// Chunks that were asked for since the last count, and when that was.
+    pub(super) rescued: u64,
+    pub(super) counted: Mono,
+    /// When it was last drawn who feeds whom.
+    pub(super) drawn: Mono,
     /// Why all of them are being closed, if they are.
     pub(super) closing: Option<Bye>,
     /// Subtrees by the time at which they were seen: up to which number, exclusive. Those that
@@ -72,6 +80,11 @@ impl Shoal {
             members: Vec::new(),
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
             touched: false,
+            orders: Arc::new(Orders::direct(now)),
+            welcome: None,
+            rescued: 0,
+            counted: now,
+            drawn: now,
             closing: None,
             seen: VecDeque::new(),
             shard,
@@ -86,10 +99,7 @@ impl Shoal {
 
     /// Bits per second.
     pub(super) fn bitrate(&self) -> u64 {
-        match self.stream.health().bitrate_bps {
-            0 => BITRATE,
-            rate => rate,
-        }
+        hybrid::bitrate(&self.stream)
     }
 
     /// All chunks that may be sent.
@@ -125,7 +135,8 @@ impl Shoal {
     /// send to.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let old = self.seen.front().map(|(at, _)| *at + SERVED + LOOK);
-        let due = [self.due, old].into_iter().flatten().min();
+        let welcome = self.welcome.map(|_| self.looked + introductions::WELCOME_STEP);
+        let due = [self.due, old, welcome].into_iter().flatten().min();
         due.filter(|_| !self.members.is_empty())
     }
 

@@ -9,11 +9,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::face::swarm::sessions::{Extras, Line, Session};
+use crate::face::swarm::told::Told;
 use crate::face::swarm::wheel::Hook;
 use crate::face::swarm::{Shipment, Swarm};
 use crate::metrics::table::Cell;
 use crate::registry::admission::{Permit, Refused};
 use crate::registry::stream::Share;
+use crate::swarm::channel::Channels;
 use crate::swarm::crimes::{Crime, Record};
 use crate::swarm::halfopen::Opening;
 use crate::swarm::sender::{ALL_STRIPES, Sender, Source};
@@ -91,7 +93,7 @@ impl Swarm {
             in_ready: false,
             crimes: Record::default(),
             extras,
-            report: None,
+            told: None,
             _permit: permit,
         };
         let place = self.sessions.insert(session);
@@ -127,7 +129,8 @@ impl Swarm {
         if self.busy {
             return Err((Cell::RejectedLoad, Bye::Busy));
         }
-        let bits = shoal.bitrate() / 100 * OVERHEAD;
+        // In a hybrid stream the others carry most of it.
+        let bits = shoal.bitrate() / 100 * OVERHEAD / 100 * shoal.orders.charge;
         self.registry.admission.peer(from.ip(), bits).map_err(|why| {
             let cell = match why {
                 Refused::Address => Cell::RejectedAddress,
@@ -145,7 +148,8 @@ impl Swarm {
         let Some(Some(shoal)) = self.shoals.get(slot) else { return };
         session.sender.hear(now);
         let share = shoal.stream.share(self.shard);
-        let mut ear = Ear { now, source: &shoal.source, share, ended: None };
+        let (source, channels) = (&shoal.source, &self.channels);
+        let mut ear = Ear { now, source, share, channels, ended: None, wants: false, pex: false };
         let mut guilty = false;
         for message in Messages::new(messages, shoal.identity.addressing, CHUNK) {
             let crime = match message {
@@ -159,7 +163,8 @@ impl Swarm {
                 guilty |= session.crimes.note(crime);
             }
         }
-        let (ended, asked) = (ear.ended, session.sender.is_asked());
+        let Ear { ended, wants, pex, .. } = ear;
+        let asked = session.sender.is_asked();
         if let Some(why) = ended {
             self.cells.add(why, 1);
             self.forget(place);
@@ -167,6 +172,12 @@ impl Swarm {
             self.close(place, Bye::BadData, Cell::PeersMisconduct);
         } else {
             self.enqueue(place, if asked { Line::Urgent } else { Line::Ready });
+            if wants {
+                self.enrol(now, place);
+            }
+            if pex {
+                self.asked(now, place);
+            }
         }
     }
 }
@@ -189,8 +200,13 @@ struct Ear<'a> {
     now: Mono,
     source: &'a Source,
     share: &'a Share,
+    channels: &'a Channels,
     /// The peer closed, and how that is counted.
     ended: Option<Cell>,
+    /// It asked for the stream for the first time.
+    wants: bool,
+    /// It asked for addresses.
+    pex: bool,
 }
 
 impl Ear<'_> {
@@ -221,7 +237,10 @@ impl Ear<'_> {
             Message::Data { .. } => Err(Crime::DataToSource),
             // Both sides show their right-most munro (6.1.2.4); this one knows what it signed.
             Message::Integrity { .. } | Message::SignedIntegrity { .. } => Ok(()),
-            Message::PexRequest => Ok(()),
+            Message::PexRequest => {
+                self.pex = true;
+                Ok(())
+            }
             Message::PexV4(_) | Message::PexV6(_) | Message::PexCert(_) => Err(Crime::PexFromPeer),
             Message::Private(_) if !session.extras.any() => Err(Crime::PrivateUnasked),
             Message::Private(private) => {
@@ -231,6 +250,10 @@ impl Ear<'_> {
         }
     }
 
+    fn told<'s>(&self, session: &'s mut Session) -> &'s mut Told {
+        session.told.get_or_insert_with(|| Told::new(session.to, self.channels))
+    }
+
     fn private(&mut self, session: &mut Session, private: &Private<'_>) {
         match private {
             Private::Subscribe(Subscribe { start, stripes, window }) => {
@@ -238,13 +261,13 @@ impl Ear<'_> {
                 let stripes = if *stripes == 0 { 0 } else { ALL_STRIPES };
                 let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
                 session.sender.subscribe(stripes, start, *window, self.source);
+                let since = session.told.as_deref().and_then(|told| told.since);
+                self.wants |= stripes != 0 && since.is_none();
             }
             Private::Report(report) => {
-                note(self.share, session.report.as_deref(), report);
-                match &mut session.report {
-                    Some(known) => **known = *report,
-                    None => session.report = Some(Box::new(*report)),
-                }
+                let told = self.told(session);
+                note(self.share, told.report.as_ref(), report);
+                told.report = Some(*report);
             }
             Private::Bye(why) => {
                 let cell = match why {
@@ -254,8 +277,9 @@ impl Ear<'_> {
                 };
                 self.ended.get_or_insert(cell);
             }
-            Private::State(_) | Private::Links(_) | Private::Token(_) | Private::Unknown { .. } => {
-            }
+            Private::State(state) => self.told(session).state = Some(*state),
+            Private::Links(links) => self.told(session).take(*links, self.channels),
+            Private::Token(_) | Private::Unknown { .. } => {}
         }
     }
 }

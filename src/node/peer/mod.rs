@@ -6,6 +6,7 @@
 
 mod dump;
 mod names;
+mod picture;
 mod report;
 mod sharing;
 
@@ -35,6 +36,7 @@ use crate::metrics::cells::Cells;
 use crate::metrics::delay::DelayShelf;
 use crate::node::peer::dump::Dump;
 use crate::node::peer::names::Resolver;
+use crate::node::peer::picture::Painter;
 use crate::node::peer::report::Report;
 use crate::node::ready::{Access, replace};
 use crate::node::{MAIL_MAX, choose_driver, roots};
@@ -237,6 +239,7 @@ impl Node {
     fn look_after(&self, news: &Receiver<News>, say: &impl Fn(Line)) -> Result<(), String> {
         let begun = Instant::now();
         let mut said = begun;
+        let painter = Painter::default();
         let mut notes = sharing::Notes::default();
         loop {
             match news.recv_timeout(TICK) {
@@ -258,6 +261,9 @@ impl Node {
                     return Err(failed.problem.clone());
                 }
                 notes.look(&all);
+                if let Some(figures) = all.first().filter(|_| !self.options.headless) {
+                    painter.draw(self.clock.now(), &self.house.registry, figures);
+                }
                 say(Line::Status(report::status(&all)));
             }
         }

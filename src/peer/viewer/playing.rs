@@ -16,7 +16,7 @@ use crate::registry::stream::Stream;
 use crate::registry::streams::NotReceived;
 use crate::ring::window::open_received;
 use crate::swarm::integrity::Freshness;
-use crate::swarm::playout::{Playout, tune_in};
+use crate::swarm::playout::{Playout, ready, tune_in};
 use crate::swarm::receiver::assembly::Assembly;
 use crate::swarm::receiver::compose::View;
 use crate::swarm::receiver::store::Store;
@@ -72,8 +72,10 @@ impl Playing {
         settings: &Settings,
         figures: &mut Figures,
     ) -> Result<Playing, Unplayable> {
+        // The document took a connect and a request.
+        let (trip, points) = (now.mono.since(asked) / 2, &invitation.access_points);
         let (entrance, _) =
-            tune_in(&invitation.access_points, &settings.playout).ok_or(Unplayable::NoEntrance)?;
+            tune_in(points, &settings.playout, ready(trip)).ok_or(Unplayable::NoEntrance)?;
         let first = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let size = invitation.profile.size;
         let (writer, stream) = match room {
@@ -105,7 +107,7 @@ impl Playing {
         figures.run(Run { local: start, wire: entrance });
         let mut playing = Playing {
             profile: invitation.profile,
-            playout: Playout::new(settings.playout, start),
+            playout: Playout::new(settings.playout, start).with_trip(trip),
             assembly: Assembly::new(invitation.profile, &store, invitation.chunk_time()),
             store,
             line: Timeline::default(),
@@ -143,7 +145,9 @@ impl Playing {
         let time = Stamp::from_ntp(signed.ntp, self.clock.at(now));
         let begin = self.store.local_offset(signed.number.saturating_mul(bytes));
         let end = self.store.local_offset((signed.number + 1).saturating_mul(bytes));
-        if end > begin {
+        // Of another life of the relay it may be, as long as the window has not jumped there.
+        let ahead = self.store.local_offset(self.store.ahead() * CHUNK_BYTES);
+        if end > begin && begin < ahead {
             self.line.note_run(begin, end, time);
         }
     }
@@ -253,7 +257,8 @@ impl Playing {
         let fits = |(offset, _): &&(u64, Duration)| offset / CHUNK_BYTES / ALIGN * ALIGN >= floor;
         let points: Vec<_> = invitation.access_points.iter().filter(fits).copied().collect();
         let floor = floor.next_multiple_of(ALIGN);
-        let entrance = tune_in(&points, &settings.playout).map(|(offset, _)| offset);
+        let entrance =
+            tune_in(&points, &settings.playout, Duration::ZERO).map(|(offset, _)| offset);
         let entrance = entrance.unwrap_or(floor * CHUNK_BYTES);
         let to = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let end = self.end();

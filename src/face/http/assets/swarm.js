@@ -67,11 +67,17 @@ export function mountSwarm(name) {
   const table = byId("swarm-table");
   const details = table.closest("details");
   let seen = false;
+  let known = false;
   let last = null;
 
   function show(json) {
     if (!json) return;
     last = picture(json);
+    // The address may name the section, which was not there when the page was opened.
+    if (section.hidden && (known || json.peers > 0)) {
+      section.hidden = false;
+      if (location.hash === "#swarm") section.scrollIntoView();
+    }
     write(byId("swarm-mode"), MODES[json.mode] ?? "");
     const some = last.nodes.length > 0;
     byId("swarm-empty").hidden = some || json.peers > 0 || list(json.course?.offload).length > 0;
@@ -89,18 +95,18 @@ export function mountSwarm(name) {
   }
 
   details.addEventListener("toggle", () => { if (last) writeTable(table, last); });
-  const every = () => (last && last.nodes.length > MANY ? 2000 : 1000);
-  const ask = poll(`/live/${name}/graph.json`, show, { every, wanted: () => seen });
+  // Without a swarm the section is not there, and is looked for now and then.
+  const every = () => (section.hidden ? 3000 : last && last.nodes.length > MANY ? 2000 : 1000);
+  const ask = poll(`/live/${name}/graph.json`, show, { every, wanted: () => seen || section.hidden });
   new IntersectionObserver(([entry]) => {
     seen = entry.isIntersecting;
     if (seen) ask();
   }).observe(section);
 
   return (status) => {
-    const appears = section.hidden && status.swarm?.id;
-    section.hidden = !status.swarm?.id;
-    // The address may name the section, which was not there when the page was opened.
-    if (appears && location.hash === "#swarm") section.scrollIntoView();
+    known = Boolean(status.swarm?.id);
+    // A viewer's own page knows its neighbours only.
+    byId("swarm-numbers").hidden = !known;
     writeNumbers(byId("swarm-numbers"), numbers(status.swarm ?? {}));
   };
 }

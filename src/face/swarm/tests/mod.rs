@@ -1,5 +1,6 @@
 //! The face without sockets: a signed stream, peers made of datagrams, time made up.
 
+mod hybrid;
 mod joining;
 mod serving;
 
@@ -315,6 +316,7 @@ impl World {
                     assert_eq!(bytes, self.chunks[chunk as usize], "chunk {chunk}");
                     heard.data = Some(chunk);
                 }
+                Message::PexV4(address) => heard.named.push(address.into()),
                 Message::Private(Private::Bye(bye)) => heard.bye = Some(bye),
                 Message::Handshake(handshake) => heard.closed = handshake.channel == 0,
                 other => panic!("{other:?}"),
@@ -333,6 +335,7 @@ struct Heard {
     have: Option<Span>,
     data: Option<u64>,
     bye: Option<Bye>,
+    named: Vec<SocketAddr>,
     closed: bool,
 }
 

@@ -1,0 +1,312 @@
+//! What this shard counts for the controllers of its streams, and how their orders are carried
+//! out.
+//!
+//! The controller of a stream runs in the face of the shard that coordinates it, which need not
+//! have peers of the stream itself. Shards write each other [`Note`]s.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::base::ids::{ShardId, StreamSlot};
+use crate::base::limits::CHUNK;
+use crate::base::time::Mono;
+use crate::face::swarm::notes::Note;
+use crate::face::swarm::shoal::Shoal;
+use crate::face::swarm::told::Told;
+use crate::face::swarm::{Swarm, introductions};
+use crate::metrics::table::Cell;
+use crate::registry::graph::{self, Graph, GraphPeer};
+use crate::registry::stream::Stream;
+use crate::swarm::controller::{
+    BEST_MAX, Candidate, Census, Controller, INTERVAL, Orders, PROVEN, RANDOM_MAX, STRIPES,
+    Situation, mix,
+};
+
+/// How often the graph is drawn.
+const GRAPH: Duration = Duration::from_secs(1);
+
+/// The bitrate that is taken for that of a stream before it was measured.
+pub(super) const BITRATE: u64 = 2_000_000;
+
+/// What this shard coordinates: one stream.
+#[derive(Debug)]
+pub(super) struct Helm {
+    stream: Arc<Stream>,
+    controller: Controller,
+    /// What each shard last drew.
+    graphs: Vec<(ShardId, u64, Vec<GraphPeer>)>,
+    drawn: Mono,
+}
+
+/// The shard that coordinates a stream.
+fn coordinator(slot: StreamSlot, shards: usize) -> ShardId {
+    ShardId((slot.0 as usize % shards.max(1)) as u16)
+}
+
+/// A stream's bits per second.
+pub(super) fn bitrate(stream: &Stream) -> u64 {
+    match stream.health().bitrate_bps {
+        0 => BITRATE,
+        rate => rate,
+    }
+}
+
+fn chunks(bitrate: u64) -> f64 {
+    bitrate as f64 / (8 * CHUNK) as f64
+}
+
+impl Swarm {
+    /// Several times a second: counts, and carries orders out.
+    pub(super) fn count(&mut self, now: Mono) {
+        for index in 0..self.shoals.len() {
+            let Some(shoal) = &mut self.shoals[index] else { continue };
+            let span = now.since(shoal.counted);
+            if span < INTERVAL * 4 / 5 {
+                continue;
+            }
+            shoal.counted = now;
+            if shoal.members.is_empty() {
+                // Orders that come no more must not bind whoever comes next.
+                shoal.orders = Arc::new(Orders::direct(now));
+                continue;
+            }
+            let census = self.census(now, index, span);
+            let Some(shoal) = &mut self.shoals[index] else { continue };
+            let drawn = now.since(shoal.drawn) >= GRAPH;
+            let (slot, stream) = (shoal.stream.slot, Arc::clone(&shoal.stream));
+            let graph = if drawn { self.draw(now, index) } else { None };
+            let to = coordinator(slot, self.registry.shards());
+            let note = Note::Census { stream, shard: self.shard, census: Box::new(census), graph };
+            self.write(now, to, note);
+        }
+    }
+
+    /// Looks at every peer of a stream: moves its leases on, sets what it is pushed, counts it.
+    fn census(&mut self, now: Mono, index: usize, span: Duration) -> Census {
+        let mut census = Census { span, ..Census::default() };
+        let Some(Some(shoal)) = self.shoals.get_mut(index) else { return census };
+        census.rescued = std::mem::take(&mut shoal.rescued);
+        let each = chunks(bitrate(&shoal.stream)) * span.as_secs_f64() / STRIPES as f64;
+        let mut ranked = std::mem::take(&mut self.ranked);
+        ranked.clear();
+        let (mut begun, mut seeds) = (0, 0);
+        for place in &shoal.members {
+            let Some(session) = self.sessions.get(*place) else { continue };
+            let shares = session.extras.shares();
+            let Some(told) = session.told.as_deref_mut().filter(|_| shares) else {
+                census.plain += 1;
+                continue;
+            };
+            let pushed = session.sender.pushed_stripes();
+            begun += told.tick(shoal.orders.hybrid, pushed, each);
+            let stripes = told.stripes(&shoal.orders, session.ours);
+            session.sender.set_allowed(stripes, &shoal.source);
+            census.leases += told.leases();
+            let Some(since) = told.since else { continue };
+            census.peers += 1;
+            let upload = told.state.map_or(0, |state| state.upload_kbit);
+            if now.since(since) >= PROVEN {
+                census.proven += 1;
+                census.upload_kbit += u64::from(upload);
+            }
+            let channel = session.ours;
+            let listed = &shoal.orders.seeds;
+            let seed = listed.binary_search_by_key(&channel, |(channel, _)| *channel).is_ok();
+            seeds += u32::from(seed);
+            ranked.push((!(u64::from(seed) << 32 | u64::from(upload)), *place));
+        }
+        let share = shoal.stream.share(self.shard);
+        share.leases.store(census.leases, Relaxed);
+        share.seeds.store(seeds, Relaxed);
+        self.cells.add(Cell::SwarmLeases, begun);
+        if ranked.len() > BEST_MAX {
+            ranked.select_nth_unstable(BEST_MAX);
+        }
+        let (best, others) = ranked.split_at(ranked.len().min(BEST_MAX));
+        census.best = best.iter().filter_map(|(_, place)| self.candidate(now, *place)).collect();
+        let step = others.len().div_ceil(RANDOM_MAX).max(1);
+        self.dice = mix(self.dice);
+        let first = self.dice as usize % step;
+        let others = others.iter().skip(first).step_by(step);
+        census.random = others.filter_map(|(_, place)| self.candidate(now, *place)).collect();
+        self.ranked = ranked;
+        census
+    }
+
+    fn candidate(&mut self, now: Mono, place: u32) -> Option<Candidate> {
+        let session = self.sessions.get(place)?;
+        let told = session.told.as_deref()?;
+        let state = told.state.unwrap_or_default();
+        Some(Candidate {
+            channel: session.ours,
+            id: told.id,
+            address: introductions::plain(session.to),
+            upload_kbit: state.upload_kbit,
+            room_kbit: state.room_kbit,
+            links: told.neighbours.count(),
+            age: now.since(told.since?),
+        })
+    }
+
+    /// A sample of who feeds whom here: always the same peers, as far as they are there.
+    fn draw(&mut self, now: Mono, index: usize) -> Option<Vec<GraphPeer>> {
+        let shoal = self.shoals.get_mut(index)?.as_mut()?;
+        shoal.drawn = now;
+        let mut sample: Vec<(u32, u32)> = Vec::with_capacity(shoal.members.len());
+        for place in &shoal.members {
+            let told = self.sessions.get(*place).and_then(|session| session.told.as_deref());
+            sample.extend(told.map(|told| (told.id, *place)));
+        }
+        if sample.len() > graph::PEERS_MAX {
+            sample.select_nth_unstable(graph::PEERS_MAX);
+            sample.truncate(graph::PEERS_MAX);
+        }
+        let peer = |place: u32| {
+            let session = self.sessions.get(place)?;
+            let relay_stripes = session.sender.pushed_stripes();
+            let told = session.told.as_deref()?;
+            Some(GraphPeer {
+                id: told.id,
+                relay_stripes,
+                links: told.neighbours.iter().collect(),
+                upload_kbit: told.state.map_or(0, |state| state.upload_kbit),
+                delay_ms: told.report.map_or(0, |report| report.delay_p50_ms),
+            })
+        };
+        Some(sample.into_iter().map(|(_, place)| place).filter_map(peer).collect())
+    }
+
+    /// A note of another shard, or of this one.
+    pub fn handle_note(&mut self, now: Mono, note: Note) {
+        match note {
+            Note::Census { stream, shard, census, graph } => {
+                self.decide(now, stream, shard, *census, graph);
+            }
+            Note::Orders { stream, orders } => self.obey(now, &stream, orders),
+            Note::Introduce { channel, address } => self.named(channel, address),
+        }
+    }
+
+    /// This shard coordinates the stream: one of all shards has counted.
+    fn decide(
+        &mut self,
+        now: Mono,
+        stream: Arc<Stream>,
+        shard: ShardId,
+        census: Census,
+        graph: Option<Vec<GraphPeer>>,
+    ) {
+        let index = stream.slot.0 as usize;
+        if stream.ended() {
+            return;
+        }
+        if self.helms.len() <= index {
+            self.helms.resize_with(index + 1, || None);
+        }
+        let mode = self.settings.mode;
+        let egress = self.settings.egress;
+        let helm = match &mut self.helms[index] {
+            Some(helm) if Arc::ptr_eq(&helm.stream, &stream) => helm,
+            place => place.insert(Helm {
+                stream: Arc::clone(&stream),
+                controller: Controller::new(now, mode),
+                graphs: Vec::new(),
+                drawn: now,
+            }),
+        };
+        if let Some(graph) = graph {
+            helm.graphs.retain(|(from, ..)| *from != shard);
+            helm.graphs.push((shard, u64::from(census.peers + census.plain), graph));
+        }
+        helm.controller.handle_census(now, shard, census);
+        if !helm.controller.is_due(now) {
+            return;
+        }
+        let orders = Arc::new(helm.controller.step(now, &situation(&stream, egress)));
+        helm.note(now, &orders);
+        let shards: Vec<ShardId> = helm.controller.shards().collect();
+        for shard in shards {
+            let (stream, orders) = (Arc::clone(&stream), Arc::clone(&orders));
+            self.write(now, shard, Note::Orders { stream, orders });
+        }
+    }
+
+    /// Takes orders. Those that change the mode are carried out at once, others with the next
+    /// count.
+    fn obey(&mut self, now: Mono, stream: &Arc<Stream>, orders: Arc<Orders>) {
+        let Some(shoal) = self.shoals.get_mut(stream.slot.0 as usize) else { return };
+        let same = |shoal: &&mut Shoal| Arc::ptr_eq(&shoal.stream, stream);
+        let Some(shoal) = shoal.as_mut().filter(same) else { return };
+        let changed = shoal.orders.hybrid != orders.hybrid;
+        shoal.orders = orders;
+        if !changed {
+            return;
+        }
+        shoal.welcome = shoal.orders.hybrid.then_some((now, 0));
+        for place in &shoal.members {
+            let Some(session) = self.sessions.get(*place) else { continue };
+            let told = session.told.as_deref().filter(|_| shoal.orders.hybrid);
+            let told = told.filter(|_| session.extras.shares());
+            let stripes = told.map_or(u8::MAX, |told| told.stripes(&shoal.orders, session.ours));
+            session.sender.set_allowed(stripes, &shoal.source);
+        }
+    }
+
+    /// A peer has asked for the stream for the first time.
+    pub(super) fn enrol(&mut self, now: Mono, place: u32) {
+        let Some(session) = self.sessions.get(place) else { return };
+        let Some(Some(shoal)) = self.shoals.get(session.stream.0 as usize) else { return };
+        let channels = &self.channels;
+        let told = session.told.get_or_insert_with(|| Told::new(session.to, channels));
+        told.since = Some(now);
+        if !shoal.orders.hybrid || !session.extras.shares() {
+            return;
+        }
+        told.begin_lean();
+        session.sender.set_allowed(told.stripes(&shoal.orders, session.ours), &shoal.source);
+        self.introduce(now, place, introductions::ANSWER);
+    }
+
+    /// Forgets streams that are over.
+    pub(super) fn leave_helms(&mut self) {
+        let over = |helm: &Helm| helm.stream.ended();
+        for helm in self.helms.iter_mut().filter(|helm| helm.as_ref().is_some_and(over)) {
+            *helm = None;
+        }
+    }
+}
+
+/// What is known of a stream at the moment.
+fn situation(stream: &Stream, egress: Option<u64>) -> Situation {
+    let bitrate = bitrate(stream);
+    let (mut sent, mut played) = (0, 0);
+    for share in stream.shares() {
+        sent += share.swarm_bytes.load(Relaxed);
+        played += share.told.relay_bytes.load(Relaxed) + share.told.peer_bytes.load(Relaxed);
+    }
+    Situation { bitrate, chunks: chunks(bitrate), egress, sent, played }
+}
+
+impl Helm {
+    /// Lets everybody see what was decided.
+    fn note(&mut self, now: Mono, orders: &Orders) {
+        let swarm = &self.stream.swarm;
+        swarm.hybrid.store(orders.hybrid, Relaxed);
+        swarm.copies.store(self.controller.copies(), Relaxed);
+        swarm.switches.store(self.controller.switches(), Relaxed);
+        if now.since(self.drawn) < GRAPH {
+            return;
+        }
+        self.drawn = now;
+        let shards: Vec<ShardId> = self.controller.shards().collect();
+        self.graphs.retain(|(shard, ..)| shards.contains(shard));
+        let all = self.graphs.iter().map(|(_, all, _)| all).sum();
+        let mut peers: Vec<GraphPeer> =
+            self.graphs.iter().flat_map(|(.., peers)| peers.iter().cloned()).collect();
+        peers.sort_unstable_by_key(|peer| peer.id);
+        peers.truncate(graph::PEERS_MAX);
+        let graph = Graph { drawn: Some(now), hybrid: orders.hybrid, all, peers };
+        self.stream.graph.store(Arc::new(graph));
+    }
+}

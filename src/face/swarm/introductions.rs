@@ -1,0 +1,227 @@
+//! Peers are told of each other: both ends at the same moment, so that both open at once and
+//! make way through their NATs for the other.
+//!
+//! The attack: somebody asks for addresses to find out who watches, or to have datagrams sent to
+//! others. An answer names at most eight, one comes every two seconds, each address that is told
+//! costs one small datagram to its owner, and nobody is named or told more often than a few
+//! times a second. Peers that do not share are told nobody and named to nobody.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::time::Mono;
+use crate::face::swarm::notes::Note;
+use crate::face::swarm::{LETTERS_MAX, Swarm};
+use crate::metrics::table::Cell;
+use crate::swarm::channel::shard_of;
+use crate::swarm::controller::{Candidate, mix};
+use crate::wire::ppspp::{Addressing, Message, Writer};
+
+/// The most addresses of one answer, and how many of them are chosen by chance alone.
+pub(super) const ANSWER: usize = 8;
+const BY_CHANCE: usize = 2;
+
+/// Addresses that each peer is told when its stream becomes hybrid: it is named as often.
+const WELCOME: usize = 4;
+
+/// Over what time that goes.
+const WELCOME_OVER: Duration = Duration::from_secs(1);
+
+/// How often it goes on.
+pub(super) const WELCOME_STEP: Duration = Duration::from_millis(10);
+
+/// How often a peer is answered: it asks every two seconds, and datagrams are early at times.
+const ANSWER_APART: Duration = Duration::from_millis(1_900);
+
+/// Candidates that are looked at for one answer.
+const LOOKED_AT: usize = 32;
+
+/// The largest answer: channel, and eight addresses of IPv6.
+const ANSWER_BYTES: usize = 4 + ANSWER * 19;
+
+/// The address as it is without IPv6 around it.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Where addresses mean the same to both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Realm {
+    Loopback,
+    Private,
+    Public,
+}
+
+fn realm(ip: IpAddr) -> Realm {
+    let private = match ip {
+        IpAddr::V4(ip) => {
+            // Carriers' NATs have 100.64.0.0/10.
+            let [a, b, ..] = ip.octets();
+            ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    match (ip.is_loopback(), private) {
+        (true, _) => Realm::Loopback,
+        (false, true) => Realm::Private,
+        (false, false) => Realm::Public,
+    }
+}
+
+/// Whether one can open to the other, as far as addresses show that.
+fn can_meet(a: SocketAddr, b: SocketAddr) -> bool {
+    let (a_ip, b_ip) = (a.ip(), b.ip());
+    a != b && a_ip.is_ipv4() == b_ip.is_ipv4() && realm(a_ip) == realm(b_ip)
+}
+
+/// A datagram, without its channel, that tells addresses.
+fn answer(addresses: impl Iterator<Item = SocketAddr>) -> Bytes {
+    let mut buf = [0; ANSWER_BYTES];
+    let mut writer = Writer::new(&mut buf, 0, Addressing::default());
+    for address in addresses {
+        let _ = writer.push(match address {
+            SocketAddr::V4(address) => Message::PexV4(address),
+            SocketAddr::V6(address) => Message::PexV6(address),
+        });
+    }
+    Bytes::copy_from_slice(writer.written())
+}
+
+impl Swarm {
+    /// A peer wants addresses.
+    pub(super) fn asked(&mut self, now: Mono, place: u32) {
+        let Some(told) = self.sessions.get(place).and_then(|session| session.told.as_deref_mut())
+        else {
+            return;
+        };
+        if told.answered.is_some_and(|at| now.since(at) < ANSWER_APART) {
+            return self.cells.add(Cell::IntroductionsTooSoon, 1);
+        }
+        self.introduce(now, place, ANSWER);
+    }
+
+    /// Tells a peer up to so many addresses, and each of these its own.
+    pub(super) fn introduce(&mut self, now: Mono, place: u32, most: usize) {
+        let Some(session) = self.sessions.get(place) else { return };
+        let (ours, own, shares) = (session.ours, plain(session.to), session.extras.shares());
+        let Some(told) = session.told.as_deref_mut().filter(|_| shares) else { return };
+        let Some(Some(shoal)) = self.shoals.get(session.stream.0 as usize) else { return };
+        let candidates = &shoal.orders.candidates;
+        if !shoal.orders.hybrid || candidates.is_empty() {
+            return;
+        }
+        told.answered = Some(now);
+        let neighbours = told.neighbours;
+        let mut looked = [None; LOOKED_AT];
+        let mut found = 0;
+        self.dice = mix(self.dice);
+        let first = self.dice as usize;
+        for n in 0..candidates.len() {
+            let candidate = &candidates[(first.wrapping_add(n)) % candidates.len()];
+            let fits = candidate.channel != ours
+                && can_meet(candidate.address, own)
+                && !neighbours.has(candidate.id);
+            if fits {
+                looked[found] = Some(*candidate);
+                found += 1;
+            }
+            if found == LOOKED_AT {
+                break;
+            }
+        }
+        let chosen = choose(&mut looked[..found], most, &mut self.dice);
+        self.tell_of(now, place, own, &looked[..chosen]);
+    }
+
+    fn tell_of(&mut self, now: Mono, place: u32, own: SocketAddr, who: &[Option<Candidate>]) {
+        if who.is_empty() {
+            return self.cells.add(Cell::IntroductionsNobody, 1);
+        }
+        let head = answer(who.iter().flatten().map(|candidate| candidate.address));
+        self.cells.add(Cell::Introductions, who.len() as u64);
+        if let Some(letter) = self.letter(place, head.into()) {
+            self.post(letter);
+        }
+        for candidate in who.iter().flatten() {
+            if let Some(shard) = shard_of(candidate.channel) {
+                let note = Note::Introduce { channel: candidate.channel, address: own };
+                self.write(now, shard, note);
+            }
+        }
+    }
+
+    /// Tells a peer of this shard of one that was told its address.
+    pub(super) fn named(&mut self, channel: u32, address: SocketAddr) {
+        let Some((place, _)) = self.sessions.find(channel) else { return };
+        let Some(session) = self.sessions.get(place) else { return };
+        let told = session.told.as_deref_mut().filter(|_| session.extras.shares());
+        let Some(told) = told else { return };
+        if !told.may_be_named() {
+            return self.cells.add(Cell::IntroductionsDropped, 1);
+        }
+        let head = answer(std::iter::once(address));
+        self.cells.add(Cell::Introductions, 1);
+        if let Some(letter) = self.letter(place, head.into()) {
+            self.post(letter);
+        }
+    }
+
+    /// Streams that have become hybrid: goes on telling their peers of each other.
+    pub(super) fn welcome(&mut self, now: Mono) {
+        for index in 0..self.shoals.len() {
+            while let Some(Some(shoal)) = self.shoals.get_mut(index) {
+                let Some((since, next)) = shoal.welcome else { break };
+                let part = now.since(since).as_secs_f64() / WELCOME_OVER.as_secs_f64();
+                let all = shoal.members.len();
+                if next >= all || !shoal.orders.hybrid {
+                    shoal.welcome = None;
+                    break;
+                }
+                let place = shoal.members[next];
+                // What waits for the socket must leave room for answers to openings.
+                if next as f64 > part * all as f64 || self.letters.len() > LETTERS_MAX / 2 {
+                    break;
+                }
+                shoal.welcome = Some((since, next + 1));
+                self.introduce(now, place, WELCOME);
+            }
+        }
+    }
+}
+
+/// Puts those that are told to the front: some by chance, the others by their room. Returns how
+/// many they are.
+fn choose(looked: &mut [Option<Candidate>], most: usize, dice: &mut u64) -> usize {
+    let most = most.min(looked.len());
+    for at in 0..most.min(BY_CHANCE) {
+        *dice = mix(*dice);
+        let other = at + *dice as usize % (looked.len() - at);
+        looked.swap(at, other);
+    }
+    if let Some(rest) = looked.get_mut(BY_CHANCE..) {
+        rest.sort_unstable_by_key(|one| std::cmp::Reverse(one.map(|one| one.room_kbit)));
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_where_they_mean_something() {
+        let meet = |a: &str, b: &str| can_meet(a.parse().unwrap(), b.parse().unwrap());
+        assert!(meet("192.0.2.1:5", "198.51.100.7:5"));
+        assert!(meet("192.0.2.1:5", "192.0.2.1:6"), "two behind one NAT");
+        assert!(!meet("192.0.2.1:5", "192.0.2.1:5"));
+        assert!(!meet("192.0.2.1:5", "10.0.0.1:5") && !meet("10.0.0.1:5", "192.0.2.1:5"));
+        assert!(meet("10.0.0.1:5", "192.168.3.1:5") && meet("127.0.0.1:5", "127.0.0.1:6"));
+        assert!(!meet("127.0.0.1:5", "10.0.0.1:5") && !meet("100.64.3.3:5", "192.0.2.1:5"));
+        assert!(meet("[2001:db8::1]:5", "[2001:db8::2]:5"));
+        assert!(!meet("[2001:db8::1]:5", "192.0.2.1:5") && !meet("[fd00::1]:5", "[2001:db8::1]:5"));
+        let mapped = plain("[::ffff:192.0.2.1]:5".parse().unwrap());
+        assert_eq!(mapped, "192.0.2.1:5".parse().unwrap());
+    }
+}

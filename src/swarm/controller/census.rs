@@ -1,0 +1,93 @@
+//! What shards count, and the sum of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::ids::ShardId;
+use crate::swarm::controller::Situation;
+
+/// A peer that its shard proposes as a seed, and to be introduced to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its channel at the relay: with the shard inside.
+    pub channel: u32,
+    /// Its name in pictures, by which neighbours are known.
+    pub id: u32,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What it can upload, as it says.
+    pub upload_kbit: u32,
+    /// What of it is free.
+    pub room_kbit: u32,
+    /// Its neighbours.
+    pub links: u8,
+    /// For how long it has been inside.
+    pub age: Duration,
+}
+
+/// What one shard counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Peers that want the stream and can share it.
+    pub peers: u32,
+    /// Peers that want it and cannot share: they are pushed everything for ever.
+    pub plain: u32,
+    /// Those of `peers` that have been inside for [`crate::swarm::controller::PROVEN`].
+    pub proven: u32,
+    /// What these can upload together, as they say.
+    pub upload_kbit: u64,
+    /// Chunks that peers asked for since the last count, but for what newcomers catch up with.
+    pub rescued: u64,
+    /// Over what time that is.
+    pub span: Duration,
+    /// Stripes that are pushed to peers because they asked for them again and again.
+    pub leases: u32,
+    /// Present seeds, then those that can upload most.
+    pub best: Vec<Candidate>,
+    /// Others.
+    pub random: Vec<Candidate>,
+}
+
+/// The counts of all shards together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ballot {
+    pub(super) peers: u32,
+    pub(super) plain: u32,
+    pub(super) proven: u32,
+    pub(super) upload_kbit: u64,
+    /// What the proven ones need together.
+    pub(super) demand_kbit: u64,
+    /// The part of what all need that is asked of the relay.
+    pub(super) rescue: f64,
+    pub(super) candidates: Vec<Candidate>,
+}
+
+impl Ballot {
+    /// Takes the counts anew.
+    pub(super) fn take<'a>(
+        &mut self,
+        counts: impl Iterator<Item = (ShardId, &'a Census)>,
+        situation: &Situation,
+    ) {
+        let candidates = std::mem::take(&mut self.candidates);
+        *self = Ballot { candidates, ..Ballot::default() };
+        self.candidates.clear();
+        let mut rescues = 0.0;
+        for (_, census) in counts {
+            self.peers += census.peers;
+            self.plain += census.plain;
+            self.proven += census.proven;
+            self.upload_kbit += census.upload_kbit;
+            rescues += census.rescued as f64 / census.span.as_secs_f64().max(0.05);
+            self.candidates.extend(census.best.iter().chain(&census.random));
+        }
+        self.demand_kbit = u64::from(self.proven) * (situation.bitrate / 1_000);
+        let chunks = f64::from(self.peers) * situation.chunks;
+        self.rescue = if chunks > 0.0 { rescues / chunks } else { 0.0 };
+    }
+
+    /// Uploads in parts of what is needed. Newcomers count on neither side.
+    pub(super) fn supply(&self) -> f64 {
+        if self.demand_kbit == 0 { 0.0 } else { self.upload_kbit as f64 / self.demand_kbit as f64 }
+    }
+}

@@ -1,0 +1,305 @@
+//! Who is sent what in a stream's swarm: by the relay, by policy, four times a second.
+//!
+//! One controller stands over each stream, on the shard that coordinates it: the stream's slot
+//! modulo the shards. It needs no writer, so it never moves when publishers come and go, and is
+//! there before the first peer is. Every shard with peers of the stream sends it a [`Census`];
+//! what it decides goes back to them as [`Orders`].
+//!
+//! ```text
+//! census    what a shard counts, and the peers that it proposes
+//! judge     direct or hybrid
+//! quota     how many peers the relay pushes each stripe to
+//! seeds     which of them by name
+//! ```
+//!
+//! Peers never learn any of this: each asks its relay for everything, and gets what it is not
+//! pushed from its neighbours, or by asking. Whether an order was good shows in how much is
+//! asked of the relay: **rescues**. Without clock, socket or chance, so that a run can be made
+//! again.
+//!
+//! How to use it: [`Controller::handle_census`] for what comes; [`Controller::step`] every
+//! [`INTERVAL`].
+
+mod census;
+mod judge;
+mod quota;
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::ids::ShardId;
+use crate::base::time::Mono;
+use crate::swarm::settings::Mode;
+
+pub use census::{Candidate, Census};
+
+use census::Ballot;
+use judge::Judge;
+use quota::Quota;
+use seeds::Seeds;
+
+/// Stripes of a stream: subtrees modulo 8.
+pub const STRIPES: usize = 8;
+
+/// How often a shard counts and the controller decides.
+pub const INTERVAL: Duration = Duration::from_millis(250);
+
+/// The most peers that a shard proposes because of what they can upload, present seeds first.
+pub const BEST_MAX: usize = 128;
+
+/// The most others that it proposes, by chance.
+pub const RANDOM_MAX: usize = 64;
+
+/// The most peers that can be introduced to others by one set of orders.
+pub const CANDIDATES_MAX: usize = 256;
+
+/// Neighbours with which a peer needs no more of them.
+const LINKS_FULL: u8 = 12;
+
+/// A shard that has not counted for so long has no peers.
+const CENSUS_OVER: Duration = Duration::from_secs(1);
+
+/// What a peer must have been inside before its upload is counted on.
+pub const PROVEN: Duration = Duration::from_secs(2);
+
+/// What a newcomer is charged for is reckoned over so much.
+const CHARGE_OVER: Duration = Duration::from_secs(10);
+
+/// And is this much of its bitrate at least, in percent.
+const CHARGE_MIN: u64 = 10;
+
+/// Readings for it: one a second.
+const READINGS_MAX: usize = 12;
+const READINGS_APART: Duration = Duration::from_secs(1);
+
+/// UDP and hash datagrams on top of a stream's bytes, in percent.
+const OVERHEAD: u64 = 111;
+
+/// How much of what may be sent the push may plan with, in percent: the rest is for rescues.
+const BUDGET: u64 = 80;
+
+/// What is known of the stream at the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation {
+    /// Its bitrate in bits per second.
+    pub bitrate: u64,
+    /// Chunks per second.
+    pub chunks: f64,
+    /// The most that may be sent to peers, in bits per second.
+    pub egress: Option<u64>,
+    /// UDP payload sent to its peers since the start.
+    pub sent: u64,
+    /// Bytes of it that they got, each once, since the start, as they say.
+    pub played: u64,
+}
+
+/// What shards shall do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Orders {
+    /// Whether peers pass on what they get. If not, everybody is pushed everything.
+    pub hybrid: bool,
+    /// When that was last decided.
+    pub since: Mono,
+    /// The stripes of which each peer is a seed: its channel and a bit each, by channel.
+    pub seeds: Vec<(u32, u8)>,
+    /// Beside these each stripe goes to every peer whose [`lot`] for it is below this.
+    pub fill: [u32; STRIPES],
+    /// Who can be introduced to others.
+    pub candidates: Vec<Candidate>,
+    /// What a newcomer is charged for, in percent of the bitrate.
+    pub charge: u64,
+}
+
+impl Orders {
+    /// Everything to everybody.
+    #[must_use]
+    pub fn direct(now: Mono) -> Orders {
+        Orders {
+            hybrid: false,
+            since: now,
+            seeds: Vec::new(),
+            fill: [LOTS; STRIPES],
+            candidates: Vec::new(),
+            charge: 100,
+        }
+    }
+
+    /// The stripes that a peer is pushed, leases aside.
+    #[must_use]
+    pub fn stripes(&self, channel: u32) -> u8 {
+        if !self.hybrid {
+            return u8::MAX;
+        }
+        let listed = self.seeds.binary_search_by_key(&channel, |(channel, _)| *channel);
+        let listed = listed.map_or(0, |at| self.seeds[at].1);
+        let filled = self.fill.iter().enumerate();
+        filled.fold(listed, |mask, (stripe, below)| {
+            mask | (u8::from(lot(channel, stripe) < *below) << stripe)
+        })
+    }
+}
+
+/// Lots that there are.
+pub const LOTS: u32 = 1 << 16;
+
+/// A peer's lot for a stripe: below [`LOTS`], and always the same.
+#[must_use]
+pub fn lot(channel: u32, stripe: usize) -> u32 {
+    (mix(u64::from(channel) << 8 | stripe as u64) >> 48) as u32
+}
+
+/// Spreads a number over all numbers (splitmix64).
+#[must_use]
+pub const fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The controller of one stream.
+#[derive(Debug)]
+pub struct Controller {
+    judge: Judge,
+    quota: Quota,
+    seeds: Seeds,
+    /// The last count of each shard that has peers, by shard.
+    counts: Vec<(ShardId, Mono, Census)>,
+    /// What was sent and played, a second apart.
+    readings: VecDeque<(Mono, u64, u64)>,
+    stepped: Option<Mono>,
+    ballot: Ballot,
+    copies: u32,
+}
+
+impl Controller {
+    /// A stream without peers.
+    #[must_use]
+    pub fn new(now: Mono, mode: Mode) -> Controller {
+        Controller {
+            judge: Judge::new(now, mode),
+            quota: Quota::default(),
+            seeds: Seeds::default(),
+            counts: Vec::new(),
+            readings: VecDeque::with_capacity(READINGS_MAX + 1),
+            stepped: None,
+            ballot: Ballot::default(),
+            copies: 0,
+        }
+    }
+
+    /// A shard has counted. There are as many counts as shards.
+    pub fn handle_census(&mut self, now: Mono, shard: ShardId, census: Census) {
+        match self.counts.binary_search_by_key(&shard, |(shard, ..)| *shard) {
+            Ok(at) => self.counts[at] = (shard, now, census),
+            Err(at) => self.counts.insert(at, (shard, now, census)),
+        }
+    }
+
+    /// Whether it is time for [`Controller::step`].
+    #[must_use]
+    pub fn is_due(&self, now: Mono) -> bool {
+        // Shards do not count at the same moment; a step must not wait for the second next count.
+        self.stepped.is_none_or(|stepped| now.since(stepped) >= INTERVAL * 4 / 5)
+    }
+
+    /// Decides anew.
+    pub fn step(&mut self, now: Mono, situation: &Situation) -> Orders {
+        self.stepped = Some(now);
+        self.counts.retain(|(_, at, _)| now.since(*at) < CENSUS_OVER);
+        self.ballot.take(self.counts.iter().map(|(shard, _, census)| (*shard, census)), situation);
+        let charge = self.charge(now, situation);
+        let ballot = &self.ballot;
+        let hybrid = self.judge.look(now, ballot);
+        if !hybrid {
+            self.seeds.clear();
+            self.quota = Quota::default();
+            self.copies = 0;
+            return Orders { charge: 100, ..Orders::direct(self.judge.since()) };
+        }
+        let copies = self.quota.look(now, ballot, budget(ballot, situation));
+        let stripe_kbit = (situation.bitrate / 1_000 / STRIPES as u64).max(1);
+        let listed = self.seeds.assign(&ballot.candidates, copies, stripe_kbit);
+        self.copies = copies;
+        let fill = listed.map(|listed| share(copies.saturating_sub(listed), ballot.peers, listed));
+        let mut candidates = ballot.candidates.clone();
+        // By chance, but the same whenever the peers are the same. Who has all its neighbours
+        // comes last.
+        candidates.sort_unstable_by_key(|one| (one.links >= LINKS_FULL, mix(one.channel.into())));
+        candidates.truncate(CANDIDATES_MAX);
+        Orders {
+            hybrid,
+            since: self.judge.since(),
+            seeds: self.seeds.by_channel(),
+            fill,
+            candidates,
+            charge,
+        }
+    }
+
+    /// Peers to whom each stripe is pushed at the moment, leases aside; 0 in direct mode.
+    #[must_use]
+    pub fn copies(&self) -> u32 {
+        self.copies
+    }
+
+    /// Peers that are seeds by name.
+    #[must_use]
+    pub fn seeds(&self) -> usize {
+        self.seeds.len()
+    }
+
+    /// How often the mode was changed.
+    #[must_use]
+    pub fn switches(&self) -> u64 {
+        self.judge.switches()
+    }
+
+    /// Shards with peers of the stream.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.counts.iter().map(|(shard, ..)| *shard)
+    }
+
+    /// What a newcomer is charged for: as much as those inside cost, over the last moments.
+    fn charge(&mut self, now: Mono, situation: &Situation) -> u64 {
+        let newest = self.readings.back().map(|(at, ..)| *at);
+        if newest.is_none_or(|at| now.since(at) >= READINGS_APART) {
+            self.readings.push_back((now, situation.sent, situation.played));
+        }
+        let old = |at: &Mono| now.since(*at) > CHARGE_OVER;
+        while self.readings.len() > READINGS_MAX
+            || self.readings.get(1).is_some_and(|(at, ..)| old(at))
+        {
+            self.readings.pop_front();
+        }
+        let Some((at, sent, played)) = self.readings.front().copied() else { return 100 };
+        let (sent, played) =
+            (situation.sent.saturating_sub(sent), situation.played.saturating_sub(played));
+        // Before that nobody knows.
+        if now.since(at) < CHARGE_OVER / 2 || played == 0 {
+            return 100;
+        }
+        (sent.saturating_mul(100) / played).clamp(CHARGE_MIN, 100)
+    }
+}
+
+/// Copies of each stripe that the budget allows, beside those of peers that get everything.
+fn budget(ballot: &Ballot, situation: &Situation) -> u32 {
+    let Some(egress) = situation.egress else { return u32::MAX };
+    let each = (situation.bitrate / 100 * OVERHEAD).max(1);
+    let copies = egress / 100 * BUDGET / each;
+    u32::try_from(copies).unwrap_or(u32::MAX).saturating_sub(ballot.plain)
+}
+
+/// The lots that give `copies` of `peers - listed` peers a stripe.
+fn share(copies: u32, peers: u32, listed: u32) -> u32 {
+    let others = u64::from(peers.saturating_sub(listed));
+    if others == 0 {
+        return 0;
+    }
+    let lots = (u64::from(copies) * u64::from(LOTS)).div_ceil(others);
+    u32::try_from(lots).unwrap_or(LOTS).min(LOTS)
+}
