@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// The longest that anything may take here: a browser starts slowly on a busy machine.
 const LIMIT: Duration = secs(60);
 
+/// Viewers that share the demo's stream.
+const VIEWERS: u64 = 20;
+
 /// Media Source Extensions taken away: what a browser without them sees.
 const NO_MSE: &str = "for (const name of ['MediaSource', 'ManagedMediaSource', \
      'WebKitMediaSource']) delete globalThis[name];";
@@ -32,6 +35,24 @@ const LOOK: &str = "(() => {
     says: document.querySelector('.player-status')?.textContent ?? '',
     text: document.body?.innerText ?? '', width: document.documentElement?.scrollWidth ?? 0,
     title: document.title,
+  });
+})()";
+
+/// What the picture of the swarm shows, as one JSON text.
+const LOOK_AT_SWARM: &str = "(() => {
+  const all = (what) => [...document.querySelectorAll(what)];
+  const drawn = (what) => all(what).map((path) => path.getAttribute('d') ?? '').join('');
+  const count = (text, letter) => text.split(letter).length - 1;
+  return JSON.stringify({
+    nodes: all('#graph g.node').length,
+    relayEdges: count(drawn('#graph path.relay'), 'Z'),
+    viewerEdges: count(drawn('#graph path.viewer'), 'Z'),
+    offload: count(drawn('.plot path.offload'), 'L'),
+    delay: count(drawn('.plot path.behind'), 'L'),
+    words: document.getElementById('graph')?.getAttribute('aria-label') ?? '',
+    rows: all('#swarm-table tr').length,
+    text: document.getElementById('swarm')?.innerText ?? '',
+    addresses: document.getElementById('swarm')?.innerHTML.includes('127.0.0.1'),
   });
 })()";
 
@@ -145,7 +166,12 @@ impl Browser {
 
     /// What the page shows now.
     fn look(&mut self) -> Value {
-        let result = self.call("Runtime.evaluate", json!({ "expression": LOOK }));
+        self.evaluate(LOOK)
+    }
+
+    /// The value of an expression that gives JSON.
+    fn evaluate(&mut self, expression: &str) -> Value {
+        let result = self.call("Runtime.evaluate", json!({ "expression": expression }));
         let text = result["result"]["value"].as_str().unwrap_or_else(|| panic!("{result}"));
         serde_json::from_str(text).unwrap()
     }
@@ -231,6 +257,37 @@ fn a_stream_plays_on_a_desk_and_on_a_phone() {
             browser.assert_well(&demo.origin, &what);
         }
     }
+}
+
+#[test]
+fn the_swarm_is_drawn_and_its_minutes_are_plotted() {
+    if !have(&["chromium"]) {
+        return;
+    }
+    let (demo, mut browser) = (Demo::start(), Browser::start());
+    browser.open(&format!("{}/watch/live/demo#swarm", demo.origin), (1280, 800));
+    let seen = wait_for("who feeds whom, and curves", LIMIT, || {
+        let seen = browser.evaluate(LOOK_AT_SWARM);
+        let number = |name: &str| seen[name].as_u64().unwrap();
+        let drawn = number("nodes") == VIEWERS && number("relayEdges") > 0;
+        (drawn && number("viewerEdges") >= VIEWERS && number("offload") > 1 && number("delay") > 1)
+            .then_some(seen)
+    });
+    let words = seen["words"].as_str().unwrap();
+    assert!(words.contains(&format!("{VIEWERS} viewers that share")), "{words}");
+    assert_eq!(seen["addresses"], false, "nobody's address is shown");
+    // The same as a table, once it is opened.
+    assert_eq!(seen["rows"], 0);
+    browser.evaluate("document.querySelector('#swarm details summary').click(), '0'");
+    let seen = wait_for("the table", LIMIT, || {
+        let seen = browser.evaluate(LOOK_AT_SWARM);
+        (seen["rows"].as_u64() == Some(VIEWERS)).then_some(seen)
+    });
+    let text = seen["text"].as_str().unwrap();
+    for word in ["Who feeds whom", "Offload", "Behind live", "Stalls", "Hybrid", "relay ("] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
+    browser.assert_well(&demo.origin, "the swarm");
 }
 
 #[test]

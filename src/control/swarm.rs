@@ -83,6 +83,17 @@ impl Swarms {
                 mode("direct").into_iter().chain(mode("hybrid")).collect(),
             ),
             Family::gauge(
+                "headwater_stream_swarm_pushes",
+                "In hybrid mode: peers that each stripe is pushed to, peers that are seeds by \
+                 name, stripes that are pushed for a while to peers that keep asking.",
+                [
+                    self.sums(&[("kind", "copies")], |s| s.copies),
+                    self.sums(&[("kind", "seeds")], |s| s.seeds),
+                    self.sums(&[("kind", "leases")], |s| s.leases),
+                ]
+                .concat(),
+            ),
+            Family::gauge(
                 "headwater_stream_peer_delay_seconds",
                 "How far behind live peers play, as they say, last 10 s: mean of their medians, \
                  largest of their 99th percentiles.",
@@ -99,12 +110,27 @@ impl Swarms {
 
     fn counters(&self) -> Vec<Family> {
         let told = |source, of: fn(&Swarm) -> u64| self.sums(&[("source", source)], of);
+        let sent = |kind, of: fn(&Swarm) -> u64| self.sums(&[("kind", kind)], of);
         let stalled = self.each(&[], |s| Some(s.stall_ms as f64 / 1e3));
         vec![
             Family::counter(
                 "headwater_stream_swarm_sent_bytes",
-                "UDP payload sent to a stream's peers, control included.",
-                self.sums(&[], |s| s.bytes),
+                "UDP payload sent to a stream's peers: chunks unasked, chunks asked for, hashes, \
+                 everything else.",
+                [
+                    sent("push", |s| s.push_bytes),
+                    sent("rescue", |s| s.rescue_bytes),
+                    sent("hash", |s| s.hash_bytes),
+                    sent("control", |s| {
+                        s.bytes.saturating_sub(s.push_bytes + s.rescue_bytes + s.hash_bytes)
+                    }),
+                ]
+                .concat(),
+            ),
+            Family::counter(
+                "headwater_stream_swarm_mode_switches",
+                "How often the mode of a stream's swarm was changed.",
+                self.sums(&[], |s| s.switches),
             ),
             Family::counter(
                 "headwater_stream_peer_bytes",

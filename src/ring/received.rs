@@ -172,6 +172,7 @@ impl Stream {
         }
         let got = got.expect("inside the window");
         assert_eq!((got.is_some(), self.window().has_chunk(chunk)), (there, there), "{chunk}");
+        self.read_run(chunk, 1 + place % 7);
         if at < head {
             let parts = self.reader.read(at, CHUNK).unwrap();
             assert_eq!(joined(&parts), self.shown(chunk));
@@ -179,6 +180,16 @@ impl Stream {
         let payload = got?;
         assert_eq!(payload.as_slice(), bytes(self.seed, chunk));
         Some((payload, bytes(self.seed, chunk).to_vec()))
+    }
+
+    /// Some chunks in a row, of one subtree.
+    fn read_run(&mut self, first: u64, count: u64) {
+        let end = (first + count).min(first.next_multiple_of(16).max(first + 1));
+        let there = (first..end).all(|chunk| self.chunks.get(&chunk) == Some(&true));
+        let got = self.reader.read_run(first, (end - first) as usize).expect("inside the window");
+        let want: Vec<u8> = (first..end).flat_map(|chunk| bytes(self.seed, chunk)).collect();
+        assert_eq!(got.is_some(), there, "{first}..{end}");
+        assert!(got.is_none_or(|got| got.as_slice() == want));
     }
 
     fn look_up(&self, place: u64) {
@@ -309,6 +320,31 @@ fn a_pin_refuses_the_chunk_beside_the_one_that_is_there() {
     slab.published(at, CHUNK as u32 + 1);
 }
 
+#[test]
+#[should_panic(expected = "not published")]
+fn a_pin_refuses_more_than_the_chunks_of_a_run() {
+    let arena = Arena::create(0).unwrap();
+    let quota = Settings { bytes: 0, span: Duration::from_secs(5) };
+    let size = SubtreeSize::new(16).unwrap();
+    let (mut writer, window) = open_received(&arena, &quota, size, 0, 1).unwrap();
+    for chunk in [7, 4, 3, 5] {
+        writer.write_chunk(Mono::ZERO, chunk, &[chunk as u8; CHUNK]).unwrap();
+    }
+    let mut reader = Reader::new(window);
+    assert!(reader.read_run(3, 5).unwrap().is_none(), "one of them is missing");
+    assert!(reader.read_run(3, 0).unwrap().is_none(), "nothing");
+    assert!(reader.read_run(u64::MAX / 2, 9).unwrap().is_none(), "no such chunk");
+    let Some(Payload::Slab { slab, at, len }) = reader.read_run(3, 3).unwrap() else {
+        panic!("a payload on a slab");
+    };
+    assert_eq!((at, len), (3 * CHUNK as u32, 3 * CHUNK as u32));
+    let want = [[3; CHUNK], [4; CHUNK], [5; CHUNK]].concat();
+    assert_eq!(slab.published(at, len), want);
+    let inside = slab.published(at + 1, len - 1);
+    assert_eq!(inside, &want[1..]);
+    slab.published(at, len + 1);
+}
+
 /// Follows chunks and records by number until `last`; returns how many it got of each.
 fn follow(window: &Arc<Window>, size: SubtreeSize, newest: &AtomicU64, last: u64) -> [u64; 2] {
     let mut reader = Reader::new(Arc::clone(window));
@@ -320,6 +356,12 @@ fn follow(window: &Arc<Window>, size: SubtreeSize, newest: &AtomicU64, last: u64
         if let Ok(Some(payload)) = reader.read_chunk(chunk) {
             assert_eq!(payload.as_slice(), bytes(7, chunk), "chunk {chunk}");
             got[0] += 1;
+        }
+        let count = 1 + random.usize(0..(16 - chunk as usize % 16));
+        if let Ok(Some(payload)) = reader.read_run(chunk, count) {
+            let parts = payload.as_slice().chunks_exact(CHUNK).zip(chunk..);
+            assert_eq!(payload.len(), count * CHUNK);
+            parts.for_each(|(part, chunk)| assert_eq!(part, bytes(7, chunk), "chunk {chunk}"));
         }
         let number = chunk / size.chunks() as u64;
         match window.record(number) {

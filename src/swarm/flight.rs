@@ -88,7 +88,7 @@ impl Flight {
     /// Chunks of one subtree (of `size` chunks) were sent. Asks [`Flight::has_room`] before.
     pub fn send(&mut self, now: Mono, run: Run, size: u64) {
         let number = number(run.first() / size);
-        let missing = bits(run, run.first() / size, size);
+        let missing = run.bits(run.first() / size, size);
         let sent = micros(now) & !FLAGS;
         let back = self.trains.back_mut();
         if let Some(back) = back
@@ -98,28 +98,43 @@ impl Flight {
             back.missing |= missing;
             return;
         }
+        let follows = self.follows(sent);
+        self.add(Train { number, missing, sent: sent | follows });
+    }
+
+    /// As [`Flight::send`], for subtrees of which chunks are sent singly as they come: all that
+    /// are under way count as one train, sent when the last of them was. So what is under way
+    /// stays few trains, no round trip is too short, and the delay is that of the path if one of
+    /// them did not follow another closely.
+    pub fn join(&mut self, now: Mono, run: Run, size: u64) {
+        let number = number(run.first() / size);
+        let missing = run.bits(run.first() / size, size);
+        let sent = micros(now) & !FLAGS;
+        let follows = self.follows(sent);
+        let known = self.trains.iter().rposition(|train| train.number == number);
+        // To the end: trains lie in the order in which they were sent.
+        let train = match known.and_then(|at| self.trains.remove(at)) {
+            None => Train { number, missing, sent: sent | follows },
+            Some(known) => {
+                let flags = known.sent & TOUCHED | known.sent & follows;
+                Train { number, missing: known.missing | missing, sent: sent | flags }
+            }
+        };
+        self.add(train);
+    }
+
+    /// The flag of a train that is sent now.
+    fn follows(&self, sent: u32) -> u32 {
         let close = |back: &Train| since(sent, back.sent) < BACK_TO_BACK.as_micros() as u32;
-        let follows = if self.trains.back().is_some_and(close) { FOLLOWS } else { 0 };
+        if self.trains.back().is_some_and(close) { FOLLOWS } else { 0 }
+    }
+
+    fn add(&mut self, train: Train) {
         if self.trains.len() == self.trains.capacity() {
             let more = self.trains.len().max(4).min(TRAINS_MAX - self.trains.len());
             self.trains.reserve_exact(more);
         }
-        self.trains.push_back(Train { number, missing, sent: sent | follows });
-    }
-
-    /// Chunks of one subtree were sent, perhaps long after others of it: they count as one train,
-    /// which was sent when the last of it was.
-    pub fn join(&mut self, now: Mono, run: Run, size: u64) {
-        let number = number(run.first() / size);
-        let known = self.trains.iter().position(|train| train.number == number);
-        let Some(known) = known.and_then(|place| self.trains.remove(place)) else {
-            return self.send(now, run, size);
-        };
-        self.send(now, run, size);
-        if let Some(back) = self.trains.back_mut() {
-            back.missing |= known.missing;
-            back.sent |= known.sent & TOUCHED;
-        }
+        self.trains.push_back(train);
     }
 
     /// Chunks `first` to `last` were acknowledged.
@@ -220,17 +235,6 @@ fn since(later: u32, earlier: u32) -> u32 {
     (later & !FLAGS).wrapping_sub(earlier & !FLAGS)
 }
 
-/// The chunks of `run` that lie in `subtree`, one bit each.
-fn bits(run: Run, subtree: u64, size: u64) -> u16 {
-    let (begin, end) = (subtree * size, subtree * size + size - 1);
-    if run.last() < begin || run.first() > end {
-        return 0;
-    }
-    let (low, high) = (run.first().max(begin) - begin, run.last().min(end) - begin);
-    let below = |n: u64| ((1u32 << n.min(16)) - 1) as u16;
-    below(high + 1) & !below(low)
-}
-
 /// Whether a train is too young for a question to be an answer to it.
 fn is_younger(train: &Train, now: Mono, age: Age) -> bool {
     let age = if train.sent & TOUCHED == 0 { age.untouched } else { age.touched };
@@ -251,7 +255,7 @@ fn first_chunk(train: &Train, run: Run, size: u64) -> Option<u64> {
 
 /// The bits of `run` in this train's subtree.
 fn named(train: &Train, run: Run, size: u64) -> u16 {
-    subtree(train, run, size).map_or(0, |subtree| bits(run, subtree, size))
+    subtree(train, run, size).map_or(0, |subtree| run.bits(subtree, size))
 }
 
 #[cfg(test)]
@@ -353,7 +357,33 @@ mod tests {
     }
 
     #[test]
-    fn single_answers_gather_and_the_bound_holds() {
+    fn chunks_sent_as_they_come_count_as_one_train_of_the_last_of_them() {
+        let mut flight = Flight::default();
+        let one = |chunk| run(chunk, chunk);
+        for n in 0..8 {
+            // Two subtrees from different parents, each chunk 20 ms behind the one before.
+            flight.join(at(1_000 + n * 20_000), one(16 + n), 16);
+            flight.join(at(1_500 + n * 20_000), one(48 + n), 16);
+        }
+        assert_eq!((flight.trains.len(), flight.chunks()), (2, 16));
+        let acked = flight.ack(at(181_500), run(48, 55), 16);
+        let trip = |micros| Some(Duration::from_micros(micros));
+        assert_eq!(acked, Acked { chunks: 8, round_trip: trip(40_000), sampled: false });
+        let acked = flight.ack(at(181_500), run(16, 19), 16);
+        assert_eq!(acked, Acked { chunks: 4, round_trip: None, sampled: true });
+        flight.join(at(190_000), run(24, 31), 16);
+        assert_eq!(flight.ack(at(230_000), run(24, 31), 16).round_trip, None, "a hole");
+        let grace = Duration::from_millis(150);
+        assert_eq!(flight.expire(at(330_000), grace), 0, "of the last of them");
+        assert_eq!(flight.expire(at(341_000), grace), 4, "of which a part was acknowledged");
+        for n in 0..200 {
+            flight.join(at(400_000 + n * 100), one(160 + n % 16), 16);
+        }
+        assert_eq!((flight.trains.len(), flight.chunks()), (1, 16));
+    }
+
+    #[test]
+    fn single_answers_join_and_the_bound_holds() {
         let mut flight = Flight::default();
         for chunk in 0..4 {
             flight.send(at(1_000 + chunk * 100), run(chunk * 2, chunk * 2), 8);

@@ -18,6 +18,15 @@ const TARGET: f32 = 100_000.0;
 const WINDOW_START: f32 = 2.0;
 const WINDOW_MIN: f32 = 1.0;
 
+/// The least of a link on which chunks go singly.
+const WINDOW_MIN_SINGLE: f32 = 0.25;
+
+/// How long such chunks may wait for their acknowledgement.
+const ACK_EVERY: Duration = Duration::from_millis(50);
+
+/// Stripes of a stream.
+const STRIPES: f32 = 8.0;
+
 /// How far the window may be ahead of what is used of it.
 const ALLOWED_INCREASE: f32 = 1.0;
 
@@ -44,6 +53,14 @@ pub enum Floor {
     Live,
     /// The stream's bitrate, and that of answers.
     Asked,
+    /// The bitrate of some of the eight stripes, for a link on which chunks go singly, and if it
+    /// is asked for chunks one stripe's at the speed of answers.
+    Part {
+        /// How many.
+        stripes: u32,
+        /// Whether questions wait.
+        asked: bool,
+    },
 }
 
 /// The largest round trip that is believed.
@@ -56,8 +73,8 @@ pub struct Ledbat {
     /// relative to it, in microseconds.
     origin: i64,
     bases: [i32; BASES],
-    /// When the newest part of the base history began.
-    part: Mono,
+    /// When the newest part of the base history began, in [`millis`].
+    part: u32,
     recent: [i32; FILTER],
     turn: u8,
     has_origin: bool,
@@ -65,10 +82,12 @@ pub struct Ledbat {
     window: f32,
     /// Smoothed, in microseconds; 0 before the first sample.
     rtt: u32,
-    /// When the window was last halved.
-    halved: Mono,
+    /// When the window was last halved, in [`millis`]; 0 if it never was.
+    halved: u32,
     /// Nothing was lost and no queue has grown yet: the window doubles with each round trip.
     starting: bool,
+    /// Chunks go singly: a window need not hold a whole train.
+    single: bool,
 }
 
 impl Default for Ledbat {
@@ -76,27 +95,41 @@ impl Default for Ledbat {
         Ledbat {
             origin: 0,
             bases: [i32::MAX; BASES],
-            part: Mono::ZERO,
+            part: 0,
             recent: [i32::MAX; FILTER],
             turn: 0,
             has_origin: false,
             window: WINDOW_START,
             rtt: 0,
-            halved: Mono::ZERO,
+            halved: 0,
             starting: true,
+            single: false,
         }
     }
 }
 
 impl Ledbat {
+    /// The window of a link on which chunks go singly.
+    #[must_use]
+    pub fn single() -> Ledbat {
+        Ledbat { single: true, ..Ledbat::default() }
+    }
+
     /// Trains that may be under way. `train`: how long one takes at the stream's bitrate.
     #[must_use]
     pub fn window(&self, train: Duration, floor: Floor) -> f32 {
         let share = match floor {
             Floor::None => return self.window,
             _ if self.rtt == 0 => return self.window,
-            Floor::Asked if self.queueing() < TARGET / 2.0 => FLOOR + FLOOR_ASKED,
+            Floor::Asked if self.queue() < TARGET / 2.0 => FLOOR + FLOOR_ASKED,
             Floor::Live | Floor::Asked => FLOOR,
+            Floor::Part { stripes, asked } => {
+                let asked = if asked && self.queue() < TARGET / 2.0 { FLOOR_ASKED } else { 0.0 };
+                let share = (FLOOR * stripes as f32 + asked) / STRIPES;
+                let train = (train.as_micros() as f32).max(1.0);
+                let time = self.rtt as f32 + ACK_EVERY.as_micros() as f32 + train;
+                return self.window.max(share * time / train);
+            }
         };
         // A train is acknowledged when its last datagram has come: that takes a round trip, and
         // on a narrow line nearly as long as the train lasts. Never one train alone: it would be
@@ -106,22 +139,16 @@ impl Ledbat {
         self.window.max(least.ceil())
     }
 
-    /// The window in trains, without a floor.
-    #[must_use]
-    pub fn window_alone(&self) -> f32 {
-        self.window
-    }
-
-    /// How much longer the newest samples took than the fastest.
-    #[must_use]
-    pub fn queueing_delay(&self) -> Duration {
-        Duration::from_micros(self.queueing().clamp(0.0, 1e9) as u64)
-    }
-
     /// The smoothed round trip, once there is one.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         (self.rtt > 0).then(|| Duration::from_micros(u64::from(self.rtt)))
+    }
+
+    /// What waits in queues on the path, once there is a sample.
+    #[must_use]
+    pub fn queueing(&self) -> Option<Duration> {
+        self.has_origin.then(|| Duration::from_micros(self.queue() as u64))
     }
 
     /// A whole train was acknowledged `rtt` after it was sent.
@@ -146,8 +173,8 @@ impl Ledbat {
                 0
             }
         };
-        if now.since(self.part) >= BASE_PART {
-            self.part = now;
+        if past(now, self.part) >= BASE_PART {
+            self.part = millis(now);
             self.bases.rotate_right(1);
             self.bases[0] = delay;
         }
@@ -162,32 +189,36 @@ impl Ledbat {
     /// who joins wants seconds of the stream at once, and one train more in each round trip of a
     /// fifth of a second comes too late for them.
     pub fn on_acked(&mut self, trains: f32, under_way: f32) {
-        let off = (TARGET - self.queueing()) / TARGET;
+        let off = (TARGET - self.queue()) / TARGET;
         self.starting &= off > 0.5;
-        let share = if self.starting { 1.0 } else { 1.0 / self.window };
+        let share = if self.starting { 1.0 } else { 1.0 / self.window.max(1.0) };
         self.window += off.clamp(-1.0, 1.0) * trains * share;
         let most = under_way.max(WINDOW_START) + ALLOWED_INCREASE;
-        self.window = self.window.clamp(WINDOW_MIN, most.max(WINDOW_MIN));
+        self.window = self.window.clamp(self.least(), most);
     }
 
     /// Something was lost. Halves the window once per round trip.
     pub fn on_loss(&mut self, now: Mono) {
         self.starting = false;
         let again = self.rtt().unwrap_or(Duration::from_millis(100));
-        if self.halved == Mono::ZERO || now.since(self.halved) >= again {
-            self.halved = now;
-            self.window = (self.window / 2.0).max(WINDOW_MIN);
+        if self.halved == 0 || past(now, self.halved) >= again {
+            self.halved = millis(now).max(1);
+            self.window = (self.window / 2.0).max(self.least());
         }
     }
 
     /// Nothing was acknowledged for long: begins from the least.
     pub fn on_silence(&mut self) {
         self.starting = false;
-        self.window = WINDOW_MIN;
+        self.window = self.least();
+    }
+
+    fn least(&self) -> f32 {
+        if self.single { WINDOW_MIN_SINGLE } else { WINDOW_MIN }
     }
 
     /// What waits in queues, in microseconds.
-    fn queueing(&self) -> f32 {
+    fn queue(&self) -> f32 {
         let least = |of: &[i32]| of.iter().copied().min().unwrap_or(i32::MAX);
         let (base, current) = (least(&self.bases), least(&self.recent));
         if base == i32::MAX || current == i32::MAX {
@@ -195,6 +226,16 @@ impl Ledbat {
         }
         (f64::from(current) - f64::from(base)).max(0.0) as f32
     }
+}
+
+/// Milliseconds modulo 2^32: half the bytes, in each of thousands of links.
+fn millis(now: Mono) -> u32 {
+    (now.as_nanos() / 1_000_000) as u32
+}
+
+/// Time since then, over the wrap.
+fn past(now: Mono, then: u32) -> Duration {
+    Duration::from_millis(millis(now).wrapping_sub(then).into())
 }
 
 /// Loss above which the floor is withdrawn: one in this many.
@@ -216,20 +257,20 @@ pub struct Losses {
     /// This part's chunks and the one's before.
     sent: [u16; 2],
     lost: [u16; 2],
-    /// Whether too many are lost, and since when.
+    /// Whether too many are lost, and since when, in [`millis`].
     high: bool,
-    part: Mono,
-    since: Mono,
+    part: u32,
+    since: u32,
 }
 
 impl Losses {
     /// Notes chunks that were sent, and chunks that are known to be lost.
     pub fn note(&mut self, now: Mono, sent: u32, lost: u32) {
-        let parts = now.since(self.part).as_nanos() / LOSS_PART.as_nanos();
+        let parts = past(now, self.part).as_nanos() / LOSS_PART.as_nanos();
         if parts > 0 {
             let keep = u16::from(parts == 1);
             (self.sent, self.lost) = ([0, self.sent[0] * keep], [0, self.lost[0] * keep]);
-            self.part = now;
+            self.part = millis(now);
         }
         let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         self.sent[0] = self.sent[0].saturating_add(clamp(sent));
@@ -239,7 +280,7 @@ impl Losses {
         let before =
             std::mem::replace(&mut self.high, lost >= LOST_MIN && lost * LOSS_ONE_IN >= sent);
         if !before {
-            self.since = now;
+            self.since = millis(now);
         }
     }
 
@@ -252,7 +293,7 @@ impl Losses {
     /// Whether that has been so for too long.
     #[must_use]
     pub fn endured(&self, now: Mono) -> bool {
-        self.high && now.since(self.since) >= LOSS_ENDURED
+        self.high && past(now, self.since) >= LOSS_ENDURED
     }
 }
 
@@ -327,16 +368,16 @@ mod tests {
         for minute in 1..9 {
             ledbat.on_delay(later(minute), 80_000);
         }
-        assert_eq!(ledbat.queueing(), 80_000.0, "ten minutes are not over");
+        assert_eq!(ledbat.queue(), 80_000.0, "ten minutes are not over");
         for minute in 9..14 {
             ledbat.on_delay(later(minute), 80_000);
         }
-        assert_eq!(ledbat.queueing(), 0.0, "the way is longer now");
+        assert_eq!(ledbat.queue(), 0.0, "the way is longer now");
         ledbat.on_delay(later(15), i64::MIN + 7);
-        assert_eq!(ledbat.queueing(), 0.0);
+        assert_eq!(ledbat.queue(), 0.0);
         ledbat.on_delay(later(15), i64::MIN + 10_007);
         ledbat.on_delay(later(15), i64::MAX);
-        assert!(ledbat.queueing() <= 10_000.0, "wraps");
+        assert!(ledbat.queue() <= 10_000.0, "wraps");
     }
 
     #[test]
@@ -371,6 +412,24 @@ mod tests {
         assert_eq!(ledbat.window(TRAIN, Floor::Asked), 4.0, "three and a quarter");
         (0..8).for_each(|n| ledbat.on_delay(at(n), if n == 0 { 0 } else { 60_000 }));
         assert_eq!(ledbat.window(TRAIN, Floor::Asked), 2.0, "not into a queue");
+    }
+
+    #[test]
+    fn a_link_of_single_chunks_may_hold_less_than_a_train() {
+        let mut ledbat = Ledbat::single();
+        assert_eq!(ledbat.queueing(), None);
+        (0..8).for_each(|n| ledbat.on_delay(at(n), if n == 0 { 0 } else { 300_000 }));
+        assert_eq!(ledbat.queueing(), Some(Duration::from_millis(300)));
+        (0..40).for_each(|_| ledbat.on_acked(0.25, 1.0));
+        assert_eq!(ledbat.window(TRAIN, Floor::None), 0.25);
+        ledbat.on_round_trip(Duration::from_millis(34));
+        let part = |stripes, asked| Floor::Part { stripes, asked };
+        assert_eq!(ledbat.window(TRAIN, part(0, true)), 0.25, "not into a queue");
+        assert_eq!(ledbat.window(TRAIN, part(4, false)), 1.25, "half of 168 ms, and a quarter");
+        (8..12).for_each(|n| ledbat.on_delay(at(n), 0));
+        assert_eq!(ledbat.window(TRAIN, part(0, true)), 0.5, "of a stripe twice");
+        ledbat.on_acked(0.125, 0.25);
+        assert_eq!(ledbat.window(TRAIN, Floor::None), 0.375, "what was acknowledged at most");
     }
 
     #[test]

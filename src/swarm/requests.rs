@@ -57,6 +57,27 @@ impl Run {
         self.first() <= other.last() && other.first() <= self.last()
     }
 
+    /// Its chunks that lie in `subtree`, of `size` chunks: one bit each.
+    #[must_use]
+    pub fn bits(self, subtree: u64, size: u64) -> u16 {
+        let (begin, end) = (subtree * size, subtree * size + size - 1);
+        if self.last() < begin || self.first() > end {
+            return 0;
+        }
+        let (low, high) = (self.first().max(begin) - begin, self.last().min(end) - begin);
+        let below = |n: u64| ((1u32 << n.min(16)) - 1) as u16;
+        below(high + 1) & !below(low)
+    }
+
+    /// The lowest chunks in one row of those that `bits` names in `subtree`; at most `most`.
+    #[must_use]
+    pub fn lowest(bits: u16, subtree: u64, size: u64, most: u32) -> Option<Run> {
+        let gap = bits.trailing_zeros();
+        let count = bits.checked_shr(gap)?.trailing_ones().min(most);
+        let first = subtree.checked_mul(size)?.checked_add(gap.into())?;
+        Run::new(first, (first + u64::from(count)).checked_sub(1)?)
+    }
+
     /// Whether all of `other` is in this one.
     #[must_use]
     pub const fn holds(self, other: Run) -> bool {
@@ -123,58 +144,36 @@ impl Requests {
         }
     }
 
-    /// The lowest chunks asked for that lie in `there`, of one subtree of `size` chunks. Forgets
-    /// what lies below `there`: it is too old to be answered.
+    /// The lowest chunks asked for that lie in `there` and that `can` names, one bit for each
+    /// chunk of a subtree of `size` chunks: a row of them, of one subtree. Forgets what lies
+    /// below `there`: it is too old to be answered.
     ///
     /// Not in the order in which they were asked for: a viewer who joins asks for seconds of the
     /// stream at once, and a hole in what comes would be filled when all the rest has come.
-    pub fn next(&mut self, there: std::ops::Range<u64>, size: u64) -> Option<Run> {
-        if let Some(last) = there.start.checked_sub(1) {
-            self.forget_below(last);
-        }
-        let run = self.runs.iter().min_by_key(|run| run.first());
-        let run = run.filter(|run| run.first() < there.end)?;
-        let end = run.first() - run.first() % size + size - 1;
-        Run::new(run.first(), run.last().min(end).min(there.end - 1))
-    }
-
-    /// As [`Requests::next`], of what is there only: `chunks` says of a subtree which are, a bit
-    /// each. What is not there waits.
-    pub fn next_there(
+    pub fn next(
         &mut self,
         there: std::ops::Range<u64>,
         size: u64,
-        chunks: &dyn Fn(u64) -> u16,
+        can: impl Fn(u64) -> u16,
     ) -> Option<Run> {
         if let Some(last) = there.start.checked_sub(1) {
             self.forget_below(last);
         }
-        let mut best: Option<Run> = None;
+        let mut lowest: Option<Run> = None;
         for run in &self.runs {
-            let end = run.last().min(there.end.checked_sub(1)?);
-            let mut chunk = run.first();
-            while chunk <= end && best.is_none_or(|best| chunk < best.first()) {
-                let (subtree, place) = (chunk / size, (chunk % size) as u32);
-                let bits = chunks(subtree) >> place;
-                if bits == 0 {
-                    chunk = (subtree + 1) * size;
-                    continue;
+            let mut first = run.first();
+            let end = (run.last() + 1).min(there.end);
+            while first < end && lowest.is_none_or(|found| first < found.first()) {
+                let subtree = first / size;
+                let found = Run::new(first, end - 1).map_or(0, |asked| asked.bits(subtree, size));
+                if let Some(found) = Run::lowest(found & can(subtree), subtree, size, 16) {
+                    lowest = Some(found);
+                    break;
                 }
-                let first = chunk + u64::from(bits.trailing_zeros());
-                let count = (bits >> bits.trailing_zeros()).trailing_ones();
-                if first <= end && best.is_none_or(|best| first < best.first()) {
-                    best = Run::new(first, (first + u64::from(count) - 1).min(end));
-                }
-                break;
+                first = (subtree + 1) * size;
             }
         }
-        best
-    }
-
-    /// Whether a chunk below `end` waits.
-    #[must_use]
-    pub fn any_below(&self, end: u64) -> bool {
-        self.runs.iter().any(|run| run.first() < end)
+        lowest
     }
 
     /// Chunks that wait.
@@ -268,18 +267,39 @@ mod tests {
         assert_eq!(requests.runs.capacity(), RUNS_MAX, "never beyond");
     }
 
+    fn all(_: u64) -> u16 {
+        u16::MAX
+    }
+
+    #[test]
+    fn only_what_can_be_answered_is() {
+        let mut requests = Requests::default();
+        requests.add(run(40, 90), 1_000);
+        requests.add(run(0, 20), 1_000);
+        let can = |subtree| [0, 0, 0, 0b0011_0110_0000_0000, u16::MAX, 1][subtree as usize];
+        assert_eq!(requests.next(0..96, 16, can), Some(run(57, 58)), "a row");
+        requests.remove(run(57, 58));
+        assert_eq!(requests.next(0..96, 16, can), Some(run(60, 61)));
+        requests.remove(run(60, 61));
+        assert_eq!(requests.next(0..70, 16, can), Some(run(64, 69)));
+        requests.remove(run(64, 79));
+        assert_eq!(requests.next(0..96, 16, can), Some(run(80, 80)));
+        assert_eq!(requests.next(0..80, 16, can), None);
+        assert_eq!(requests.next(0..96, 16, |subtree| (subtree == 0).into()), Some(run(0, 0)));
+    }
+
     #[test]
     fn answers_come_in_order_and_from_one_subtree() {
         let mut requests = Requests::default();
         requests.add(run(200, 203), 1_000);
         requests.add(run(14, 40), 1_000);
-        assert_eq!(requests.next(8..64, 16), Some(run(14, 15)), "the first that is there");
+        assert_eq!(requests.next(8..64, 16, all), Some(run(14, 15)), "the first that is there");
         requests.remove(run(14, 15));
-        assert_eq!(requests.next(8..64, 16), Some(run(16, 31)));
-        assert_eq!(requests.next(8..20, 16), Some(run(16, 19)));
-        assert_eq!(requests.next(30..64, 16), Some(run(30, 31)), "older ones are forgotten");
+        assert_eq!(requests.next(8..64, 16, all), Some(run(16, 31)));
+        assert_eq!(requests.next(8..20, 16, all), Some(run(16, 19)));
+        assert_eq!(requests.next(30..64, 16, all), Some(run(30, 31)), "older ones are forgotten");
         assert_eq!(waiting(&requests), [(200, 203), (30, 40)]);
-        assert_eq!(requests.next(50..64, 16), None);
+        assert_eq!(requests.next(50..64, 16, all), None);
         assert_eq!(waiting(&requests), [(200, 203)]);
     }
 

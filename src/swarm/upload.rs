@@ -1,13 +1,17 @@
 //! How much a viewer uploads, and to whom: stripes are granted up to what its line carries.
 //!
 //! A home's line is the same for all neighbours, so what is measured at each of them is looked at
-//! together: if even the fastest of them sees a queue, the queue is our own. Without a limit from
-//! the user it begins with little, and tries more as long as nobody waits for it; when a queue
-//! grows, stripes are taken back, and the neighbours that had them look for other parents.
+//! together: if half of them see a queue, it is our own. Not if one does, whose own line may be
+//! slow; nor only if all do, for who came when the queue was there already takes it for the way.
+//! Without a limit from the user it begins with little, and tries more as long as nobody waits for
+//! it; when a queue grows, stripes are taken back, and the neighbours that had them look for other
+//! parents. That costs them something: so the more often it happens, the longer it takes until
+//! more is tried again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::swarm::mesh::Key;
 use crate::wire::ppspp::State;
@@ -22,7 +26,8 @@ const OVERHEAD: u64 = 108;
 const FIRST: f32 = 3.0;
 const MOST: f32 = 96.0;
 
-/// How much more is tried at a time, and how often at most.
+/// How much more is tried at a time before it was ever too much, at least one stripe, and how
+/// often at most. One stripe later on.
 const MORE: f32 = 1.25;
 const MORE_APART: Duration = Duration::from_millis(500);
 
@@ -34,11 +39,19 @@ const LONG: Duration = Duration::from_millis(130);
 const LOSS_LITTLE: u64 = 8;
 const LOSS_MUCH: u64 = 15;
 
+/// Of fewer chunks than this nothing follows.
+const LOSS_OF: u64 = 20;
+
 /// What is kept of what was acknowledged when there is too much.
 const LESS: f32 = 0.85;
 
-/// How long nothing more is tried after that.
+/// How long nothing is taken back after that: the queue has to go, and neighbours to notice.
 const CALM: Duration = Duration::from_secs(4);
+
+/// How long nothing more is tried: the first time, and at most. Twice as long if what was tried
+/// then was soon too much again.
+const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE_MAX: Duration = Duration::from_secs(64);
 
 /// How far the pace of a limit may be ahead.
 const BURST: Duration = Duration::from_millis(100);
@@ -74,7 +87,9 @@ pub struct Upload {
     grants: BTreeMap<u16, Grant>,
     looked_at: Mono,
     tried_at: Mono,
-    calm_until: Mono,
+    /// When it was too much, if it ever was.
+    too_much_at: Option<Mono>,
+    patience: Duration,
     /// When what was sent will have passed at the limit.
     passed: Mono,
 }
@@ -93,7 +108,8 @@ impl Upload {
             grants: BTreeMap::new(),
             looked_at: never,
             tried_at: never,
-            calm_until: never,
+            too_much_at: None,
+            patience: PATIENCE,
             passed: never,
         }
     }
@@ -129,34 +145,45 @@ impl Upload {
     /// [`Upload::grant`] may say less than before.
     pub fn observe(&mut self, now: Mono, children: &[Child]) {
         let took = now.since(self.looked_at).max(Duration::from_millis(1));
-        self.looked_at = now;
-        let used = self.used();
-        let [acked, lost] = children
-            .iter()
-            .fold([0, 0], |[acked, lost], child| [acked + child.acked, lost + child.lost]);
-        let sent = acked + lost;
-        let least = children.iter().filter_map(|child| child.queueing).min();
-        let most = children.iter().filter_map(|child| child.queueing).max();
-        let losses = if sent < 20 { 0 } else { lost * 100 / sent };
-        if self.limit.is_some() || used == 0 {
+        let first = std::mem::replace(&mut self.looked_at, now) == Mono::ZERO;
+        if self.limit.is_some() || first {
             return;
         }
-        let own = children.len() > 1 || least.is_some_and(|queue| queue > 2 * LONG);
-        let long = own && least.is_some_and(|queue| queue > LONG);
-        if (long || losses > LOSS_MUCH) && now >= self.calm_until {
-            let rate = acked as f32 * 1_316.0 * 8.0 * OVERHEAD as f32 / 100.0;
-            let carried = rate / took.as_secs_f32() / self.stripe as f32;
-            self.slots = (carried.min(used as f32) * LESS).max(0.0);
-            self.calm_until = now + CALM;
-            self.take_back();
+        // What one sees to which nothing goes is old.
+        let fed = || children.iter().filter(|child| child.acked + child.lost > 0);
+        let queue = half(fed().filter_map(|child| child.queueing));
+        let many = fed().filter(|child| child.acked + child.lost >= LOSS_OF);
+        let losses = half(many.map(|child| child.lost * 100 / (child.acked + child.lost)));
+        let losses = losses.unwrap_or(0);
+        let long = if fed().count() > 1 { LONG } else { LONG * 2 };
+        let long = queue.is_some_and(|queue| queue > long);
+        let since = self.too_much_at.map(|at| now.since(at));
+        if (long || losses > LOSS_MUCH) && self.used() > 0 {
+            if since.is_none_or(|since| since >= CALM) {
+                let acked: u64 = children.iter().map(|child| child.acked).sum();
+                self.take_less(now, acked, took);
+            }
             return;
         }
-        let calm = most.is_none_or(|queue| queue < SHORT) && losses < LOSS_LITTLE;
-        let full = used as f32 + 1.0 > self.slots * 0.75;
-        if calm && full && now >= self.calm_until && now.since(self.tried_at) >= MORE_APART {
+        let calm = queue.is_none_or(|queue| queue < SHORT) && losses < LOSS_LITTLE;
+        let full = self.used() as f32 + 1.0 > self.slots * 0.75;
+        let patient = since.is_none_or(|since| since >= self.patience);
+        if calm && full && patient && now.since(self.tried_at) >= MORE_APART {
             self.tried_at = now;
-            self.slots = (self.slots * MORE).max(self.slots + 1.0).min(MOST);
+            let more = if since.is_none() { self.slots * MORE } else { 0.0 };
+            self.slots = more.max(self.slots + 1.0).min(MOST);
         }
+    }
+
+    /// It was too much: no more than what was carried.
+    fn take_less(&mut self, now: Mono, acked: u64, took: Duration) {
+        let soon = self.too_much_at.is_some_and(|at| now.since(at) < self.patience * 3);
+        self.patience = if soon { (self.patience * 2).min(PATIENCE_MAX) } else { PATIENCE };
+        self.too_much_at = Some(now);
+        let rate = acked as f32 * CHUNK as f32 * 8.0 * OVERHEAD as f32 / 100.0;
+        let carried = rate / took.as_secs_f32() / self.stripe as f32;
+        self.slots = carried.min(self.used() as f32) * LESS;
+        self.take_back();
     }
 
     /// Takes stripes back until what is promised fits: from whom most is promised.
@@ -210,6 +237,14 @@ impl Upload {
             buffer_ms: u16::try_from(buffer.as_millis()).unwrap_or(u16::MAX),
         }
     }
+}
+
+/// What the lower half sees at most.
+fn half<T: Ord>(seen: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen: Vec<T> = seen.collect();
+    seen.sort_unstable();
+    let middle = seen.len().checked_sub(1)? / 2;
+    seen.into_iter().nth(middle)
 }
 
 #[cfg(test)]
@@ -266,5 +301,155 @@ mod tests {
         assert_eq!(again, left, "what was taken back is not granted again, nor all at once less");
         let fewer = upload.grant(Key(1), 0) as u32;
         assert_eq!((fewer, upload.grant(Key(5), 1)), (0, u8::from(left > 0)), "room for others");
+    }
+
+    /// A home's line with the neighbours that it feeds. A queue of 400 ms in front of it.
+    struct Home {
+        upload: Upload,
+        now: u64,
+        /// Bits per second, and bits that wait.
+        line: f64,
+        queue: f64,
+        /// Of each neighbour what it wants, what it gets, what came and what was lost since the
+        /// last look; and the queue when it came, which it takes for the way.
+        wants: Vec<u8>,
+        granted: Vec<u8>,
+        counts: Vec<[f64; 2]>,
+        ways: Vec<f64>,
+        /// When it last was refused something.
+        refused: Vec<Option<u64>>,
+        refusals: u32,
+        /// Milliseconds with a queue of more than 200 ms, and bits that were carried.
+        queued: u64,
+        carried: f64,
+    }
+
+    impl Home {
+        fn new(line: f64, neighbours: usize) -> Home {
+            Home {
+                upload: Upload::new(None, 2_000_000),
+                now: 0,
+                line,
+                queue: 0.0,
+                wants: vec![0; neighbours],
+                granted: vec![0; neighbours],
+                counts: vec![[0.0; 2]; neighbours],
+                ways: vec![f64::MAX; neighbours],
+                refused: vec![None; neighbours],
+                refusals: 0,
+                queued: 0,
+                carried: 0.0,
+            }
+        }
+
+        fn wait(&self) -> f64 {
+            self.queue / self.line * 1_000.0
+        }
+
+        /// Ten milliseconds.
+        fn tick(&mut self) {
+            self.now += 10;
+            let wait = self.wait();
+            for (child, granted) in self.granted.iter().enumerate() {
+                let bits = f64::from(granted.count_ones()) * 270_000.0 / 100.0;
+                let lost = wait > 400.0;
+                self.counts[child][usize::from(lost)] += bits / 11_400.0;
+                self.queue += if lost { 0.0 } else { bits };
+                if bits > 0.0 {
+                    self.ways[child] = self.ways[child].min(wait);
+                }
+            }
+            let passed = self.queue.min(self.line / 100.0);
+            self.queue -= passed;
+            self.carried += passed;
+            self.queued += if wait > 200.0 { 10 } else { 0 };
+            if self.now.is_multiple_of(500) {
+                self.look(wait);
+            }
+        }
+
+        fn look(&mut self, wait: f64) {
+            let counts = self.counts.iter_mut().map(|of| std::mem::take(of).map(|n| n as u64));
+            let children: Vec<_> = counts
+                .zip(1..)
+                .map(|([acked, lost], key)| {
+                    let queue = (wait - self.ways[usize::from(key) - 1]).max(0.0);
+                    // Of what came a part waits still.
+                    let acked = acked.min((self.line / 2.0 / 11_400.0) as u64);
+                    child(key, queue as u64, acked, lost)
+                })
+                .collect();
+            self.upload.observe(at(self.now), &children);
+            for child in 0..self.wants.len() {
+                if self.refused[child].is_some_and(|at| self.now - at >= 1_000) {
+                    // It has found other parents.
+                    self.wants[child] &= self.granted[child];
+                    self.refused[child] = None;
+                }
+                let room = self.upload.state(0, Duration::ZERO).room_kbit >= 270;
+                if room && self.refused[child].is_none() && self.wants[child] != 0xff {
+                    self.wants[child] |= 1 << self.wants[child].trailing_ones();
+                }
+                let granted = self.upload.grant(Key(child as u16 + 1), self.wants[child]);
+                let fewer = (self.granted[child] & !granted).count_ones();
+                if fewer > 0 {
+                    self.refusals += fewer;
+                    self.refused[child] = Some(self.now);
+                }
+                self.granted[child] = granted;
+            }
+        }
+
+        fn run(&mut self, seconds: u64) {
+            (self.queued, self.carried, self.refusals) = (0, 0.0, 0);
+            (0..seconds * 100).for_each(|_| self.tick());
+        }
+    }
+
+    #[test]
+    fn a_line_is_filled_and_its_queue_does_not_last() {
+        for line in [600_000.0, 1_500_000.0, 5_000_000.0, 12_000_000.0] {
+            let mut home = Home::new(line, 10);
+            home.run(60);
+            home.run(120);
+            let used = home.carried / line / 120.0;
+            assert!((0.6..1.0).contains(&used), "{line}: {used}");
+            assert!(home.queued < 8_000, "{line}: {} ms", home.queued);
+            assert!(home.refusals < 20, "{line}: {}", home.refusals);
+        }
+    }
+
+    #[test]
+    fn a_line_that_changes_is_followed() {
+        let mut home = Home::new(8_000_000.0, 8);
+        home.run(60);
+        home.line = 2_000_000.0;
+        home.run(20);
+        home.run(60);
+        let used = home.carried / home.line / 60.0;
+        assert!((0.5..1.0).contains(&used) && home.queued < 10_000, "{used} {}", home.queued);
+        home.line = 0.0001;
+        home.run(5);
+        (home.line, home.queue) = (8_000_000.0, 0.0);
+        home.run(120);
+        home.run(60);
+        let used = home.carried / home.line / 60.0;
+        assert!(used > 0.5, "nothing is given up for ever: {used}");
+    }
+
+    #[test]
+    fn who_is_not_fed_and_who_is_slow_hold_nothing_up() {
+        let mut upload = Upload::new(None, 2_000_000);
+        for step in 0..20 {
+            for key in 1..=5 {
+                upload.grant(Key(key), 0b1111);
+            }
+            let mut children: Vec<_> = (1..=5).map(|key| child(key, 10, 100, 1)).collect();
+            children[0] = child(1, 700, 60, 40);
+            children[1] = child(2, 700, 0, 0);
+            upload.observe(at(step * 500), &children);
+        }
+        let granted: u32 = (1..=5).map(|key| upload.grant(Key(key), 0b1111).count_ones()).sum();
+        assert_eq!(granted, 20);
     }
 }

@@ -28,6 +28,9 @@ const MEMORY_MIB: usize = 2;
 const STATUS: Duration = Duration::from_secs(1);
 const STATUS_PLAIN: u32 = 10;
 
+/// How often the stream is looked at before the crowd comes.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long the crowd may take to leave once the relay has gone.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -35,7 +38,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 pub(super) struct Crowd {
     /// Disconnected once all have left.
     left: Receiver<()>,
-    stop: Sender<()>,
+    /// What each of the two threads stops for.
+    stop: [Sender<()>; 2],
     status: JoinHandle<()>,
 }
 
@@ -50,18 +54,20 @@ impl Crowd {
     ) -> Option<Crowd> {
         let crowd = options(http, count, io_driver).and_then(|options| {
             let (leave, left) = channel::<()>();
-            let body = move || {
+            let (stop_waiting, stopped) = channel();
+            let streams = Arc::clone(&registry);
+            let viewers = spawn("crowd", move || {
                 let _leave = leave;
-                if let Err(why) = peer::run(options, |_| {}) {
+                if is_measured(&streams, &stopped)
+                    && let Err(why) = peer::run(options, |_| {})
+                {
                     output::complain(&format!("error: the demo's viewers: {why}\n"));
                 }
-            };
-            let viewers = thread::Builder::new().name("crowd".to_owned()).spawn(body);
-            viewers.map_err(|why| why.to_string())?;
-            let (stop, stopped) = channel();
-            let body = move || tell(&registry, &stopped);
-            let status = thread::Builder::new().name("status".to_owned()).spawn(body);
-            Ok(Crowd { left, stop, status: status.map_err(|why| why.to_string())? })
+            });
+            viewers?;
+            let (stop_telling, stopped) = channel();
+            let status = spawn("status", move || tell(&registry, &stopped))?;
+            Ok(Crowd { left, stop: [stop_waiting, stop_telling], status })
         });
         crowd.map_err(|why| output::complain(&format!("error: no viewers: {why}\n"))).ok()
     }
@@ -74,6 +80,25 @@ impl Crowd {
         let _ = status.join();
         let _ = left.recv_timeout(LEAVE_MAX);
     }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|why| why.to_string())
+}
+
+/// Waits until the stream's bitrate is known, of which those who share take their measure.
+/// `false`: it was told to stop first.
+fn is_measured(registry: &Registry, stopped: &Receiver<()>) -> bool {
+    let measured = || {
+        let streams = registry.directory();
+        streams.iter().any(|stream| stream.health().bitrate_bps > 0)
+    };
+    while !measured() {
+        if !matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
+            return false;
+        }
+    }
+    true
 }
 
 fn options(http: SocketAddr, count: usize, io_driver: &str) -> Result<Options, String> {

@@ -74,8 +74,22 @@ pub struct Swarm {
     /// Share of what peers played that did not cost the relay, over the last minute; `null` if
     /// nothing was played.
     pub offload: Option<f64>,
-    /// UDP payload sent to them.
+    /// UDP payload sent to them: what follows, and control.
     pub bytes: u64,
+    /// With chunks that they did not ask for.
+    pub push_bytes: u64,
+    /// With chunks that they asked for.
+    pub rescue_bytes: u64,
+    /// With hashes and signatures.
+    pub hash_bytes: u64,
+    /// Peers that each stripe is pushed to; 0 in direct mode.
+    pub copies: u64,
+    /// Peers that are pushed stripes by name, to pass them on.
+    pub seeds: u64,
+    /// Stripes that are pushed to peers because they keep asking for them.
+    pub leases: u64,
+    /// How often the mode was changed.
+    pub switches: u64,
     /// Bytes that they say they got from the relay.
     pub relay_bytes: u64,
     /// Bytes that they got from each other.
@@ -166,8 +180,13 @@ pub fn swarm(stream: &Stream) -> Swarm {
     for share in stream.shares() {
         let told = &share.told;
         all.peers += u64::from(share.peers.load(Relaxed));
+        all.seeds += u64::from(share.seeds.load(Relaxed));
+        all.leases += u64::from(share.leases.load(Relaxed));
         for (sum, figure) in [
             (&mut all.bytes, &share.swarm_bytes),
+            (&mut all.push_bytes, &share.push_bytes),
+            (&mut all.rescue_bytes, &share.rescue_bytes),
+            (&mut all.hash_bytes, &share.hash_bytes),
             (&mut all.relay_bytes, &told.relay_bytes),
             (&mut all.peer_bytes, &told.peer_bytes),
             (&mut all.sent_bytes, &told.sent_bytes),
@@ -186,6 +205,8 @@ pub fn swarm(stream: &Stream) -> Swarm {
         all.arrival_p99_ms = all.arrival_p99_ms.max(share.arrival_p99_ms_max.load(Relaxed).into());
     }
     all.mode = mode(&stream.graph.load());
+    all.copies = stream.swarm.copies.load(Relaxed).into();
+    all.switches = stream.swarm.switches.load(Relaxed);
     all.offload = ratio(stream.course.load().offload);
     for crime in Crime::ALL {
         let count = stream.shares().map(|share| share.crimes[crime as usize].load(Relaxed)).sum();

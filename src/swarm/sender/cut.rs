@@ -1,218 +1,288 @@
-//! Passing on what is still coming in: a viewer sends the chunks of a subtree as it gets them.
+//! How a forwarder pushes: it cuts through subtrees, chunk by chunk as they come.
 //!
-//! Of each subtree first the hash datagram, alone and without HAVE, for it does not have the
-//! subtree yet; then runs of chunks, the lowest subtree first. Who is not fed is told of subtrees
-//! that are whole.
+//! Subtrees come from several parents, so they begin and end in any order. Of each of the newest
+//! ones is kept which chunks were sent to this peer and which it has shown to have: eight bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::requests::Run;
-use crate::swarm::sender::{Parcel, Sender, Shown, Source, Stock, Why, all};
+use crate::swarm::sender::push::stripe;
+use crate::swarm::sender::{LAG_MAX, Parcel, Sender, Source, Stock, Why};
 
-/// After so long in vain a neighbour is gone: it says something every second.
-pub(super) const PROBING_MAX: Duration = Duration::from_secs(3);
+/// The most subtrees that are kept, with those that the peer has and this end does not.
+const SLOTS: u64 = 512;
 
-/// Subtrees that are begun at one time; the oldest is given up.
-const BEGUN_MAX: usize = 64;
+/// How many of them are ahead of the newest known here.
+const AHEAD: u64 = 128;
 
-/// Subtrees of which it is remembered what the neighbour has; the oldest is forgotten.
-const THEIRS_MAX: usize = 96;
+/// For how long the peer is told of a subtree that becomes whole late.
+const KEPT: Duration = Duration::from_secs(6);
 
-/// A subtree that could not be finished in this time is left to the neighbour's questions.
-const GIVE_UP: Duration = Duration::from_secs(2);
-
-/// Chunks that may be under way at least, however slow the path.
-const LEAST: f32 = 8.0;
-
-/// A subtree that is being passed on.
-#[derive(Debug)]
-struct Begun {
-    subtree: u64,
-    at: Mono,
-    hash: bool,
+/// One subtree.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// Chunks that were sent.
+    sent: u16,
+    /// Chunks that the peer has, by its own account.
+    shown: u16,
+    flags: u8,
 }
 
-/// What one neighbour was sent, and what it has.
+/// The hash datagram was sent.
+const HASHED: u8 = 1;
+
+/// Was there before its stripe was added: not pushed.
+const PASSED: u8 = 2;
+
+/// The peer was told that it is whole.
+const TOLD: u8 = 4;
+
+/// What was sent of it may all have been lost.
+const DOUBTED: u8 = 8;
+
+impl Slot {
+    fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What the peer has, unless it was lost on the way.
+    fn has(&self) -> u16 {
+        self.sent | self.shown
+    }
+}
+
+/// What only a forwarder keeps of a link.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
-    /// Lowest first.
-    begun: VecDeque<Begun>,
-    /// Chunks that the neighbour has, or was sent: of each subtree a bit each. Ascending.
-    theirs: VecDeque<(u64, u16)>,
-    /// Subtrees that it knows us to have.
-    told: Shown,
-    /// Chunks that were acknowledged and lost.
-    acked: u64,
-    lost: u64,
+    /// The subtree of the first slot. The others follow without a gap.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// Below it nothing is pushed any more.
+    from: u64,
+    /// Stripes that were added since the last look.
+    pub(super) fresh: u8,
+    /// The last chunk that was sent.
+    last: Option<u64>,
+    /// Whether there are news that wait.
+    news: bool,
+    /// Chunks acknowledged and lost, for whoever measures the upload.
+    pub(super) acked: u64,
+    pub(super) lost: u64,
 }
 
 impl Cut {
-    /// The neighbour has the chunks of `run`, or they are on their way.
-    pub(super) fn note_theirs(&mut self, run: Run, size: u64) {
-        let last = run.last() / size;
-        let first = (run.first() / size).max(last.saturating_sub(THEIRS_MAX as u64 - 1));
+    fn slot(&mut self, subtree: u64) -> Option<&mut Slot> {
+        let at = subtree.checked_sub(self.first).filter(|at| *at < SLOTS)? as usize;
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, Slot::default);
+        }
+        self.slots.get_mut(at)
+    }
+
+    /// What is known of a subtree.
+    fn get(&self, subtree: u64) -> Slot {
+        let at = subtree.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.slots.get(at)).copied().unwrap_or_default()
+    }
+
+    /// Forgets what is old.
+    fn keep(&mut self, source: &Source) {
+        let kept = source.trains_in(KEPT).min(SLOTS - AHEAD);
+        let first = source.subtrees.end.saturating_sub(kept).max(source.subtrees.start);
+        let gone = first.saturating_sub(self.first).min(self.slots.len() as u64);
+        self.slots.drain(..gone as usize);
+        self.first = self.first.max(first);
+    }
+
+    /// Subtrees that are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The peer has these chunks.
+    pub(super) fn show(&mut self, run: Run, source: &Source) {
+        self.keep(source);
+        let size = source.size;
+        let first = (run.first() / size).max(self.first);
+        let last = (run.last() / size).min(self.first + SLOTS - 1);
         for subtree in first..=last {
-            let (begin, end) = (subtree * size, subtree * size + size - 1);
-            let low = run.first().max(begin) - begin;
-            let high = run.last().min(end) - begin;
-            let bits = all(high + 1) & !if low == 0 { 0 } else { all(low) };
-            match self.theirs.binary_search_by_key(&subtree, |(known, _)| *known) {
-                Ok(place) => self.theirs[place].1 |= bits,
-                Err(place) if self.theirs.len() < THEIRS_MAX || place > 0 => {
-                    self.theirs.insert(place, (subtree, bits));
-                    if self.theirs.len() > THEIRS_MAX {
-                        self.theirs.pop_front();
-                    }
-                }
-                // Older than all that is remembered.
-                Err(_) => {}
+            if let Some(slot) = self.slot(subtree) {
+                slot.shown |= run.bits(subtree, size);
             }
         }
     }
 
-    fn theirs(&self, subtree: u64) -> u16 {
-        let place = self.theirs.binary_search_by_key(&subtree, |(known, _)| *known);
-        place.map_or(0, |place| self.theirs[place].1)
+    pub(super) fn has_shown(&self, subtree: u64) -> bool {
+        self.get(subtree).shown != 0
     }
 
-    /// Whether the hash datagram of a subtree is on its way, or was.
+    /// The hash datagram was sent.
+    pub(super) fn hashed(&mut self, subtree: u64) {
+        if let Some(slot) = self.slot(subtree) {
+            slot.flags |= HASHED;
+        }
+    }
+
     pub(super) fn has_hashed(&self, subtree: u64) -> bool {
-        self.begun.iter().any(|begun| begun.subtree == subtree && begun.hash)
+        self.get(subtree).is(HASHED)
     }
 
-    /// Whether there may be subtrees that the neighbour was not told of.
-    pub(super) fn has_news(&self, source: &Source) -> bool {
-        let recent = source.subtrees.end.saturating_sub(16).max(source.subtrees.start);
-        (recent..source.subtrees.end).any(|subtree| !self.told.has(subtree))
+    /// Nothing of a subtree seems to have come: its hash datagram goes once more.
+    pub(super) fn unhash(&mut self, subtree: u64) {
+        if let Some(slot) = self.slot(subtree).filter(|slot| slot.shown == 0) {
+            slot.flags &= !HASHED;
+        }
     }
 
-    /// The next run of whole subtrees of which the neighbour was not told and that it does not
-    /// have.
-    pub(super) fn next_news(&mut self, stock: &impl Stock) -> Option<Run> {
-        let source = stock.source();
-        let whole = all(source.size);
-        let oldest = source.subtrees.end.saturating_sub(60).max(source.subtrees.start);
-        let mut run: Option<(u64, u64)> = None;
-        for subtree in oldest..source.subtrees.end {
-            let news = !self.told.has(subtree) && stock.chunks(subtree) == whole;
-            if news {
-                self.told.set(subtree);
-            }
-            match (news && self.theirs(subtree) != whole, run) {
-                (true, None) => run = Some((subtree, subtree)),
-                (true, Some((first, _))) => run = Some((first, subtree)),
-                (false, Some(_)) => break,
-                (false, None) => {}
+    /// Chunks of one subtree were sent.
+    pub(super) fn sent(&mut self, run: Run, size: u64) {
+        let subtree = run.first() / size;
+        self.last = Some(run.last());
+        if let Some(slot) = self.slot(subtree) {
+            slot.sent |= run.bits(subtree, size);
+        }
+    }
+
+    /// The path was dead for a while: whatever was sent may not have come.
+    pub(super) fn doubt(&mut self) {
+        for slot in &mut self.slots {
+            if slot.sent & !slot.shown != 0 {
+                slot.flags |= DOUBTED;
             }
         }
-        let (first, last) = run?;
-        Run::new(first * source.size, last * source.size + source.size - 1)
+    }
+
+    /// The last chunk that was sent, if it can be sent again.
+    pub(super) fn last(&self, stock: &impl Stock) -> Option<Run> {
+        let last = Run::new(self.last?, self.last?)?;
+        let size = stock.source().size;
+        let subtree = last.first() / size;
+        (stock.chunks(subtree) & last.bits(subtree, size) != 0).then_some(last)
+    }
+
+    /// Looks at what was added to the stream and to the push.
+    pub(super) fn go_on(&mut self, stock: &impl Stock) {
+        self.keep(stock.source());
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh == 0 {
+            return;
+        }
+        for subtree in self.first..stock.source().subtrees.end {
+            if fresh & stripe(subtree) != 0
+                && stock.proven(subtree)
+                && let Some(slot) = self.slot(subtree)
+            {
+                slot.flags |= PASSED;
+            }
+        }
+    }
+
+    /// Gives up what is too old for any player. Returns how many chunks could have been sent.
+    pub(super) fn skip(&mut self, stock: &impl Stock, pushed: u8) -> u32 {
+        let source = stock.source();
+        let lag = source.trains_in(LAG_MAX);
+        let until = source.subtrees.end.saturating_sub(lag).max(self.first);
+        let mut skipped = 0;
+        for subtree in self.from.max(self.first)..until {
+            let slot = self.get(subtree);
+            if pushed & stripe(subtree) != 0 && !slot.is(PASSED) {
+                skipped += (stock.chunks(subtree) & !slot.has()).count_ones();
+            }
+        }
+        self.from = self.from.max(until);
+        self.lost += u64::from(skipped);
+        skipped
+    }
+
+    /// What is to be pushed next: a subtree, and those of its chunks that are there; none for its
+    /// hash datagram.
+    fn next(&mut self, stock: &impl Stock, pushed: u8) -> Option<(u64, u16)> {
+        let full = stock.source().full();
+        for subtree in self.from..stock.source().subtrees.end {
+            let slot = self.get(subtree);
+            if pushed & stripe(subtree) == 0 || slot.is(PASSED) || slot.has() == full {
+                continue;
+            }
+            if !slot.is(HASHED) && slot.shown == 0 {
+                if stock.proven(subtree) {
+                    return Some((subtree, 0));
+                }
+                continue;
+            }
+            let there = stock.chunks(subtree) & !slot.has();
+            if there != 0 {
+                return Some((subtree, there));
+            }
+        }
+        None
+    }
+
+    /// Whole subtrees in a row of which the peer may not know, if it is to be told `now`.
+    pub(super) fn news(&mut self, stock: &impl Stock, pushed: u8, now: bool) -> Option<Run> {
+        let source = stock.source();
+        let full = source.full();
+        let tell = |subtree: u64, slot: Slot| {
+            let sent = slot.has() == full;
+            let comes = pushed & stripe(subtree) != 0 && !slot.is(PASSED) && subtree >= self.from;
+            let known = slot.is(TOLD) || slot.shown == full || sent && !slot.is(DOUBTED);
+            !known && (sent || !comes) && stock.chunks(subtree) == full
+        };
+        let mut all = self.first.max(source.subtrees.start)..source.subtrees.end;
+        let first = all.find(|subtree| tell(*subtree, self.get(*subtree)));
+        self.news = first.is_some();
+        let first = first.filter(|_| now)?;
+        let last = all.take_while(|subtree| tell(*subtree, self.get(*subtree))).last();
+        let last = last.unwrap_or(first);
+        for subtree in first..=last {
+            if let Some(slot) = self.slot(subtree) {
+                slot.flags |= TOLD;
+            }
+        }
+        Run::new(first * source.size, (last + 1) * source.size - 1)
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.news
     }
 }
 
 impl Sender {
-    /// The half of a link to another viewer, which is passed on what comes in.
-    #[must_use]
-    pub fn forwarder(now: Mono) -> Sender {
-        let mut sender = Sender::new(now, true);
-        sender.cut = Some(Box::default());
-        // Its own hash datagrams are shown with what it passes on.
-        sender.greeted = true;
-        sender
-    }
-
-    /// Chunks that were acknowledged and that were lost since the last call.
+    /// Chunks that were acknowledged since the last call, and those that were lost, or given up
+    /// for want of room; only a forwarder counts them.
     pub fn take_counts(&mut self) -> [u64; 2] {
         let Some(cut) = &mut self.cut else { return [0; 2] };
         [std::mem::take(&mut cut.acked), std::mem::take(&mut cut.lost)]
     }
 
-    /// Counts chunks, for whoever measures the upload.
-    pub(super) fn count(&mut self, acked: u32, lost: u32) {
-        if let Some(cut) = &mut self.cut {
-            cut.acked += u64::from(acked);
-            cut.lost += u64::from(lost);
-        }
-    }
-
-    /// What can be passed on next: a hash datagram, or a run of chunks.
-    pub(super) fn forward(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
+    /// What is pushed next to a neighbour: of the lowest subtree of which anything can be.
+    pub(super) fn push_parts(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
         let source = stock.source();
-        self.begin(now, source);
+        let pushed = self.pushed_stripes();
+        let mut cut = self.cut.take()?;
+        let skipped = cut.skip(stock, pushed);
+        let next = cut.next(stock, pushed);
+        self.cut = Some(cut);
+        if skipped > 0 {
+            self.losses.note(now, skipped, skipped);
+        }
+        let (subtree, there) = next?;
         if !self.has_room(1, source) {
             return None;
         }
-        let cut = self.cut.as_mut()?;
-        let whole = all(source.size);
-        let mut found = None;
-        for begun in &mut cut.begun {
-            let subtree = begun.subtree;
-            let place = cut.theirs.binary_search_by_key(&subtree, |(known, _)| *known);
-            let theirs = place.map_or(0, |place| cut.theirs[place].1);
-            if theirs == whole || !stock.proven(subtree) {
-                continue;
-            }
-            if !std::mem::replace(&mut begun.hash, true) {
-                self.unheard = self.unheard.saturating_add(1);
-                return Some(Parcel { subtree, hash: true, run: None, why: Why::Push });
-            }
-            let bits = stock.chunks(subtree) & !theirs;
-            if bits != 0 {
-                found = Some((subtree, bits));
-                break;
-            }
+        if there == 0 {
+            self.cut.as_mut()?.hashed(subtree);
+            self.hashed = (subtree, now);
+            return Some(Parcel { subtree, hash: true, run: None, why: Why::Push });
         }
-        let (subtree, bits) = found?;
-        let first = bits.trailing_zeros();
-        let count = (bits >> first).trailing_ones();
-        let first = subtree * source.size + u64::from(first);
-        let run = Run::new(first, first + u64::from(count) - 1)?;
+        let room = self.most_under_way(source);
+        let room = if self.credit > 0 { room.min(self.credit) } else { room };
+        let room = room.saturating_sub(self.flight.chunks()).max(1);
+        let run = Run::lowest(there, subtree, source.size, room)?;
         self.requests.remove(run);
         self.send(now, run, source);
         Some(Parcel { subtree, hash: false, run: Some(run), why: Why::Push })
-    }
-
-    /// Begins the subtrees that are new, forgets those that are over.
-    fn begin(&mut self, now: Mono, source: &Source) {
-        let stripes = self.pushed_stripes();
-        let Some(cut) = &mut self.cut else { return };
-        let whole = all(source.size);
-        let mut begun = std::mem::take(&mut cut.begun);
-        begun.retain(|begun| {
-            let wanted = stripes & 1 << (begun.subtree % 8) != 0;
-            wanted && now.since(begun.at) < GIVE_UP && cut.theirs(begun.subtree) != whole
-        });
-        if stripes != 0 {
-            self.next = self.next.max(source.subtrees.end.saturating_sub(BEGUN_MAX as u64));
-            for subtree in self.next..source.subtrees.end {
-                if stripes & 1 << (subtree % 8) != 0 {
-                    begun.push_back(Begun { subtree, at: now, hash: false });
-                }
-            }
-            while begun.len() > BEGUN_MAX {
-                begun.pop_front();
-            }
-        }
-        self.next = self.next.max(source.subtrees.end);
-        cut.begun = begun;
-    }
-
-    /// Whether more may be under way to a neighbour: its share of the stream, not all of it.
-    pub(super) fn has_room_to_forward(&self, chunks: u32, source: &Source) -> bool {
-        let under_way = self.flight.chunks();
-        if !self.flight.has_room() || self.credit > 0 && under_way + chunks > self.credit {
-            return under_way == 0;
-        }
-        let size = source.size as f32;
-        let share = self.pushed_stripes().count_ones().max(1) as f32 / 8.0;
-        let train = source.train.as_secs_f32().max(0.000_1);
-        let rtt = self.ledbat.rtt().unwrap_or(Duration::from_millis(100)).as_secs_f32();
-        let floor = 1.25 * share * rtt / train * size + LEAST;
-        let floor = if self.losses.high() { LEAST } else { floor };
-        let second = (share / train * size).max(2.0 * LEAST);
-        let window = self.ledbat.window_alone() * size;
-        (under_way as f32) < window.max(floor).min(second)
     }
 }

@@ -4,22 +4,23 @@
 //! asks [`Sender::next`] until that has nothing, after every input, when a subtree was signed,
 //! and at [`Sender::deadline`]; at least once a second.
 //!
-//! - *Push*: every subtree as one train, the hash datagram first. Only with consent: a
-//!   subscription, or from a peer without our extensions the first question that reaches the
-//!   live edge. A choke stops it.
+//! - *Push*, in two ways. A relay sends every subtree as one train, the hash datagram first. A
+//!   forwarder cuts through: the hash datagram as soon as it was verified, then chunks as they
+//!   come, some from this parent and some from that. Only with consent: a subscription, or from a
+//!   peer without our extensions the first question that reaches the live edge; and only stripes
+//!   that are allowed as well. A choke stops it.
+//! - *News* of subtrees that are not pushed, some at once.
 //! - *Answers* to questions come before it: who asks has a deadline. They are paced.
 //! - LEDBAT bounds what is under way, of both together; one second of the stream is the most.
 //! - After one second without an acknowledgement only probes are sent, until anything is heard.
-//!
-//! A relay has whole subtrees; a viewer passes on what it has of them as it comes (`cut`).
 
 mod cut;
-mod news;
+mod push;
+mod shown;
 mod stock;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
 use std::time::Duration;
 
 use crate::base::time::Mono;
@@ -29,10 +30,9 @@ use crate::swarm::ledbat::{Floor, Ledbat, Losses};
 use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
 use crate::swarm::sender::cut::Cut;
-use crate::swarm::sender::news::Shown;
-use crate::swarm::sender::stock::all;
+use crate::swarm::sender::shown::Shown;
 
-pub use stock::{Source, Stock};
+pub use crate::swarm::sender::stock::{Source, Stock};
 
 /// The most of a stream that may be under way.
 const UNDER_WAY_MAX: Duration = Duration::from_secs(1);
@@ -46,12 +46,25 @@ const PROBE: Duration = Duration::from_millis(200);
 /// After so long in vain the peer is dead.
 const PROBING_MAX: Duration = Duration::from_secs(10);
 
+/// As much at a forwarder: the second before the first probe makes it three.
+const PROBING_MAX_FORWARDER: Duration = Duration::from_secs(2);
+
 /// A subscriber repeats itself every second: silence for so long means that it is gone.
 const SILENCE_SUBSCRIBED: Duration = Duration::from_secs(10);
+
+/// As much at a forwarder.
+const SILENCE_FORWARDER: Duration = Duration::from_secs(5);
 
 /// Silence of other peers after which they are gone, if three datagrams were sent meanwhile
 /// (RFC 7574, 3.12).
 const SILENCE: Duration = Duration::from_secs(180);
+
+/// How often a peer hears of new subtrees that are not pushed to it.
+const HAVE: Duration = Duration::from_millis(50);
+
+/// How often a subscriber hears of those that a relay leaves to the peer's neighbours: it asks
+/// the relay for them only when a deadline is near.
+const HAVE_WITHHELD: Duration = Duration::from_millis(250);
 
 /// How far the push may fall behind before it goes on at the live edge.
 const LAG_MAX: Duration = Duration::from_secs(2);
@@ -139,10 +152,12 @@ pub struct Sender {
     hashed: (u64, Mono),
     /// What the peer has, by its own account: not pushed.
     had: Option<Run>,
-    /// The next subtree to push.
+    /// The next subtree to push: of those below it the peer was told, by a push or by news, or
+    /// will be.
     next: u64,
-    /// Below this subtree the peer was told of all.
-    announced: u64,
+    /// The first below `next` that was not pushed, and of which there were no news; `next` if
+    /// there is none.
+    untold: u64,
     have_at: Mono,
     heard: Mono,
     /// When something was last acknowledged, or when the wait for it began.
@@ -154,11 +169,14 @@ pub struct Sender {
     first_trains: Mono,
     /// Chunks that the peer allows under way; 0: no limit of its own.
     credit: u32,
-    /// Which stripes the peer asks for, and which may be pushed to it.
-    stripes: u8,
-    allowed: u8,
-    /// What is sent as it comes; only of a viewer that passes on.
+    /// What only a forwarder keeps.
     cut: Option<Box<Cut>>,
+    /// Which stripes the peer subscribes to.
+    stripes: u8,
+    /// Which of them it may have.
+    allowed: u8,
+    /// Which of them were added while the push was behind: not before it has caught up.
+    fresh: u8,
     /// Trains sent, up to [`FIRST_TRAINS`].
     trains: u8,
     /// Datagrams sent since the peer was last heard, up to 3.
@@ -169,6 +187,8 @@ pub struct Sender {
     ours: bool,
     choked: bool,
     greeted: bool,
+    /// Whether a question waits that could be answered, but for its pace.
+    asked: bool,
 }
 
 impl Sender {
@@ -187,7 +207,7 @@ impl Sender {
             hashed: (u64::MAX, Mono::ZERO),
             had: None,
             next: 0,
-            announced: 0,
+            untold: 0,
             have_at: now,
             heard: now,
             acked: now,
@@ -195,9 +215,10 @@ impl Sender {
             probe_at: now,
             first_trains: now,
             credit: 0,
+            cut: None,
             stripes: 0,
             allowed: ALL_STRIPES,
-            cut: None,
+            fresh: 0,
             trains: 0,
             unheard: 0,
             ever_acked: false,
@@ -205,7 +226,17 @@ impl Sender {
             ours,
             choked: false,
             greeted: false,
+            asked: false,
         }
+    }
+
+    /// The half of a link from which chunks go on as they come: to a neighbour, who speaks our
+    /// extensions. The link was confirmed just now.
+    #[must_use]
+    pub fn forwarder(now: Mono) -> Sender {
+        let (cut, ledbat) = (Some(Box::default()), Ledbat::single());
+        // A neighbour knows of the stream already.
+        Sender { cut, ledbat, greeted: true, ..Sender::new(now, true) }
     }
 
     /// A datagram came from the peer, whatever was in it: ends probing.
@@ -217,7 +248,10 @@ impl Sender {
             // The last probe may be acknowledged in this very datagram.
             if now.since(self.probe_at - PROBE) > self.ledbat.rtt().unwrap_or(PROBE) + REORDERING {
                 let lost = self.flight.clear();
-                self.losses.note(now, 0, lost);
+                self.lose(now, lost);
+            }
+            if let Some(cut) = &mut self.cut {
+                cut.doubt();
             }
         }
     }
@@ -225,45 +259,36 @@ impl Sender {
     /// The peer subscribes to `stripes`, from chunk `start` on if it says so. Full state: the
     /// same again changes nothing.
     pub fn subscribe(&mut self, stripes: u8, start: Option<u64>, credit: u32, source: &Source) {
-        let before = self.pushed_stripes();
-        (self.stripes, self.credit) = (stripes, credit);
-        self.begin_push(before, source);
-        if let Some(start) = start {
-            self.next = self.next.max(start.div_ceil(source.size));
+        self.change(source, |sender| (sender.stripes, sender.credit) = (stripes, credit));
+        if let Some(start) = start.map(|start| start.div_ceil(source.size))
+            && start > self.next
+        {
+            self.untold = if self.untold == self.next { start } else { self.untold };
+            self.next = start;
         }
     }
 
-    /// Which stripes may be pushed, of those that the peer asks for: all, if nobody says
-    /// otherwise.
+    /// Which stripes the peer may have pushed, if it subscribes to them; at first all. Those that
+    /// are added begin with the next subtree.
     pub fn set_allowed(&mut self, stripes: u8, source: &Source) {
+        self.change(source, |sender| sender.allowed = stripes);
+    }
+
+    /// Changes what is pushed. What is added begins with the next subtree to be signed; at a
+    /// forwarder with the next whose hash datagram is verified.
+    fn change(&mut self, source: &Source, change: impl FnOnce(&mut Sender)) {
         let before = self.pushed_stripes();
-        self.allowed = stripes;
-        self.begin_push(before, source);
-    }
-
-    /// A push begins with the next subtree.
-    fn begin_push(&mut self, before: u8, source: &Source) {
-        if before == 0 && self.pushed_stripes() != 0 {
-            self.next = source.subtrees.end;
+        self.pass(source);
+        change(self);
+        let new = self.pushed_stripes() & !before;
+        if let Some(cut) = &mut self.cut {
+            cut.fresh |= new;
+        } else if before == 0 && new != 0 {
+            // What came since `pass` was not pushed; there is nothing.
+            self.fresh = 0;
+        } else if self.next < source.subtrees.end {
+            self.fresh |= new;
         }
-    }
-
-    /// The stripes that are pushed.
-    #[must_use]
-    pub fn pushed_stripes(&self) -> u8 {
-        if self.choked { 0 } else { self.stripes & self.allowed }
-    }
-
-    /// The round trip, once there is one.
-    #[must_use]
-    pub fn rtt(&self) -> Option<Duration> {
-        self.ledbat.rtt()
-    }
-
-    /// How long what is sent waits in queues on its way, once that is known.
-    #[must_use]
-    pub fn queueing(&self) -> Option<Duration> {
-        self.ledbat.rtt().map(|_| self.ledbat.queueing_delay())
     }
 
     /// The peer has these chunks, and acknowledges them.
@@ -277,20 +302,24 @@ impl Sender {
         delay: i64,
         source: &Source,
     ) -> Result<(), Crime> {
-        let run = self.real(Run::new(first, last), source).ok_or(Crime::AckOfNothing)?;
-        self.show(run, source.size);
+        let run = self.existing(first, last, source).ok_or(Crime::AckOfNothing)?;
+        self.show(run, source);
         self.ever_acked = true;
         let before = self.flight.chunks();
         let acked = self.flight.ack(now, run, source.size);
         if acked.chunks == 0 {
             return Ok(());
         }
-        self.count(acked.chunks, 0);
         self.acked = now;
         if acked.sampled {
             self.ledbat.on_delay(now, delay);
         }
-        if let Some(rtt) = acked.round_trip {
+        if let Some(cut) = &mut self.cut {
+            cut.acked += u64::from(acked.chunks);
+        }
+        // Who gets chunks singly acknowledges at once only at a subtree's end.
+        let prompt = self.cut.is_none() || (run.last() + 1).is_multiple_of(source.size);
+        if let Some(rtt) = acked.round_trip.filter(|_| prompt || self.ledbat.rtt().is_none()) {
             self.ledbat.on_round_trip(rtt);
         }
         let trains = |chunks: u32| chunks as f32 / source.size as f32;
@@ -304,9 +333,9 @@ impl Sender {
     /// # Errors
     /// If they do not exist yet.
     pub fn handle_have(&mut self, [first, last]: [u64; 2], source: &Source) -> Result<(), Crime> {
-        let run = self.real(Run::new(first, last), source).ok_or(Crime::HaveOfNothing)?;
+        let run = self.existing(first, last, source).ok_or(Crime::HaveOfNothing)?;
         self.requests.remove(run);
-        self.show(run, source.size);
+        self.show(run, source);
         self.had = Some(run);
         Ok(())
     }
@@ -325,8 +354,7 @@ impl Sender {
         let asked = Run::new(first, last).ok_or(Crime::RequestFlood)?;
         let end = source.chunks().end;
         if !self.ours && self.stripes == 0 && asked.last() + 1 >= end.saturating_sub(size) {
-            self.stripes = ALL_STRIPES;
-            self.next = source.subtrees.end;
+            self.change(source, |sender| sender.stripes = ALL_STRIPES);
         }
         let rtt = self.ledbat.rtt().unwrap_or_default();
         let touched = rtt * 3 / 4;
@@ -335,14 +363,19 @@ impl Sender {
         let age = Age { touched, untouched };
         let lost = self.flight.report(now, asked, size, age);
         if lost > 0 {
-            self.losses.note(now, 0, lost);
+            self.lose(now, lost);
             self.ledbat.on_loss(now);
+            if let Some(cut) = &mut self.cut {
+                cut.unhash(asked.first() / size);
+            }
         }
-        let pushed = if self.pushes_all() { self.next * size } else { u64::MAX };
+        // Of some stripes only, what the push will bring waits all the same: see `question`.
+        let pushed =
+            if self.cut.is_none() && self.pushes_all() { self.next * size } else { u64::MAX };
         let most = pushed.min(end + source.window);
         let Some(run) = most.checked_sub(1).and_then(|m| Run::new(first, asked.last().min(m)))
         else {
-            return if self.pushes_all() { Ok(()) } else { Err(Crime::RequestFlood) };
+            return if pushed < u64::MAX { Ok(()) } else { Err(Crime::RequestFlood) };
         };
         let dropped = self.requests.add(run, source.window);
         // What is on its way since the question was sent is no answer to wait for; should it get
@@ -366,9 +399,7 @@ impl Sender {
 
     /// The peer wants the push again: with the next subtree.
     pub fn handle_unchoke(&mut self, source: &Source) {
-        if std::mem::take(&mut self.choked) {
-            self.next = source.subtrees.end;
-        }
+        self.change(source, |sender| sender.choked = false);
     }
 
     /// Whether subtrees are pushed.
@@ -377,9 +408,28 @@ impl Sender {
         self.pushed_stripes() != 0
     }
 
-    /// What exists of a run that a peer names. Who only passes on may know of less than the peer.
-    fn real(&self, run: Option<Run>, source: &Source) -> Option<Run> {
-        run.filter(|run| self.cut.is_some() || run.last() < source.chunks().end)
+    /// The stripes that are pushed: one bit each.
+    #[must_use]
+    pub fn pushed_stripes(&self) -> u8 {
+        if self.choked { 0 } else { self.stripes & self.allowed }
+    }
+
+    /// The stripes that the peer subscribes to.
+    #[must_use]
+    pub fn subscribed(&self) -> u8 {
+        self.stripes
+    }
+
+    /// What waits in queues on the path, once that is known.
+    #[must_use]
+    pub fn queueing(&self) -> Option<Duration> {
+        self.ledbat.queueing()
+    }
+
+    /// The smoothed round trip, once there is one.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.ledbat.rtt()
     }
 
     /// Whether questions wait.
@@ -390,7 +440,6 @@ impl Sender {
 
     /// What to do now. What it says to send counts as sent.
     pub fn next(&mut self, now: Mono, stock: &impl Stock) -> Next {
-        let source = stock.source();
         self.losses.note(now, 0, 0);
         if let Some(over) = self.over(now) {
             return Next::Close(over);
@@ -398,16 +447,21 @@ impl Sender {
         self.settle(now);
         if !self.probing && !self.flight.is_empty() && now.since(self.acked) >= ACK_MAX {
             let lost = self.flight.clear();
-            self.losses.note(now, 0, lost);
+            self.lose(now, lost);
             self.ledbat.on_silence();
             self.probing = true;
             (self.probing_since, self.probe_at) = (now, now);
         }
+        if let Some(cut) = &mut self.cut {
+            cut.go_on(stock);
+        }
+        let question = self.question(stock);
+        self.asked = question.is_some();
         let parcel = match self.probing {
-            true => self.probe(now, source),
+            true => self.probe(now, question, stock),
             false => self
-                .greet(source)
-                .or_else(|| self.answer(now, stock))
+                .greet(stock.source())
+                .or_else(|| self.answer(now, question, stock.source()))
                 .or_else(|| self.push(now, stock)),
         };
         if let Some(parcel) = parcel {
@@ -420,7 +474,7 @@ impl Sender {
         }
     }
 
-    /// When [`Sender::next`] may have something although nothing happened.
+    /// When [`Sender::next`], which has nothing now, may have something although nothing happened.
     #[must_use]
     pub fn deadline(&self, now: Mono, source: &Source) -> Mono {
         let mut at = now + ACK_MAX;
@@ -429,11 +483,11 @@ impl Sender {
         } else if !self.flight.is_empty() {
             at = at.min(self.acked + ACK_MAX);
         }
-        if self.requests.any_below(source.chunks().end) && self.has_room(1, source) {
+        if self.asked && self.has_room(1, source) {
             at = at.min(self.pacer.ready(source.train).max(now + Duration::from_millis(1)));
         }
-        if self.has_news(source) {
-            at = at.min(self.have_at + self.have_apart());
+        if self.has_news() {
+            at = at.min(self.have_at + self.have_every());
         }
         if self.trains >= FIRST_TRAINS && !self.ever_acked {
             at = at.min(self.first_trains + FIRST_TRAINS_WAIT);
@@ -443,11 +497,14 @@ impl Sender {
 
     /// Why the link is over, if it is.
     fn over(&self, now: Mono) -> Option<Over> {
-        let most = if self.cut.is_some() { cut::PROBING_MAX } else { PROBING_MAX };
-        let in_vain = self.probing && now.since(self.probing_since) >= most;
+        let (probing_max, silence_max) = match self.cut {
+            None => (PROBING_MAX, SILENCE_SUBSCRIBED),
+            Some(_) => (PROBING_MAX_FORWARDER, SILENCE_FORWARDER),
+        };
+        let in_vain = self.probing && now.since(self.probing_since) >= probing_max;
         let silence = now.since(self.heard);
         let gone = match self.ours && self.stripes != 0 {
-            true => silence >= SILENCE_SUBSCRIBED,
+            true => silence >= silence_max,
             false => silence >= SILENCE && self.unheard >= 3,
         };
         let stuck = self.trains >= FIRST_TRAINS && !self.ever_acked;
@@ -470,23 +527,45 @@ impl Sender {
         // Our own peers ask for what they miss, and soon: if one has not, only an acknowledgement
         // was lost. Counting trains for those would take the floor away from who loses 2 %.
         if lost > 0 && !self.ours {
-            self.count(0, lost);
-            self.losses.note(now, 0, lost);
+            self.lose(now, lost);
             self.ledbat.on_loss(now);
         }
     }
 
-    fn show(&mut self, run: Run, size: u64) {
-        let last = run.last() / size;
-        let first = (run.first() / size).max(last.saturating_sub(63));
-        (first..=last).for_each(|subtree| self.shown.set(subtree));
+    /// Chunks are known to be lost.
+    fn lose(&mut self, now: Mono, lost: u32) {
+        self.losses.note(now, 0, lost);
         if let Some(cut) = &mut self.cut {
-            cut.note_theirs(run, size);
+            cut.lost += u64::from(lost);
+        }
+    }
+
+    /// Chunks that a peer may speak of: to a relay of what exists, to a forwarder of anything,
+    /// because others may have been faster.
+    fn existing(&self, first: u64, last: u64, source: &Source) -> Option<Run> {
+        let exists = |run: &Run| self.cut.is_some() || run.last() < source.chunks().end;
+        Run::new(first, last).filter(exists)
+    }
+
+    fn show(&mut self, run: Run, source: &Source) {
+        if let Some(cut) = &mut self.cut {
+            return cut.show(run, source);
+        }
+        let last = run.last() / source.size;
+        let first = (run.first() / source.size).max(last.saturating_sub(63));
+        (first..=last).for_each(|subtree| self.shown.set(subtree));
+    }
+
+    /// Whether the peer has shown a chunk of a subtree.
+    fn has_shown(&self, subtree: u64) -> bool {
+        match &self.cut {
+            Some(cut) => cut.has_shown(subtree),
+            None => self.shown.has(subtree),
         }
     }
 
     fn pushes_all(&self) -> bool {
-        self.pushed_stripes() == ALL_STRIPES && self.cut.is_none()
+        self.pushed_stripes() == ALL_STRIPES
     }
 
     /// Whether `chunks` more may be under way.
@@ -495,19 +574,27 @@ impl Sender {
         if !self.flight.has_room() || self.credit > 0 && under_way + chunks > self.credit {
             return under_way == 0;
         }
-        if self.cut.is_some() {
-            return self.has_room_to_forward(chunks, source);
-        }
+        // Not whether all of them fit: one lost chunk must not stop a window of one train.
+        under_way < self.most_under_way(source)
+    }
+
+    /// How many chunks may be under way; at least one.
+    fn most_under_way(&self, source: &Source) -> u32 {
         let second = UNDER_WAY_MAX.as_secs_f32() / source.train.as_secs_f32().max(0.001);
-        let floor = match (self.losses.high(), self.requests.any_below(source.chunks().end)) {
+        let floor = match (self.losses.high(), self.asked) {
             (true, _) => Floor::None,
+            (false, asked) if self.cut.is_some() => {
+                Floor::Part { stripes: self.pushed_stripes().count_ones(), asked }
+            }
             (false, true) => Floor::Asked,
             (false, false) => Floor::Live,
         };
-        let window = self.ledbat.window(source.train, floor);
-        let most = window.min(second.max(2.0)) as u32 * source.size as u32;
-        // Not whether all of them fit: one lost chunk must not stop a window of one train.
-        under_way < most.max(1)
+        let trains = self.ledbat.window(source.train, floor).min(second.max(2.0));
+        let most = match self.cut {
+            None => trains as u32 * source.size as u32,
+            Some(_) => (trains * source.size as f32) as u32,
+        };
+        most.max(1)
     }
 
     /// Notes that chunks are sent now.
@@ -516,11 +603,11 @@ impl Sender {
             self.acked = now;
         }
         match &mut self.cut {
+            None => self.flight.send(now, run, source.size),
             Some(cut) => {
-                cut.note_theirs(run, source.size);
+                cut.sent(run, source.size);
                 self.flight.join(now, run, source.size);
             }
-            None => self.flight.send(now, run, source.size),
         }
         self.losses.note(now, run.chunks() as u32, 0);
         if self.trains < FIRST_TRAINS {
@@ -529,38 +616,58 @@ impl Sender {
         }
     }
 
-    /// The right-most munro, for a peer that nothing is pushed to.
+    /// The right-most munro, for a peer that nothing is pushed to; not for a subscriber, whose
+    /// neighbours bring it.
     fn greet(&mut self, source: &Source) -> Option<Parcel> {
-        if std::mem::replace(&mut self.greeted, true) || self.pushes() {
+        let greeted = std::mem::replace(&mut self.greeted, true);
+        if greeted || self.pushes() || self.ours && self.stripes != 0 {
             return None;
         }
         let subtree = source.newest()?;
         Some(Parcel { subtree, hash: true, run: None, why: Why::Newest })
     }
 
-    /// The first question that can be answered and may be now.
-    fn answer(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
-        let source = stock.source();
-        let run = match self.cut {
-            Some(_) => self.requests.next_there(source.chunks(), source.size, &|s| stock.chunks(s)),
-            None => self.requests.next(source.chunks(), source.size),
-        }?;
-        // What is about to be pushed is not answered as well.
-        let number = run.first() / source.size;
-        if self.cut.is_none() && number >= self.next && self.wants(number, source.size) {
+    /// The first question that can be answered. Not of what a relay is about to push; but a
+    /// forwarder's answer goes before the push, which then leaves it out.
+    fn question(&mut self, stock: &impl Stock) -> Option<Run> {
+        if self.requests.chunks() == 0 {
             return None;
         }
+        let source = stock.source();
+        let mut requests = std::mem::take(&mut self.requests);
+        let can = |subtree| match self.cut.is_none() && self.is_to_come(subtree, source.size) {
+            true => 0,
+            false => stock.chunks(subtree),
+        };
+        let question = requests.next(source.chunks(), source.size, can);
+        self.requests = requests;
+        question
+    }
+
+    /// Answers a question if that may be now.
+    fn answer(&mut self, now: Mono, question: Option<Run>, source: &Source) -> Option<Parcel> {
+        let run = question?;
         let chunks = run.chunks() as u32;
         if self.pacer.ready(source.train) > now || !self.has_room(chunks, source) {
             return None;
         }
-        self.requests.remove(run);
-        self.pacer.sent(now, source.train, chunks, source.size as u32);
         let subtree = run.first() / source.size;
         let again = self.answered.iter().flatten().any(|before| before.meets(run));
         let just = self.hashed.0 == subtree && now.since(self.hashed.1) < HASHED;
-        let just = just || self.cut.as_ref().is_some_and(|cut| cut.has_hashed(subtree));
-        let hash = again || !self.shown.has(subtree) && !just;
+        let hash = again || !self.has_shown(subtree) && !just;
+        if let Some(cut) = &mut self.cut
+            && hash
+            && !just
+            && (again || !cut.has_hashed(subtree))
+        {
+            // A datagram of its own; the chunks follow.
+            cut.hashed(subtree);
+            self.hashed = (subtree, now);
+            return Some(Parcel { subtree, hash, run: None, why: Why::Answer });
+        }
+        let hash = hash && self.cut.is_none();
+        self.requests.remove(run);
+        self.pacer.sent(now, source.train, chunks, source.size as u32);
         if hash {
             self.hashed = (subtree, now);
         }
@@ -568,92 +675,6 @@ impl Sender {
         self.answered[0] = Some(run);
         self.send(now, run, source);
         Some(Parcel { subtree, hash, run: Some(run), why: Why::Answer })
-    }
-
-    /// The next subtree of a push.
-    fn push(&mut self, now: Mono, stock: &impl Stock) -> Option<Parcel> {
-        if self.cut.is_some() {
-            return self.forward(now, stock);
-        }
-        let source = stock.source();
-        if !self.pushes() {
-            return None;
-        }
-        self.keep_up(now, source);
-        while self.next < source.subtrees.end && !self.wants(self.next, source.size) {
-            self.next += 1;
-        }
-        let run = whole(self.next, source.size)?;
-        // Questions are about what is played sooner: as long as some wait for their pace, the
-        // push leaves them room, or it would keep them waiting for round trips.
-        let asked = self.requests.any_below(source.chunks().end);
-        let room = if asked { 2 * source.size } else { source.size };
-        if self.next >= source.subtrees.end || !self.has_room(room as u32, source) {
-            return None;
-        }
-        Some(self.push_one(now, run, Why::Push, source))
-    }
-
-    /// Goes on at the live edge if the push is too far behind for any player: what was skipped
-    /// counts as lost.
-    fn keep_up(&mut self, now: Mono, source: &Source) {
-        let Range { start, end } = source.subtrees;
-        let behind = u128::from(end.saturating_sub(self.next));
-        let most = LAG_MAX.as_nanos() / source.train.as_nanos().max(1);
-        if self.next >= start && behind <= most.max(2) {
-            return;
-        }
-        let Some(newest) = source.newest() else { return };
-        let skipped = newest.saturating_sub(self.next).saturating_mul(source.size);
-        let skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
-        self.losses.note(now, skipped, skipped);
-        self.next = newest;
-    }
-
-    fn push_one(&mut self, now: Mono, run: Run, why: Why, source: &Source) -> Parcel {
-        let subtree = run.first() / source.size;
-        self.next = self.next.max(subtree + 1);
-        if self.pushes_all() {
-            self.announced = self.announced.max(self.next);
-        }
-        self.requests.remove(run);
-        self.send(now, run, source);
-        Parcel { subtree, hash: true, run: Some(run), why }
-    }
-
-    /// Whether a subtree is to be pushed.
-    fn wants(&self, subtree: u64, size: u64) -> bool {
-        let had = whole(subtree, size).zip(self.had).is_some_and(|(run, had)| had.holds(run));
-        self.pushed_stripes() & 1 << (subtree % 8) != 0 && !had
-    }
-
-    /// One train to a peer that is silent: the next of a push, or the next answer.
-    fn probe(&mut self, now: Mono, source: &Source) -> Option<Parcel> {
-        if now < self.probe_at {
-            return None;
-        }
-        self.flight.clear();
-        if self.cut.is_some() {
-            // A neighbour says something every second.
-            self.probe_at = now + PROBE;
-            return None;
-        }
-        if self.pushes()
-            && let Some(newest) = source.newest()
-        {
-            self.probe_at = now + PROBE;
-            self.keep_up(now, source);
-            let run = whole(self.next.min(newest), source.size)?;
-            return Some(self.push_one(now, run, Why::Probe, source));
-        }
-        let Some(run) = self.requests.next(source.chunks(), source.size) else {
-            self.probing = false;
-            return None;
-        };
-        self.probe_at = now + PROBE;
-        self.send(now, run, source);
-        let subtree = run.first() / source.size;
-        Some(Parcel { subtree, hash: true, run: Some(run), why: Why::Probe })
     }
 }
 

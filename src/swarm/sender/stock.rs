@@ -1,4 +1,4 @@
-//! What there is to send.
+//! What there is to send: of a relay whole subtrees, of a forwarder what has come so far.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Source {
     /// Chunks of a subtree.
     pub size: u64,
-    /// Subtrees that may be sent: signed at most 20 s ago, and still there.
+    /// Subtrees that may be sent: signed at most 20 s ago, and still there. At a forwarder: up
+    /// to the newest whose hash datagram was verified, though some may be missing.
     pub subtrees: Range<u64>,
     /// How long the chunks of one subtree play.
     pub train: Duration,
@@ -23,39 +24,50 @@ impl Source {
         self.subtrees.end.checked_sub(1).filter(|newest| self.subtrees.contains(newest))
     }
 
+    /// The bits of all chunks of a subtree.
+    #[must_use]
+    pub fn full(&self) -> u16 {
+        full(self.size)
+    }
+
     pub(super) fn chunks(&self) -> Range<u64> {
         self.subtrees.start * self.size..self.subtrees.end * self.size
     }
+
+    /// How many subtrees play in `time`; at least two.
+    pub(super) fn trains_in(&self, time: Duration) -> u64 {
+        let trains = time.as_nanos() / self.train.as_nanos().max(1);
+        u64::try_from(trains).unwrap_or(u64::MAX).max(2)
+    }
 }
 
-/// What there is to send.
+/// What a sender may take from.
 pub trait Stock {
     /// What is known of the stream.
     fn source(&self) -> &Source;
 
-    /// The chunks of a subtree that can be sent now, a bit each.
+    /// The chunks of a subtree that can be sent now, one bit each. None of them before its hash
+    /// datagram can be sent.
     fn chunks(&self, subtree: u64) -> u16;
 
     /// Whether the hash datagram of a subtree can be sent.
-    fn proven(&self, subtree: u64) -> bool;
+    fn proven(&self, subtree: u64) -> bool {
+        self.chunks(subtree) != 0
+    }
 }
 
-/// Who signs has whole subtrees.
+/// A relay has each subtree as a whole.
 impl Stock for Source {
     fn source(&self) -> &Source {
         self
     }
 
     fn chunks(&self, subtree: u64) -> u16 {
-        if self.proven(subtree) { all(self.size) } else { 0 }
-    }
-
-    fn proven(&self, subtree: u64) -> bool {
-        self.subtrees.contains(&subtree)
+        if self.subtrees.contains(&subtree) { self.full() } else { 0 }
     }
 }
 
-/// The bits of all chunks of a subtree of `size`.
-pub(super) fn all(size: u64) -> u16 {
-    (u32::MAX >> (32 - size.clamp(1, 16))) as u16
+/// The bits of all of `size` chunks.
+pub(super) fn full(size: u64) -> u16 {
+    ((1u32 << size.min(16)) - 1) as u16
 }

@@ -112,7 +112,6 @@ export function mountSwarm(name) {
 }
 
 function numbers(swarm) {
-  const sent = swarm.sent_by ?? {};
   const shares = isNumber(swarm.peer_bytes) && swarm.peer_bytes + swarm.relay_bytes > 0;
   return [
     ["Sharing", count(swarm.peers)],
@@ -124,7 +123,9 @@ function numbers(swarm) {
     ["From viewers", bytes(swarm.peer_bytes)],
     ["From the relay", bytes(swarm.relay_bytes)],
     ["Relay sent", bytes(swarm.bytes)],
-    ["of it rescue", bytes(sent.rescue)],
+    ["of it rescue", bytes(swarm.rescue_bytes)],
+    ["Seeds", count(swarm.seeds)],
+    ["Leases", count(swarm.leases)],
     ["Twice", shares ? share(swarm.duplicates * 1316, swarm.peer_bytes + swarm.relay_bytes) : "–"],
     ["Bad chunks", count(swarm.bad)],
   ];

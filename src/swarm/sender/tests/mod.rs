@@ -1,5 +1,8 @@
 //! A link with two ends under virtual time: the sender, a path, and a plain receiver.
 
+mod forwarder;
+mod stripes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
