@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "planted")]
+use crate::base::planted::{self, Plant};
 use crate::cli::output;
 use crate::sim::scenario::{ALL, Scenario};
 use crate::sim::{self, Plan, Trace};
@@ -52,6 +54,10 @@ pub struct Args {
     /// Hash and verify everything for every viewer. Slower; the digest is the same.
     #[arg(long)]
     full_integrity: bool,
+    /// Plant a bug, which is to be found.
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "NAME", value_parser = plant)]
+    plant: Option<Plant>,
     /// Print a line about each viewer as well.
     #[arg(long)]
     each: bool,
@@ -62,6 +68,8 @@ pub struct Args {
 
 /// Plays the worlds.
 pub fn sim(args: &Args) -> ExitCode {
+    #[cfg(feature = "planted")]
+    planted::plant(args.plant);
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
         let began = Instant::now();
         let report = match sim::run(plan(args, seed), args.trace.map(trace)) {
@@ -120,6 +128,15 @@ fn mode(name: &str) -> Result<Mode, String> {
         "hybrid" => Ok(Mode::Hybrid),
         _ => Err("auto, direct or hybrid".to_owned()),
     }
+}
+
+#[cfg(feature = "planted")]
+fn plant(name: &str) -> Result<Plant, String> {
+    let found = Plant::ALL.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, plant)| plant).ok_or_else(|| {
+        let known = Plant::ALL.map(|(name, _)| name);
+        format!("known are {}", known.join(", "))
+    })
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {

@@ -119,6 +119,7 @@ impl Crowd {
         let ip = Ipv4Addr::from(u32::from(FIRST) + number as u32);
         let host = world.add_host(ip, link);
         let seat = world.add_seat(host);
+        world.hosts[host].honest = !liar;
         let board = Board::default();
         let mut dice = Dice::new(self.seed, "peer", number as u64);
         let mut key = [0; 32];

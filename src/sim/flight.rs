@@ -4,6 +4,7 @@
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
+use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::io::machine::Train;
 
@@ -12,6 +13,8 @@ const SEEN: usize = 13;
 
 /// `DATA` in the wire's numbers.
 const DATA: u8 = 1;
+/// What is in front of a chunk: channel, type, span, time.
+const DATA_HEADER: usize = 29;
 /// `INTEGRITY`.
 const INTEGRITY: u8 = 4;
 
@@ -162,6 +165,20 @@ impl Flight {
             seen[..4].copy_from_slice(&train.channel.to_be_bytes());
         }
         (seen, len)
+    }
+
+    /// The bytes of the chunk in datagram `n`, which carries one.
+    #[must_use]
+    pub fn chunk_bytes(&self, n: usize) -> &[u8] {
+        let bytes = match &self.cargo {
+            Cargo::Datagram(data) => data.as_slice().get(DATA_HEADER..),
+            Cargo::Train(train) => {
+                let at = n.saturating_sub(self.heads()) * usize::from(train.chunk);
+                train.body.as_slice().get(at..)
+            }
+        };
+        let bytes = bytes.unwrap_or_default();
+        &bytes[..bytes.len().min(CHUNK)]
     }
 
     /// What is in datagram `n`, by its first message.

@@ -34,6 +34,7 @@ impl Stage {
                 self.foul("tables", format!("{half_open} half-open peers"));
             }
         }
+        self.check_passed();
         self.ticks += 1;
         let (now, crowd) = (self.world.now(), &self.crowd);
         if self.house.is_none() {
@@ -46,6 +47,24 @@ impl Stage {
             if all || index % EVERY == self.ticks % EVERY {
                 self.look_at(index);
             }
+        }
+    }
+
+    /// What viewers pass on is what was published.
+    fn check_passed(&mut self) {
+        let now = self.world.now();
+        let (mut wrong, truth) = (Vec::new(), &self.truth);
+        self.world.passed.retain(|passed| {
+            let known = truth.sum(passed.chunk);
+            let never = known.is_none() && now.since(passed.at) > LATELY;
+            if never || known.is_some_and(|sum| sum != passed.sum) {
+                wrong.push(*passed);
+            }
+            known.is_none() && !never
+        });
+        for passed in wrong {
+            let who = self.world.hosts[passed.host].ip;
+            self.foul("forwarded", format!("{who} passed on a wrong chunk {}", passed.chunk));
         }
     }
 

@@ -11,11 +11,15 @@ use crate::io::machine::Input;
 use crate::sim::describe::describe;
 use crate::sim::flight::{Cargo, Flight, Kind};
 use crate::sim::link::HEADERS;
-use crate::sim::world::{Event, PORT, RELAY, World};
+use crate::sim::truth::sum;
+use crate::sim::world::{Event, PORT, Passed, RELAY, World};
 
 /// A flight whose datagrams need longer than this for a line goes on in parts of at most this
 /// length, so that who forwards them need not wait for the last one.
 const PART: Duration = Duration::from_millis(8);
+
+/// Bytes that a viewer may send to an address that has not answered: openings, again and again.
+const CALLS: usize = 2_048;
 
 /// A line for which so much is waiting is over its capacity, and excuses who is behind it.
 const OVER: Duration = Duration::from_millis(300);
@@ -38,6 +42,10 @@ impl World {
             place.traffic.sent += 1;
             place.traffic.sent_bytes += bytes as u64;
             match flight.kind(n) {
+                Kind::Chunk(chunk) if place.honest => {
+                    let sum = sum(flight.chunk_bytes(n));
+                    self.passed.push(Passed { host, at: now, chunk, sum });
+                }
                 Kind::Chunk(_) => {}
                 Kind::Integrity => place.traffic.integrity_sent += bytes as u64,
                 Kind::Control => place.traffic.control_sent += bytes as u64,
@@ -61,8 +69,11 @@ impl World {
             parts.add(n, through);
         }
         self.digest_flight(1, host, &flight);
-        if host == RELAY && !self.proofs.answers(to, flight.bytes()) {
-            self.broken = Some(format!("unproven: {to} was sent more than came from there"));
+        // Who was introduced is called first, and a few times.
+        let unasked = if host == RELAY { 0 } else { CALLS };
+        if !self.proofs.answers((host, to), flight.bytes(), unasked) {
+            let who = self.hosts[host].ip;
+            self.broken = Some(format!("unproven: {who} sent {to} more than came from there"));
         }
         self.note(host, || format!("-> {to}  {}", describe(&flight)));
         let place = &self.hosts[host];
@@ -192,10 +203,8 @@ impl World {
                 false => traffic.chunks_peers += bytes,
             }
         }
-        if host == RELAY {
-            let (seen, _) = flight.beginning(n);
-            self.proofs.asks(flight.from, flight.len(n), seen[..4] != [0; 4]);
-        }
+        let (seen, _) = flight.beginning(n);
+        self.proofs.asks((host, flight.from), flight.len(n), seen[..4] != [0; 4]);
     }
 
     /// The machine that a datagram goes to, as the sockets' filter does it: by the channel's low

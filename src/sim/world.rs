@@ -91,6 +91,21 @@ pub struct Host {
     /// Its wall clock is ahead by this many milliseconds.
     utc_skew: u64,
     pub(super) traffic: Traffic,
+    /// It passes on what it verified, and nothing else.
+    pub(super) honest: bool,
+}
+
+/// A chunk that a viewer passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// Who.
+    pub host: usize,
+    /// When.
+    pub at: Mono,
+    /// Its id, and the sum of its bytes.
+    pub chunk: u64,
+    /// See [`crate::sim::truth::sum`].
+    pub sum: u64,
 }
 
 /// What went through a host's link.
@@ -152,6 +167,8 @@ pub struct World {
     pub events: u64,
     /// Chunks that the network lost.
     pub losses: Losses,
+    /// Chunks that honest viewers passed on, to be held against the truth.
+    pub passed: Vec<Passed>,
     pub(super) trace: Option<Trace>,
     outbox: Outbox<Mail>,
     pub(super) landing: Vec<u8>,
@@ -176,6 +193,7 @@ impl World {
             digest: Digest::default(),
             events: 0,
             losses: Losses::default(),
+            passed: Vec::new(),
             trace,
             outbox: Outbox::new(OUTBOX),
             landing: Vec::new(),
@@ -205,6 +223,7 @@ impl World {
             utc_skew: clocks.below(1_000_000_000),
             seats: Vec::new(),
             traffic: Traffic::default(),
+            honest: index > RELAY as u64,
             link,
         });
         self.places.insert(ip, self.hosts.len() - 1);
