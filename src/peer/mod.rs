@@ -206,7 +206,7 @@ impl<M> Peer<M> {
             Wish::Train { viewer, to, channel, head, headers, header, body } => {
                 let (socket, chunk) = (SocketId::of_viewer(viewer)?, CHUNK as u16);
                 let from = None;
-                let wrong = is(Plant::ForwardWrong) && headers.as_slice()[12] % 100 == 7;
+                let wrong = is(Plant::ForwardWrong) && headers.as_slice().get(12) == Some(&128);
                 let body = if wrong { Bytes::from(vec![7; body.len()]).into() } else { body };
                 Output::Train(Train {
                     socket,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::sim::scenario::Scenario;
+use crate::swarm::settings::Mode;
 
 fn plan(seed: u64, scenario: &str, peers: usize, seconds: u64) -> Plan {
     Plan {
@@ -28,7 +29,8 @@ fn a_seed_is_a_world() {
 #[test]
 fn remembered_integrity_changes_nothing() {
     let world = |remember| {
-        let plan = Plan { remember, ..plan(3, "steady", 3, 4) };
+        let mut plan = Plan { remember, ..plan(3, "steady", 50, 3) };
+        plan.scenario.mode = Mode::Hybrid;
         run(plan, None).unwrap()
     };
     let (fast, real) = (world(true), world(false));
