@@ -50,6 +50,11 @@ const SIGNATURE: u64 = 4;
 /// one, and what that is shared by.
 const READY: u64 = 2;
 
+/// Allocations per second for what is counted of a stream's swarm and decided about it: four times
+/// each shard's proposals, the count itself and its letter, the orders, and the list of shards;
+/// once who feeds whom, on each shard and all together.
+const COUNTS: u64 = 4 * (3 * SHARDS + 4) + 2 * SHARDS + 4;
+
 /// How often what is kept of one peer may grow meanwhile: what is under way, what was asked for.
 const GROWTH: u64 = 2;
 
@@ -254,7 +259,7 @@ fn measure(driver: Driver) {
     let subtrees = published / SUBTREE as u64 + 2;
     // Peers and viewers have a handle each on a slab.
     let budget = 2 * SHARDS * slabs
-        + SECONDS * FIGURES
+        + SECONDS * (FIGURES + COUNTS)
         + subtrees * SIGNATURE
         + SHARDS * subtrees * READY
         + GROWTH * PEERS;

@@ -124,12 +124,16 @@ impl Swarm {
             ranked.select_nth_unstable(BEST_MAX);
         }
         let (best, others) = ranked.split_at(ranked.len().min(BEST_MAX));
-        census.best = best.iter().filter_map(|(_, place)| self.candidate(now, *place)).collect();
+        // Collected they would grow by and by.
+        census.best.reserve_exact(best.len());
+        let proposed = best.iter().filter_map(|(_, place)| self.candidate(now, *place));
+        census.best.extend(proposed);
         let step = others.len().div_ceil(RANDOM_MAX).max(1);
         self.dice = mix(self.dice);
         let first = self.dice as usize % step;
+        census.random.reserve_exact(others.len().div_ceil(step));
         let others = others.iter().skip(first).step_by(step);
-        census.random = others.filter_map(|(_, place)| self.candidate(now, *place)).collect();
+        census.random.extend(others.filter_map(|(_, place)| self.candidate(now, *place)));
         self.ranked = ranked;
         census
     }
@@ -153,16 +157,17 @@ impl Swarm {
     fn draw(&mut self, now: Mono, index: usize) -> Option<Vec<GraphPeer>> {
         let shoal = self.shoals.get_mut(index)?.as_mut()?;
         shoal.drawn = now;
-        let mut sample: Vec<(u32, u32)> = Vec::with_capacity(shoal.members.len());
+        let mut sample = std::mem::take(&mut self.ranked);
+        sample.clear();
         for place in &shoal.members {
             let told = self.sessions.get(*place).and_then(|session| session.told.as_deref());
-            sample.extend(told.map(|told| (told.id, *place)));
+            sample.extend(told.map(|told| (u64::from(told.id), *place)));
         }
         if sample.len() > graph::PEERS_MAX {
             sample.select_nth_unstable(graph::PEERS_MAX);
             sample.truncate(graph::PEERS_MAX);
         }
-        let peer = |place: u32| {
+        let mut peer = |place: u32| {
             let session = self.sessions.get(place)?;
             let relay_stripes = session.sender.pushed_stripes();
             let told = session.told.as_deref()?;
@@ -174,7 +179,10 @@ impl Swarm {
                 delay_ms: told.report.map_or(0, |report| report.delay_p50_ms),
             })
         };
-        Some(sample.into_iter().map(|(_, place)| place).filter_map(peer).collect())
+        let mut drawn = Vec::with_capacity(sample.len());
+        drawn.extend(sample.iter().filter_map(|(_, place)| peer(*place)));
+        self.ranked = sample;
+        Some(drawn)
     }
 
     /// A note of another shard, or of this one.
@@ -302,8 +310,9 @@ impl Helm {
         let shards: Vec<ShardId> = self.controller.shards().collect();
         self.graphs.retain(|(shard, ..)| shards.contains(shard));
         let all = self.graphs.iter().map(|(_, all, _)| all).sum();
-        let mut peers: Vec<GraphPeer> =
-            self.graphs.iter().flat_map(|(.., peers)| peers.iter().cloned()).collect();
+        let drawn = self.graphs.iter().map(|(.., peers)| peers.len()).sum();
+        let mut peers: Vec<GraphPeer> = Vec::with_capacity(drawn);
+        peers.extend(self.graphs.iter().flat_map(|(.., peers)| peers.iter().cloned()));
         peers.sort_unstable_by_key(|peer| peer.id);
         peers.truncate(graph::PEERS_MAX);
         let graph = Graph { drawn: Some(now), hybrid: orders.hybrid, all, peers };

@@ -6,6 +6,7 @@ use super::*;
 use crate::base::ids::SocketId;
 use crate::base::limits::CHUNK;
 use crate::base::time::Utc;
+use crate::io::machine::Train;
 use crate::registry::identity::Identity;
 use crate::ring::records::SubtreeSize;
 use crate::swarm::integrity::{KeyPair, SignerClock};
@@ -23,9 +24,28 @@ fn at() -> SocketAddr {
 impl World {
     /// A datagram from the peer comes to a shard.
     fn datagram(&mut self, shard: usize, data: &[u8]) {
+        self.datagram_from(at(), shard, data);
+    }
+
+    fn datagram_from(&mut self, from: SocketAddr, shard: usize, data: &[u8]) {
         let (socket, segment) = (SocketId::SWARM, data.len());
-        self.tell(shard, Input::Datagrams { socket, from: at(), to: None, segment, data });
+        self.tell(shard, Input::Datagrams { socket, from, to: None, segment, data });
         self.run();
+    }
+
+    /// The addresses of others that were told to one.
+    fn named(&mut self, to: SocketAddr) -> Vec<SocketAddr> {
+        let mut named = Vec::new();
+        let mine = |(_, train): &&(usize, Train)| train.to == to && train.body.is_empty();
+        for (_, train) in self.trains.iter().filter(mine) {
+            let (_, messages) = split(train.head.as_slice()).unwrap();
+            let messages = Messages::new(messages, Addressing::Chunks64, CHUNK);
+            named.extend(messages.filter_map(|message| match message {
+                Ok(Message::PexV4(address)) => Some(SocketAddr::from(address)),
+                _ => None,
+            }));
+        }
+        named
     }
 
     /// Acknowledges all trains that came; the newest chunk of them.
@@ -114,6 +134,42 @@ fn a_datagram_that_comes_to_the_wrong_shard_is_passed_on() {
     assert!(world.cell(0, Cell::SwarmForwardDropped) > 700, "bounded");
     world.settle();
     assert!(world.cell(1, Cell::SwarmDatagramsUnknown) > 200);
+}
+
+#[test]
+fn peers_of_two_shards_are_told_of_each_other() {
+    let (mut world, _, _, stream, channel) = joined();
+    world.datagram(1, &words(channel, &[SUBSCRIBE]));
+    let other = SocketAddr::from(([198, 51, 100, 7], 6_000));
+    let id = stream.identity().unwrap().swarm_id;
+    let options = Options::opening(id.as_bytes(), Addressing::Chunks64, 4_096, CHUNK as u32);
+    let mut buf = [0; 256];
+    let length = opening(&mut buf, 7, options).unwrap();
+    world.datagram_from(other, 0, &buf[..length]);
+    let (_, reply) = world.trains.iter().find(|(_, train)| train.to == other).unwrap();
+    let (_, messages) = split(reply.head.as_slice()).unwrap();
+    let Some(Ok(Message::Handshake(Handshake { channel: second, .. }))) =
+        Messages::new(messages, Addressing::Chunks64, CHUNK).next()
+    else {
+        panic!("no handshake");
+    };
+    world.datagram_from(other, 0, &words(second, &[SUBSCRIBE]));
+    // Both shards count, one decides, both hear of it, and write each other.
+    for _ in 0..12 {
+        world.pass(250);
+        world.settle();
+        world.datagram(1, &words(channel, &[SUBSCRIBE]));
+        world.datagram_from(other, 0, &words(second, &[SUBSCRIBE]));
+    }
+    assert!(stream.graph.load().hybrid && stream.graph.load().all == 2);
+    assert!(world.named(at()).contains(&other), "{:?}", world.named(at()));
+    assert!(world.named(other).contains(&at()), "{:?}", world.named(other));
+    world.trains.clear();
+    world.datagram(1, &words(channel, &[Message::PexRequest]));
+    assert_eq!(world.named(at()), [other]);
+    assert!(world.named(other).is_empty(), "it is on its way");
+    world.settle();
+    assert_eq!(world.named(other), [at()]);
 }
 
 #[test]

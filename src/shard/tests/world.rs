@@ -280,7 +280,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         join: Join::Open,
         peers: 100,
         egress: None,
-        mode: Mode::Direct,
+        mode: Mode::Hybrid,
     };
     Parts {
         ingest: [].into(),
