@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cli::output;
 use crate::sim::scenario::{ALL, Scenario};
 use crate::sim::{self, Plan, Trace};
+use crate::swarm::settings::Mode;
 
 /// The most viewers: each takes some megabytes.
 const PEERS_MAX: u64 = 20_000;
@@ -32,9 +33,13 @@ pub struct Args {
     /// How long, in virtual seconds from the first viewer on.
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     seconds: Duration,
-    /// What happens: steady, lossy, flash, leave, restart, cut or blocked.
+    /// What happens: steady, poor, lossy, flash, leave, frozen, corrupt, spoof, restart, cut,
+    /// blocked, direct or namespaces.
     #[arg(long, value_name = "NAME", default_value = "steady", value_parser = scenario)]
     scenario: Scenario,
+    /// Who sends what to viewers: auto, direct or hybrid, instead of the scenario's.
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    mode: Option<Mode>,
     /// Seconds from one key frame to the next.
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     gop: Duration,
@@ -84,6 +89,7 @@ pub fn sim(args: &Args) -> ExitCode {
 fn plan(args: &Args, seed: u64) -> Plan {
     let mut scenario = args.scenario.clone();
     scenario.faults.loss = args.loss.unwrap_or(scenario.faults.loss);
+    scenario.mode = args.mode.unwrap_or(scenario.mode);
     scenario.churn = args.churn.unwrap_or(scenario.churn);
     Plan {
         seed,
@@ -105,6 +111,15 @@ fn trace(host: usize) -> Trace {
 
 fn host(name: &str) -> Result<usize, String> {
     sim::host(name).ok_or_else(|| "relay, or peer:N with N from 1 on".to_owned())
+}
+
+fn mode(name: &str) -> Result<Mode, String> {
+    match name {
+        "auto" => Ok(Mode::Auto),
+        "direct" => Ok(Mode::Direct),
+        "hybrid" => Ok(Mode::Hybrid),
+        _ => Err("auto, direct or hybrid".to_owned()),
+    }
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {

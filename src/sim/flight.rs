@@ -12,6 +12,8 @@ const SEEN: usize = 13;
 
 /// `DATA` in the wire's numbers.
 const DATA: u8 = 1;
+/// `INTEGRITY`.
+const INTEGRITY: u8 = 4;
 
 /// What flies.
 #[derive(Clone, Debug)]
@@ -20,6 +22,17 @@ pub enum Cargo {
     Datagram(Payload),
     /// Several, of which the headers are still to be patched.
     Train(Rc<Train>),
+}
+
+/// What is in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A chunk, by its id.
+    Chunk(u64),
+    /// Hashes.
+    Integrity,
+    /// Anything else.
+    Control,
 }
 
 /// Datagrams of one sender to one receiver.
@@ -149,6 +162,17 @@ impl Flight {
             seen[..4].copy_from_slice(&train.channel.to_be_bytes());
         }
         (seen, len)
+    }
+
+    /// What is in datagram `n`, by its first message.
+    #[must_use]
+    pub fn kind(&self, n: usize) -> Kind {
+        let (seen, len) = self.beginning(n);
+        match (self.chunk(n), seen[4]) {
+            (Some(chunk), _) => Kind::Chunk(chunk),
+            (None, INTEGRITY) if len > 4 => Kind::Integrity,
+            (None, _) => Kind::Control,
+        }
     }
 
     /// The chunk that datagram `n` carries, if it is one; ids of 64 bits.

@@ -102,6 +102,12 @@ pub struct Traffic {
     /// Datagrams that reached it, and their bytes.
     pub received: u64,
     pub received_bytes: u64,
+    /// Bytes of chunks that reached it, from the relay and from others.
+    pub chunks_relay: u64,
+    pub chunks_peers: u64,
+    /// Bytes of datagrams with hashes that it sent, and of those with neither hashes nor chunks.
+    pub integrity_sent: u64,
+    pub control_sent: u64,
     /// Datagrams to or from it that were lost to chance.
     pub lost: u64,
     /// Datagrams that found a queue full, that were too long, that nobody let through.
@@ -190,7 +196,7 @@ impl World {
         let mut clocks = Dice::new(self.seed, "clocks", index);
         self.hosts.push(Host {
             ip,
-            up: Pipe::new(link.up, link.queue),
+            up: Pipe::new(link.up, link.queue_up),
             down: Pipe::new(link.down, link.queue),
             out: Weather::new(Dice::new(self.seed, "outward", index)),
             inward: Weather::new(Dice::new(self.seed, "inward", index)),
@@ -230,6 +236,13 @@ impl World {
         }
     }
 
+    /// A machine does nothing any more, as one that is stopped: nobody is told.
+    pub fn freeze(&mut self, seat: usize) {
+        if self.seats[seat].machine.take().is_some() {
+            self.seats[seat].life += 1;
+        }
+    }
+
     /// Whether there is a machine.
     #[must_use]
     pub fn lives(&self, seat: usize) -> bool {
@@ -247,6 +260,11 @@ impl World {
     /// The host with this address.
     pub(super) fn host_of(&self, ip: Ipv4Addr) -> Option<usize> {
         self.places.get(&ip).copied()
+    }
+
+    /// Lets something happen now.
+    pub fn inject(&mut self, event: Event) {
+        self.queue.plan(self.queue.now(), event);
     }
 
     /// Plans the scenario's step `step`.

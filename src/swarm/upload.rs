@@ -137,6 +137,22 @@ impl Upload {
         granted
     }
 
+    /// The stream takes so many bits per second. Who joins when it begins has to guess; small
+    /// changes are none, for what is told to others should not change all the time.
+    pub fn set_bitrate(&mut self, bitrate: u64) {
+        let stripe = (bitrate * OVERHEAD / 100 / STRIPES).max(1);
+        if stripe * 3 < self.stripe * 4 && self.stripe * 3 < stripe * 4 {
+            return;
+        }
+        // The line carries as many bits as before.
+        self.slots = (self.slots * self.stripe as f32 / stripe as f32).min(MOST);
+        if let Some(limit) = self.limit {
+            self.slots = (limit as f32 / stripe as f32).min(MOST);
+        }
+        self.stripe = stripe;
+        self.take_back();
+    }
+
     /// A link has ended.
     pub fn remove(&mut self, key: Key) {
         self.grants.remove(&key.0);
@@ -258,6 +274,28 @@ mod tests {
 
     fn at(millis: u64) -> Mono {
         Mono::from_millis(10_000 + millis)
+    }
+
+    #[test]
+    fn a_guess_of_the_bitrate_is_put_right() {
+        // A limit of 500 kbit/s carries one stripe of 2 Mbit/s, and all of 113 kbit/s four times.
+        let mut upload = Upload::new(Some(500_000), 2_000_000);
+        let told = |upload: &Upload| upload.state(0, Duration::ZERO).upload_kbit;
+        assert_eq!(told(&upload), 270);
+        assert_eq!(upload.grant(Key(1), 0xff).count_ones(), 1);
+        upload.set_bitrate(113_000);
+        assert!((480..=500).contains(&told(&upload)), "{}", told(&upload));
+        assert_eq!(upload.grant(Key(1), 0xff), 0xff);
+        let before = told(&upload);
+        upload.set_bitrate(125_000);
+        assert_eq!(told(&upload), before, "little is no change");
+        upload.set_bitrate(2_000_000);
+        assert_eq!(upload.grant(Key(1), 0xff).count_ones(), 1, "what does not fit is taken back");
+        // Without a limit the line carries as much as before.
+        let mut upload = Upload::new(None, 2_000_000);
+        let before = told(&upload);
+        upload.set_bitrate(1_000_000);
+        assert_eq!(told(&upload), before);
     }
 
     #[test]

@@ -37,6 +37,9 @@ impl Neighbours {
             return;
         }
         self.observed_at = now;
+        let bitrate = self.shelf.bitrate();
+        self.mesh.set_bitrate(bitrate);
+        self.upload.set_bitrate(bitrate);
         let children = self.links.iter_mut().filter(|link| link.wanted != 0);
         let children: Vec<Child> = children
             .map(|link| {
