@@ -450,7 +450,9 @@ mod tests {
         let mut upload = Upload::new(None, 2_000_000);
         let looks = |upload: &mut Upload, from: u64, lost| {
             for step in from..from + 10 {
-                (1..=3).for_each(|key| drop(upload.grant(Key(key), 0xf)));
+                for key in 1..=3 {
+                    upload.grant(Key(key), 0xf);
+                }
                 let children =
                     [child(1, 10, 91, lost), child(2, 10, 91, lost), child(3, 10, 99, 1)];
                 upload.observe(at(step * 500), &children);

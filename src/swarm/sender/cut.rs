@@ -135,10 +135,9 @@ impl Cut {
     pub(super) fn doubt_hash(&mut self, asked: Run, size: u64) {
         let subtree = asked.first() / size;
         let slot = self.get(subtree);
-        if slot.shown == 0 && slot.sent & asked.bits(subtree, size) != 0 {
-            if let Some(slot) = self.slot(subtree) {
-                slot.flags &= !HASHED;
-            }
+        let sent = slot.shown == 0 && slot.sent & asked.bits(subtree, size) != 0;
+        if let Some(slot) = self.slot(subtree).filter(|_| sent) {
+            slot.flags &= !HASHED;
         }
     }
 
