@@ -1,5 +1,6 @@
 //! A link with two ends under virtual time: the sender, a path, and a plain receiver.
 
+mod chain;
 mod forwarder;
 mod stripes;
 
