@@ -35,9 +35,10 @@ const MORE_APART: Duration = Duration::from_millis(500);
 const SHORT: Duration = Duration::from_millis(60);
 const LONG: Duration = Duration::from_millis(130);
 
-/// Lost chunks, in percent: below, more may be tried; above, less.
-const LOSS_LITTLE: u64 = 8;
-const LOSS_MUCH: u64 = 15;
+/// Lost chunks, in percent: below, more may be tried; from there on, less. Links on which a tenth
+/// is lost for five seconds are given up, and a line that is too full must not cost all of them.
+const LOSS_LITTLE: u64 = 5;
+const LOSS_MUCH: u64 = 9;
 
 /// Of fewer chunks than this nothing follows.
 const LOSS_OF: u64 = 20;
@@ -174,7 +175,7 @@ impl Upload {
         let long = if fed().count() > 1 { LONG } else { LONG * 2 };
         let long = queue.is_some_and(|queue| queue > long);
         let since = self.too_much_at.map(|at| now.since(at));
-        if (long || losses > LOSS_MUCH) && self.used() > 0 {
+        if (long || losses >= LOSS_MUCH) && self.used() > 0 {
             if since.is_none_or(|since| since >= CALM) {
                 let acked: u64 = children.iter().map(|child| child.acked).sum();
                 self.take_less(now, acked, took);
@@ -442,6 +443,25 @@ mod tests {
             (self.queued, self.carried, self.refusals) = (0, 0.0, 0);
             (0..seconds * 100).for_each(|_| self.tick());
         }
+    }
+
+    #[test]
+    fn losses_of_all_are_our_own_even_without_a_queue() {
+        let mut upload = Upload::new(None, 2_000_000);
+        let looks = |upload: &mut Upload, from: u64, lost| {
+            for step in from..from + 10 {
+                for key in 1..=3 {
+                    upload.grant(Key(key), 0xf);
+                }
+                let children =
+                    [child(1, 10, 91, lost), child(2, 10, 91, lost), child(3, 10, 99, 1)];
+                upload.observe(at(step * 500), &children);
+            }
+            (1..=3).map(|key| upload.grant(Key(key), 0xf).count_ones()).sum::<u32>()
+        };
+        assert_eq!(looks(&mut upload, 0, 0), 12);
+        assert_eq!(looks(&mut upload, 10, 6), 12, "neither");
+        assert!(looks(&mut upload, 20, 9) <= 10);
     }
 
     #[test]
