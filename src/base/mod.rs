@@ -4,5 +4,6 @@
 pub mod ids;
 pub mod limits;
 pub mod payload;
+pub mod planted;
 pub mod segment;
 pub mod time;

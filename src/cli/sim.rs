@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "planted")]
+use crate::base::planted::{self, Plant};
 use crate::cli::output;
 use crate::sim::scenario::{ALL, Scenario};
 use crate::sim::{self, Plan, Trace};
+use crate::swarm::settings::Mode;
 
 /// The most viewers: each takes some megabytes.
 const PEERS_MAX: u64 = 20_000;
@@ -32,9 +35,13 @@ pub struct Args {
     /// How long, in virtual seconds from the first viewer on.
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     seconds: Duration,
-    /// What happens: steady, lossy, flash, leave, restart, cut or blocked.
+    /// What happens: steady, poor, lossy, flash, leave, frozen, corrupt, spoof, restart, cut,
+    /// blocked, direct or namespaces.
     #[arg(long, value_name = "NAME", default_value = "steady", value_parser = scenario)]
     scenario: Scenario,
+    /// Who sends what to viewers: auto, direct or hybrid, instead of the scenario's.
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    mode: Option<Mode>,
     /// Seconds from one key frame to the next.
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     gop: Duration,
@@ -47,6 +54,10 @@ pub struct Args {
     /// Hash and verify everything for every viewer. Slower; the digest is the same.
     #[arg(long)]
     full_integrity: bool,
+    /// Plant a bug, which is to be found.
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "NAME", value_parser = plant)]
+    plant: Option<Plant>,
     /// Print a line about each viewer as well.
     #[arg(long)]
     each: bool,
@@ -57,6 +68,8 @@ pub struct Args {
 
 /// Plays the worlds.
 pub fn sim(args: &Args) -> ExitCode {
+    #[cfg(feature = "planted")]
+    planted::plant(args.plant);
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
         let began = Instant::now();
         let report = match sim::run(plan(args, seed), args.trace.map(trace)) {
@@ -84,6 +97,7 @@ pub fn sim(args: &Args) -> ExitCode {
 fn plan(args: &Args, seed: u64) -> Plan {
     let mut scenario = args.scenario.clone();
     scenario.faults.loss = args.loss.unwrap_or(scenario.faults.loss);
+    scenario.mode = args.mode.unwrap_or(scenario.mode);
     scenario.churn = args.churn.unwrap_or(scenario.churn);
     Plan {
         seed,
@@ -105,6 +119,24 @@ fn trace(host: usize) -> Trace {
 
 fn host(name: &str) -> Result<usize, String> {
     sim::host(name).ok_or_else(|| "relay, or peer:N with N from 1 on".to_owned())
+}
+
+fn mode(name: &str) -> Result<Mode, String> {
+    match name {
+        "auto" => Ok(Mode::Auto),
+        "direct" => Ok(Mode::Direct),
+        "hybrid" => Ok(Mode::Hybrid),
+        _ => Err("auto, direct or hybrid".to_owned()),
+    }
+}
+
+#[cfg(feature = "planted")]
+fn plant(name: &str) -> Result<Plant, String> {
+    let found = Plant::ALL.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, plant)| plant).ok_or_else(|| {
+        let known = Plant::ALL.map(|(name, _)| name);
+        format!("known are {}", known.join(", "))
+    })
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {

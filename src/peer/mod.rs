@@ -21,9 +21,12 @@ mod viewer;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use crate::base::ids::{ConnId, ShardId, SocketId};
 use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
+use crate::base::planted::{Plant, is};
 use crate::base::time::{Mono, Now};
 use crate::io::machine::{Closed, Input, Machine, Outbox, Output, Train};
 use crate::peer::desk::{Desk, Ids, Which, Wish};
@@ -203,6 +206,8 @@ impl<M> Peer<M> {
             Wish::Train { viewer, to, channel, head, headers, header, body } => {
                 let (socket, chunk) = (SocketId::of_viewer(viewer)?, CHUNK as u16);
                 let from = None;
+                let wrong = is(Plant::ForwardWrong) && headers.as_slice().get(12) == Some(&128);
+                let body = if wrong { Bytes::from(vec![7; body.len()]).into() } else { body };
                 Output::Train(Train {
                     socket,
                     to,

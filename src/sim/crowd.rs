@@ -15,6 +15,7 @@ use crate::ring::arena::Arena;
 use crate::ring::window;
 use crate::sim::dice::Dice;
 use crate::sim::house::bytes_of;
+use crate::sim::liar::Liar;
 use crate::sim::link::Link;
 use crate::sim::notary::Notary;
 use crate::sim::truth::Shown;
@@ -52,6 +53,10 @@ pub struct Viewer {
     pub judged: u32,
     /// Those that the network explains.
     pub excused: u32,
+    /// It changes what it passes on: what becomes of it is its own business.
+    pub liar: bool,
+    /// The end of what it has shown at the last look, and when that last moved.
+    pub(super) moved: (u64, Mono),
 }
 
 impl Viewer {
@@ -60,6 +65,13 @@ impl Viewer {
         if self.left.is_none() {
             self.figures = self.board.read().pop().or_else(|| self.figures.take());
         }
+    }
+
+    /// Its memory is for those who come.
+    fn forget(&mut self) {
+        self.shown.close();
+        self.board = Board::default();
+        self.figures.iter_mut().for_each(|figures| figures.window = None);
     }
 
     /// How long it was there.
@@ -102,11 +114,12 @@ impl Crowd {
     }
 
     /// One more viewer, on a host with this link.
-    pub fn join(&mut self, world: &mut World, link: Link) {
+    pub fn join(&mut self, world: &mut World, link: Link, liar: bool) {
         let number = self.viewers.len() + 1;
         let ip = Ipv4Addr::from(u32::from(FIRST) + number as u32);
         let host = world.add_host(ip, link);
         let seat = world.add_seat(host);
+        world.hosts[host].honest = !liar;
         let board = Board::default();
         let mut dice = Dice::new(self.seed, "peer", number as u64);
         let mut key = [0; 32];
@@ -144,8 +157,23 @@ impl Crowd {
             shown: Shown::default(),
             judged: 0,
             excused: 0,
+            liar,
+            moved: (0, world.now()),
         });
-        world.seat(seat, Box::new(peer));
+        let dice = Dice::new(self.seed, "liar", number as u64);
+        match liar {
+            true => world.seat(seat, Box::new(Liar::new(Box::new(peer), dice))),
+            false => world.seat(seat, Box::new(peer)),
+        }
+    }
+
+    /// A viewer stops, and stays.
+    pub fn freeze(&mut self, world: &mut World, index: usize) {
+        let viewer = &mut self.viewers[index];
+        viewer.refresh();
+        viewer.left = Some(world.now());
+        world.freeze(viewer.seat);
+        viewer.forget();
     }
 
     /// A viewer goes: with a word, or as if its process were killed.
@@ -161,10 +189,7 @@ impl Crowd {
         viewer.refresh();
         viewer.left = Some(world.now());
         world.kill(viewer.seat);
-        // Its memory is for those who come.
-        viewer.shown.close();
-        viewer.board = Board::default();
-        viewer.figures.iter_mut().for_each(|figures| figures.window = None);
+        viewer.forget();
     }
 
     /// Those who are there, by index.

@@ -4,6 +4,7 @@
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
+use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::io::machine::Train;
 
@@ -12,6 +13,10 @@ const SEEN: usize = 13;
 
 /// `DATA` in the wire's numbers.
 const DATA: u8 = 1;
+/// What is in front of a chunk: channel, type, span, time.
+const DATA_HEADER: usize = 29;
+/// `INTEGRITY`.
+const INTEGRITY: u8 = 4;
 
 /// What flies.
 #[derive(Clone, Debug)]
@@ -20,6 +25,17 @@ pub enum Cargo {
     Datagram(Payload),
     /// Several, of which the headers are still to be patched.
     Train(Rc<Train>),
+}
+
+/// What is in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A chunk, by its id.
+    Chunk(u64),
+    /// Hashes.
+    Integrity,
+    /// Anything else.
+    Control,
 }
 
 /// Datagrams of one sender to one receiver.
@@ -149,6 +165,31 @@ impl Flight {
             seen[..4].copy_from_slice(&train.channel.to_be_bytes());
         }
         (seen, len)
+    }
+
+    /// The bytes of the chunk in datagram `n`, which carries one.
+    #[must_use]
+    pub fn chunk_bytes(&self, n: usize) -> &[u8] {
+        let bytes = match &self.cargo {
+            Cargo::Datagram(data) => data.as_slice().get(DATA_HEADER..),
+            Cargo::Train(train) => {
+                let at = n.saturating_sub(self.heads()) * usize::from(train.chunk);
+                train.body.as_slice().get(at..)
+            }
+        };
+        let bytes = bytes.unwrap_or_default();
+        &bytes[..bytes.len().min(CHUNK)]
+    }
+
+    /// What is in datagram `n`, by its first message.
+    #[must_use]
+    pub fn kind(&self, n: usize) -> Kind {
+        let (seen, len) = self.beginning(n);
+        match (self.chunk(n), seen[4]) {
+            (Some(chunk), _) => Kind::Chunk(chunk),
+            (None, INTEGRITY) if len > 4 => Kind::Integrity,
+            (None, _) => Kind::Control,
+        }
     }
 
     /// The chunk that datagram `n` carries, if it is one; ids of 64 bits.

@@ -49,6 +49,8 @@ pub struct Plan {
     pub peers: usize,
     /// What it may send to peers, in bits per second.
     pub egress: Option<u64>,
+    /// Whether peers pass on what they get.
+    pub mode: Mode,
 }
 
 /// One life of the relay's process.
@@ -109,7 +111,7 @@ impl House {
             join: Join::Open,
             peers: self.plan.peers,
             egress: self.plan.egress,
-            mode: Mode::Auto,
+            mode: self.plan.mode,
         });
         let swarming = Swarming { settings, key };
         (0..SHARDS).map(|id| self.shard(id, swarming.clone())).collect()

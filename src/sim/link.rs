@@ -17,8 +17,10 @@ pub struct Link {
     pub up: u64,
     /// Bits per second to the host.
     pub down: u64,
-    /// Bytes that wait in front of a direction before more are dropped.
+    /// Bytes that wait in front of the line to the host before more are dropped.
     pub queue: u64,
+    /// The same in front of the line from the host.
+    pub queue_up: u64,
     /// The host itself waits for room instead: its own network card, not a router at home.
     pub patient: bool,
     /// From here to the middle of the network.
@@ -33,22 +35,6 @@ pub struct Link {
     pub nat: NatKind,
     /// No datagram comes through at all.
     pub udp_blocked: bool,
-}
-
-/// Milliseconds of traffic that wait in front of a home's way out, and the least in bytes.
-const UP_QUEUE_MS: u64 = 250;
-const UP_QUEUE_MIN: u64 = 32_000;
-
-impl Link {
-    /// Bytes that wait in front of the way out: a home's router has less room there than for the
-    /// faster way in.
-    #[must_use]
-    pub fn up_queue(&self) -> u64 {
-        match self.patient {
-            true => self.queue,
-            false => (self.up * UP_QUEUE_MS / 8_000).max(UP_QUEUE_MIN).min(self.queue),
-        }
-    }
 }
 
 /// What happens to datagrams.
@@ -82,6 +68,12 @@ impl Pipe {
     #[must_use]
     pub fn new(rate: u64, limit: u64) -> Pipe {
         Pipe { rate: rate.max(1), limit, free: Mono::ZERO, bytes: 0 }
+    }
+
+    /// How long it takes until what waits is through.
+    #[must_use]
+    pub fn wait(&self, now: Mono) -> Duration {
+        self.free.since(now)
     }
 
     /// Bytes that wait.

@@ -10,8 +10,10 @@
 //! world, udp, tcp           the driver
 //! population, source        who watches, who publishes: assumptions, stated
 //! house, crowd              the relay's shards, the viewers' peers
+//! liar, spoofer             those who mean harm
 //! notary                    integrity that thousands share
 //! scenario, stage           what happens; it happens
+//! referee                   holds what they do against what is true
 //! losses, proofs, truth     what the referee knows and nobody else
 //! report                    figures and the verdict
 //! ```
@@ -23,6 +25,7 @@ mod dice;
 mod digest;
 mod flight;
 mod house;
+mod liar;
 mod link;
 mod losses;
 mod nat;
@@ -30,9 +33,11 @@ mod notary;
 mod population;
 mod proofs;
 mod queue;
+mod referee;
 mod report;
 pub mod scenario;
 mod source;
+mod spoofer;
 mod stage;
 mod tcp;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::sim::truth::sum;
 use crate::swarm::integrity::{Hash, Real, Signature, SwarmId, Verifier};
 
 /// Places of each memory; older content is forgotten when a place is needed.
@@ -58,15 +59,7 @@ impl Notary {
 
 /// The place of content in a memory. Collisions cost time and nothing else.
 fn place(content: &[u8]) -> usize {
-    let mut sum = content.len() as u64;
-    let (words, rest) = content.as_chunks::<8>();
-    for word in words {
-        sum = (sum.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-    for byte in rest {
-        sum = (sum.rotate_left(5) ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-    (sum >> 40) as usize % PLACES
+    (sum(content) >> 40) as usize % PLACES
 }
 
 /// The value of `content`, from the memory or made.

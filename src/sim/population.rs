@@ -21,6 +21,9 @@ pub const UPLOAD: Quantiles = &[(0, 0), (200, 0), (201, 50), (1_000, 325)];
 /// Download in hundredths of the bitrate: nobody who could not watch alone, most far beyond.
 pub const DOWNLOAD: Quantiles = &[(0, 250), (250, 800), (500, 2_000), (1_000, 10_000)];
 
+/// Upload of a poor population. Mean: 0.8 x (20 + 130) / 2 = 60.
+pub const UPLOAD_POOR: Quantiles = &[(0, 0), (200, 0), (201, 20), (1_000, 130)];
+
 /// One-way delay in microseconds.
 pub const DELAY: Quantiles =
     &[(0, 5_000), (250, 20_000), (500, 40_000), (900, 90_000), (990, 180_000), (1_000, 250_000)];
@@ -34,14 +37,55 @@ pub const LOSS: Ppm = 10_000;
 /// Peers that leave in one second, and peers that come.
 pub const CHURN: Ppm = 2_000;
 
-/// Milliseconds of traffic that wait in front of a home's line.
-const QUEUE_MS: u64 = 250;
+/// Who watches: tables for everything in which their lines differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folk {
+    upload: Quantiles,
+    download: Quantiles,
+    delay: Quantiles,
+    jitter: Quantiles,
+    /// Milliseconds of traffic that wait in front of a line.
+    queue_ms: u64,
+    /// Who sends waits for room in the queue of their own machine, instead of a router that
+    /// drops.
+    patient: bool,
+    /// Of a hundred peers, those without address translation, and up to here with an ordinary
+    /// one; the others are behind a symmetric one.
+    open: u64,
+    ordinary: u64,
+    /// Peers in whose networks only packets of [`SMALL_MTU`] pass; others take 1,500.
+    small_mtu: Ppm,
+}
 
-/// Peers without address translation, and up to here with an ordinary one.
-const OPEN: u64 = 25;
-const ORDINARY: u64 = 80;
+/// People at home.
+pub const HOMES: Folk = Folk {
+    upload: UPLOAD,
+    download: DOWNLOAD,
+    delay: DELAY,
+    jitter: JITTER,
+    queue_ms: 250,
+    patient: false,
+    open: 25,
+    ordinary: 80,
+    small_mtu: 10_000,
+};
 
-/// The longest packets that the networks of a hundredth of the peers take; others take 1,500.
+/// The same with poor uplinks.
+pub const POOR: Folk = Folk { upload: UPLOAD_POOR, ..HOMES };
+
+/// Network namespaces of one machine with shaped uplinks, as in tests/swarm_hybrid.rs.
+pub const LAN: Folk = Folk {
+    download: &[(0, 100_000), (1_000, 100_000)],
+    delay: &[(0, 50), (1_000, 50)],
+    jitter: &[(0, 0), (1_000, 100)],
+    queue_ms: 400,
+    patient: true,
+    open: 100,
+    small_mtu: 0,
+    ..HOMES
+};
+
+/// The longest packets of some networks.
 const SMALL_MTU: usize = 1_420;
 
 /// A value of the distribution.
@@ -62,21 +106,24 @@ pub fn draw(quantiles: Quantiles, dice: &mut Dice) -> u64 {
 
 /// The link of one peer of a stream of `bitrate`.
 #[must_use]
-pub fn peer(bitrate: u64, faults: Faults, dice: &mut Dice) -> Link {
-    let up = draw(UPLOAD, dice) * bitrate / 100;
-    let down = draw(DOWNLOAD, dice) * bitrate / 100;
-    let delay = Duration::from_micros(draw(DELAY, dice));
-    let jitter = Duration::from_micros(draw(JITTER, dice));
+pub fn peer(bitrate: u64, folk: &Folk, faults: Faults, dice: &mut Dice) -> Link {
+    let up = draw(folk.upload, dice) * bitrate / 100;
+    let down = draw(folk.download, dice) * bitrate / 100;
+    let delay = Duration::from_micros(draw(folk.delay, dice));
+    let jitter = Duration::from_micros(draw(folk.jitter, dice));
     let nat = match dice.below(100) {
-        0..OPEN => NatKind::Open,
-        OPEN..ORDINARY => NatKind::AddressDependent,
+        n if n < folk.open => NatKind::Open,
+        n if n < folk.ordinary => NatKind::AddressDependent,
         _ => NatKind::Symmetric,
     };
-    let mtu = if dice.happens(10_000) { SMALL_MTU } else { 1_500 };
+    let mtu = if dice.happens(folk.small_mtu) { SMALL_MTU } else { 1_500 };
     // Who cannot upload still acknowledges.
     let up = up.max(bitrate / 10).max(100_000);
-    let queue = (down * QUEUE_MS / 8_000).max(64_000);
-    Link { up, down, queue, patient: false, delay, jitter, faults, mtu, nat, udp_blocked: false }
+    let queue = |rate: u64, least| (rate * folk.queue_ms / 8_000).max(least);
+    let (queue, queue_up) = (queue(down, 64_000), queue(up, 16_000));
+    let patient = folk.patient;
+    let udp_blocked = false;
+    Link { up, down, queue, queue_up, patient, delay, jitter, faults, mtu, nat, udp_blocked }
 }
 
 /// The relay's: in a data centre.
@@ -86,6 +133,7 @@ pub fn relay(rate: u64) -> Link {
         up: rate,
         down: rate,
         queue: 4 << 20,
+        queue_up: 4 << 20,
         patient: true,
         delay: Duration::from_micros(200),
         jitter: Duration::from_micros(50),
@@ -112,12 +160,14 @@ mod tests {
         assert!((146..154).contains(&(upload.iter().sum::<u64>() / 40_000)));
         let none = upload.iter().filter(|upload| **upload == 0).count();
         assert!((7_600..8_400).contains(&none), "{none}");
+        let poor = all(UPLOAD_POOR).iter().sum::<u64>() / 40_000;
+        assert!((57..63).contains(&poor), "{poor}");
         let delay = all(DELAY);
         assert!((38_000..42_000).contains(&delay[20_000]), "{}", delay[20_000]);
         assert!(all(DOWNLOAD)[0] >= 250);
         let mut dice = Dice::new(2, "test", 0);
         let links: Vec<Link> =
-            (0..1_000).map(|_| peer(2_000_000, Faults::default(), &mut dice)).collect();
+            (0..1_000).map(|_| peer(2_000_000, &HOMES, Faults::default(), &mut dice)).collect();
         let strict = links.iter().filter(|link| link.nat == NatKind::Symmetric).count();
         assert!((150..250).contains(&strict), "{strict}");
         assert!(links.iter().all(|link| link.up >= 200_000 && link.down >= 5_000_000));

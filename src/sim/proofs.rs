@@ -4,9 +4,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 
-/// What went between the relay and each address.
+/// A host, and an address with which it speaks.
+type Pair = (usize, SocketAddrV4);
+
+/// What went between hosts and addresses.
 #[derive(Debug, Default)]
-pub struct Proofs(HashMap<SocketAddrV4, Proof>);
+pub struct Proofs(HashMap<Pair, Proof>);
 
 #[derive(Debug, Default)]
 struct Proof {
@@ -16,19 +19,20 @@ struct Proof {
 }
 
 impl Proofs {
-    /// A datagram came from `from`; `echo`: to a channel that was given out.
-    pub fn asks(&mut self, from: SocketAddrV4, bytes: usize, echo: bool) {
-        let proof = self.0.entry(from).or_default();
+    /// A datagram came to a host from an address; `echo`: to a channel that was given out.
+    pub fn asks(&mut self, pair: Pair, bytes: usize, echo: bool) {
+        let proof = self.0.entry(pair).or_default();
         proof.asked += bytes;
         // A channel cannot be known to somebody who was never answered.
         proof.proven |= echo && proof.answered > 0;
     }
 
-    /// Datagrams go to `to`. False if they may not.
-    pub fn answers(&mut self, to: SocketAddrV4, bytes: usize) -> bool {
-        let proof = self.0.entry(to).or_default();
+    /// Datagrams go from a host to an address, which may get so many bytes `unasked`. False if
+    /// they may not.
+    pub fn answers(&mut self, pair: Pair, bytes: usize, unasked: usize) -> bool {
+        let proof = self.0.entry(pair).or_default();
         proof.answered += bytes;
-        proof.proven || proof.answered <= proof.asked
+        proof.proven || proof.answered <= proof.asked + unasked
     }
 }
 
@@ -38,13 +42,14 @@ mod tests {
 
     #[test]
     fn only_an_echo_opens_the_door() {
-        let at = SocketAddrV4::new([198, 18, 0, 1].into(), 1);
+        let at = (0, SocketAddrV4::new([198, 18, 0, 1].into(), 1));
         let mut proofs = Proofs::default();
-        assert!(!proofs.answers(at, 1), "unasked");
+        assert!(!proofs.answers(at, 1, 0), "unasked");
+        assert!(Proofs::default().answers(at, 9, 9), "a call");
         let mut proofs = Proofs::default();
         proofs.asks(at, 100, true);
-        assert!(proofs.answers(at, 100) && !proofs.answers(at, 1), "it guessed a channel");
+        assert!(proofs.answers(at, 100, 0) && !proofs.answers(at, 1, 0), "it guessed a channel");
         proofs.asks(at, 20, true);
-        assert!(proofs.answers(at, 10_000));
+        assert!(proofs.answers(at, 10_000, 0));
     }
 }

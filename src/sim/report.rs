@@ -5,10 +5,20 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::peer::figures::Figures;
 use crate::sim::crowd::Viewer;
 use crate::sim::link::Link;
+use crate::sim::scenario::Scenario;
 use crate::sim::stage::{Foul, Plan, Stage};
 use crate::sim::world::RELAY;
+use crate::swarm::settings::Mode;
+
+/// Viewers from which on they are meant to carry the stream.
+const SHARED_FROM: usize = 50;
+
+/// Duplicates and control, of a hundred bytes of the stream.
+const DUPLICATES_MAX: f64 = 5.0;
+const CONTROL_MAX: f64 = 5.0;
 
 /// Fouls that are printed.
 const SHOWN: usize = 8;
@@ -46,6 +56,21 @@ pub struct Report {
     pub(super) http_bytes: u64,
     /// Bytes that were held against what was published.
     pub(super) compared: u64,
+    /// Bytes of chunks that reached viewers, from the relay and from each other, and those of the
+    /// latter that nobody had asked for, as the viewers say.
+    pub(super) from_relay: u64,
+    pub(super) from_peers: u64,
+    pub(super) peer_bytes: u64,
+    pub(super) pushed_bytes: u64,
+    /// Bytes of datagrams with hashes, and of those with neither hashes nor chunks.
+    pub(super) integrity: u64,
+    pub(super) control: u64,
+    /// Grafts, prunes and chunks that the relay was asked for in need.
+    pub(super) grafts: u64,
+    pub(super) prunes: u64,
+    pub(super) rescues: u64,
+    /// How long after the last thing that was done to the world somebody still stalled.
+    pub(super) recovery: Option<Duration>,
     /// Chunks: duplicates, found missing, repaired, given up, refused for want of room.
     pub(super) duplicates: u64,
     pub(super) lost: u64,
@@ -75,14 +100,12 @@ fn histogram() -> Histogram<u64> {
 }
 
 impl Report {
-    /// Of a world that has been played.
-    #[must_use]
-    pub fn of(stage: &Stage) -> Report {
-        let now = stage.world.now();
+    /// What the world itself counted.
+    fn begin(stage: &Stage) -> Report {
         let relay = stage.world.hosts[RELAY].traffic;
         let all = stage.world.hosts.iter().map(|host| host.traffic);
         let sum = |of: fn(&crate::sim::world::Traffic) -> u64| all.clone().map(|t| of(&t)).sum();
-        let mut report = Report {
+        Report {
             plan: stage.plan.clone(),
             digest: stage.world.digest.to_string(),
             events: stage.world.events,
@@ -101,6 +124,16 @@ impl Report {
             udp_bytes: 0,
             http_bytes: 0,
             compared: 0,
+            from_relay: sum(|traffic| traffic.chunks_relay),
+            from_peers: sum(|traffic| traffic.chunks_peers),
+            peer_bytes: 0,
+            pushed_bytes: 0,
+            integrity: sum(|traffic| traffic.integrity_sent),
+            control: sum(|traffic| traffic.control_sent),
+            grafts: 0,
+            prunes: 0,
+            rescues: 0,
+            recovery: stage.recovery(),
             duplicates: 0,
             lost: 0,
             repaired: 0,
@@ -115,13 +148,25 @@ impl Report {
             real_work: stage.notary.real_work(),
             fouls: stage.fouls.clone(),
             each: Vec::new(),
-        };
+        }
+    }
+
+    /// Of a world that has been played.
+    #[must_use]
+    pub fn of(stage: &Stage) -> Report {
+        let (mut report, now) = (Report::begin(stage), stage.world.now());
         for viewer in &stage.crowd.viewers {
             report.hours += viewer.stay(now).as_secs_f64() / 3_600.0;
             report.compared += viewer.shown.bytes;
-            report.excused += u64::from(viewer.excused);
+            if !viewer.liar {
+                report.excused += u64::from(viewer.excused);
+            }
             report.each.push(line(viewer, &stage.world.hosts[viewer.host].link));
             let Some(figures) = &viewer.figures else { continue };
+            report.add(figures);
+            if viewer.liar {
+                continue;
+            }
             if let Some(startup) = figures.startup {
                 report.played += 1;
                 report.startup.push(u64::try_from(startup.as_millis()).unwrap_or(u64::MAX));
@@ -135,17 +180,44 @@ impl Report {
                 report.stall_worst = figures.tally.stall_time;
                 report.worst = Some(viewer.number);
             }
-            report.udp_bytes += figures.counts.payload;
-            report.http_bytes += figures.http_bytes;
-            report.duplicates += figures.counts.duplicates;
-            report.lost += figures.counts.lost;
-            report.repaired += figures.counts.repaired;
-            report.dropped += figures.counts.dropped;
-            report.given_up += figures.given_up;
-            report.crimes += figures.counts.bad();
         }
         report.startup.sort_unstable();
         report
+    }
+
+    /// Adds what went to and from a viewer.
+    fn add(&mut self, figures: &Figures) {
+        let Figures { counts, sharing, .. } = figures;
+        self.udp_bytes += counts.payload;
+        self.http_bytes += figures.http_bytes;
+        self.duplicates += counts.duplicates;
+        self.lost += counts.lost;
+        self.repaired += counts.repaired;
+        self.dropped += counts.dropped;
+        self.given_up += figures.given_up;
+        self.crimes += counts.bad();
+        self.peer_bytes += sharing.peer_bytes;
+        self.pushed_bytes += sharing.pushed_bytes;
+        self.grafts += sharing.grafts;
+        self.prunes += sharing.prunes;
+        self.rescues += sharing.rescues;
+    }
+
+    /// What the viewers carried, of a hundred: of the definition in design.md, section 2.
+    #[must_use]
+    pub fn offload(&self) -> f64 {
+        100.0 - self.share(self.relay_sent)
+    }
+
+    /// So many of a hundred of the bytes that viewers verified.
+    fn share(&self, bytes: u64) -> f64 {
+        100.0 * bytes as f64 / self.udp_bytes.max(1) as f64
+    }
+
+    /// Whether the viewers are meant to carry the stream.
+    fn is_shared(&self) -> bool {
+        let Scenario { mode, .. } = self.plan.scenario;
+        mode != Mode::Direct && self.plan.peers >= SHARED_FROM
     }
 
     /// A percentile of the startup times.
@@ -174,6 +246,11 @@ impl Report {
                 self.stalls.saturating_sub(self.excused)
             ));
         }
+        let excused = self.excused as f64 / self.hours.max(1e-9);
+        // One in a small world is no rate.
+        if self.excused > 1 && excused > limits.excused_per_hour {
+            found.push(format!("excuses: {} stalls, {excused:.2} per viewer-hour", self.excused));
+        }
         if self.stalls > self.excused && self.stall_worst > limits.stall_max {
             found.push(format!(
                 "deadline: peer:{} stalled for {} ms",
@@ -189,13 +266,40 @@ impl Report {
         if u128::from(p99) > limits.delay_p99.as_millis() {
             found.push(format!("delay: p99 {p99} ms"));
         }
-        if self.crimes > 0 {
+        found.extend(self.waste());
+        let late = |limit: &Duration| self.recovery.is_some_and(|recovery| recovery > *limit);
+        if limits.recovery.is_some_and(|limit| late(&limit)) {
+            let took = self.recovery.unwrap_or_default().as_millis();
+            found.push(format!("recovery: somebody stalled {took} ms after the last fault"));
+        }
+        if self.crimes > 0 && self.plan.scenario.liars == 0 {
             found.push(format!("crimes: honest peers accuse each other {} times", self.crimes));
         }
         let fouls = self.fouls.iter().take(SHOWN);
         found.extend(fouls.map(|foul| {
             format!("{}: at {:.3} s: {}", foul.rule, seconds(foul.at.as_nanos()), foul.what)
         }));
+        found
+    }
+
+    /// What the swarm should not need.
+    fn waste(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if !self.is_shared() {
+            return found;
+        }
+        let (offload, least) = (self.offload(), self.plan.scenario.limits.offload);
+        if offload < least {
+            found.push(format!("offload: {offload:.1} %, of {least}"));
+        }
+        let twice = self.share((self.from_relay + self.from_peers).saturating_sub(self.udp_bytes));
+        if twice > DUPLICATES_MAX {
+            found.push(format!("duplicates: {twice:.1} %"));
+        }
+        let control = self.share(self.control);
+        if control > CONTROL_MAX {
+            found.push(format!("control: {control:.1} %"));
+        }
         found
     }
 
@@ -207,9 +311,10 @@ impl Report {
         let churn = f64::from(scenario.churn) / 10_000.0;
         let mut text = format!(
             "headwater sim --seed {seed} --peers {peers} --bitrate {bitrate} --seconds {} \
-             --scenario {} --gop {} --loss {loss} --churn {churn}",
+             --scenario {} --mode {} --gop {} --loss {loss} --churn {churn}",
             time.as_secs_f64(),
             scenario.name,
+            word(scenario.mode),
             gop.as_secs_f64()
         );
         if let Some(worst) = self.worst {
@@ -223,7 +328,8 @@ impl Report {
 fn line(viewer: &Viewer, link: &Link) -> String {
     let [up, down] = [link.up, link.down].map(|rate| rate as f64 / 1e6);
     let mut text = format!(
-        "peer:{} from {:.3} s on, {} ms away, up {up:.2} down {down:.1} Mbit/s, {:?}",
+        "{}peer:{} from {:.3} s on, {} ms away, up {up:.2} down {down:.1} Mbit/s, {:?}",
+        if viewer.liar { "lying " } else { "" },
         viewer.number,
         seconds(viewer.came.as_nanos()),
         link.delay.as_millis(),
@@ -252,10 +358,31 @@ fn line(viewer: &Viewer, link: &Link) -> String {
         figures.given_up,
         figures.http_bytes
     );
+    let sharing = &figures.sharing;
+    let [relay, peers] = [sharing.relay_bytes, sharing.peer_bytes].map(megabytes);
+    let (sent, links) = (megabytes(sharing.sent_bytes), sharing.neighbours.len());
+    let _ = write!(
+        text,
+        ", {links} links, MB {relay:.1} from relay {peers:.1} from peers {sent:.1} to peers, \
+         {} rescues",
+        sharing.rescues
+    );
+    for (address, why) in &sharing.dropped {
+        let _ = write!(text, ", dropped {address}: {why}");
+    }
     if !figures.problem.is_empty() {
         let _ = write!(text, " ({})", figures.problem);
     }
     text
+}
+
+/// The word of a mode on the command line.
+fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Auto => "auto",
+        Mode::Direct => "direct",
+        Mode::Hybrid => "hybrid",
+    }
 }
 
 fn seconds(nanos: u64) -> f64 {
@@ -301,13 +428,39 @@ impl Report {
     }
 
     /// The table: what went over the wire.
-    fn traffic(&self) -> [(&'static str, String); 4] {
+    fn traffic(&self) -> [(&'static str, String); 7] {
         let [udp, http] = [self.udp_bytes, self.http_bytes].map(megabytes);
+        let [relay, peers] = [self.from_relay, self.from_peers].map(megabytes);
+        let pushed = 100.0 * self.pushed_bytes as f64 / self.peer_bytes.max(1) as f64;
+        let twice = (self.from_relay + self.from_peers).saturating_sub(self.udp_bytes);
+        let [twice, control, hashes] =
+            [twice, self.control, self.integrity].map(|bytes| self.share(bytes));
         let [out, inward] = [self.relay_sent, self.relay_received].map(megabytes);
         [
+            ("bytes by source", format!("{udp:.1} MB verified over UDP, {http:.1} over HTTP")),
             (
-                "bytes by source",
-                format!("{udp:.1} MB over UDP from the relay, {http:.1} over HTTP"),
+                "offload",
+                format!(
+                    "{:.1} %; chunks {relay:.1} MB from the relay, {peers:.1} from each other, \
+                     {pushed:.1} % of those pushed",
+                    self.offload()
+                ),
+            ),
+            (
+                "overhead",
+                format!(
+                    "twice or in vain {twice:.2} %, control {control:.2} %, hashes {hashes:.2} %"
+                ),
+            ),
+            (
+                "links",
+                format!(
+                    "{} grafts, {} prunes, {} rescues; the last stall {} after the last fault",
+                    self.grafts,
+                    self.prunes,
+                    self.rescues,
+                    self.recovery.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()))
+                ),
             ),
             ("relay's datagrams", format!("{out:.1} MB out, {inward:.1} MB in")),
             (

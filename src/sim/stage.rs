@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::base::ids::StreamName;
 use crate::base::time::Mono;
-use crate::metrics::table::Cell;
 use crate::sim::crowd::Crowd;
 use crate::sim::dice::{Dice, Ppm};
 use crate::sim::house::{House, Plan as HousePlan, bytes_of};
@@ -16,10 +15,11 @@ use crate::sim::notary::Notary;
 use crate::sim::population;
 use crate::sim::scenario::{Act, Scenario};
 use crate::sim::source::{Encoder, Generator, Tape};
+use crate::sim::spoofer::Spoofer;
 use crate::sim::truth::Truth;
 use crate::sim::world::{HTTP, RELAY, Trace, World};
-use crate::swarm::halfopen;
 use crate::swarm::integrity::KeyPair;
+use crate::swarm::receiver::Profile;
 
 /// Where everybody finds the relay.
 const RELAY_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -30,11 +30,11 @@ const WARM_UP: Duration = Duration::from_secs(4);
 /// How often the household and the referee look at things.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A viewer is looked at in each of so many ticks.
-const EVERY: usize = 4;
+/// Over which time those leave who leave together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
-/// How long before a stall its cause may lie: as long as a chunk lives.
-const LATELY: Duration = Duration::from_secs(6);
+/// How often datagrams under false addresses are sent.
+const FLOOD: Duration = Duration::from_millis(10);
 
 /// Broken rules that are kept.
 const FOULS_MAX: usize = 20;
@@ -76,6 +76,8 @@ enum Cue {
     Join,
     Churn,
     Act(Act),
+    Gone { index: usize, politely: bool },
+    Flood,
     RelayReturns,
     SwarmBack,
 }
@@ -98,7 +100,11 @@ pub struct Stage {
     cues: Vec<Cue>,
     people: Dice,
     secrets: Dice,
-    ticks: usize,
+    spoofer: Spoofer,
+    pub(super) ticks: usize,
+    /// When something was last done to the world, and the last stall after that.
+    pub(super) fault: Option<Mono>,
+    pub(super) last_stall: Option<Mono>,
     end: Mono,
 }
 
@@ -133,7 +139,10 @@ impl Stage {
             cues: Vec::new(),
             people: Dice::new(seed, "people", 0),
             secrets: Dice::new(seed, "secrets", 0),
+            spoofer: Spoofer::new(Dice::new(seed, "spoofer", 0)),
             ticks: 0,
+            fault: None,
+            last_stall: None,
             end: Mono::ZERO + WARM_UP + plan.time,
             world,
             plan,
@@ -180,8 +189,7 @@ impl Stage {
                 return;
             }
         }
-        (0..2 * EVERY).for_each(|_| self.look());
-        self.check_source();
+        self.look_at_all();
     }
 
     /// The scenario's end.
@@ -203,14 +211,48 @@ impl Stage {
             }
             Cue::Join => self.join(),
             Cue::Churn => self.churn(self.plan.scenario.churn),
-            Cue::Act(Act::Leave { thousandths, politely }) => {
+            Cue::Gone { index, politely } => self.leave(index, politely),
+            Cue::Flood => self.flood(),
+            Cue::RelayReturns => {
+                self.note_fault(Duration::ZERO);
+                if let Err(why) = self.start_relay() {
+                    self.foul("start", why);
+                }
+            }
+            Cue::SwarmBack => {
+                self.note_fault(Duration::ZERO);
+                self.world.hosts[RELAY].link.udp_blocked = false;
+            }
+            Cue::Act(act) => self.act(act),
+        }
+    }
+
+    /// Something is done to the world, and is over after this time.
+    fn note_fault(&mut self, lasts: Duration) {
+        self.fault = Some(self.world.now() + lasts);
+        self.last_stall = None;
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Leave { thousandths, politely } => {
+                self.note_fault(TOGETHER);
                 for index in self.crowd.present() {
                     if self.people.below(1_000) < thousandths {
-                        self.crowd.leave(&mut self.world, index, politely);
+                        let after = self.people.time(TOGETHER);
+                        self.cue(after, Cue::Gone { index, politely });
                     }
                 }
             }
-            Cue::Act(Act::RelayDies(time)) => {
+            Act::Freeze(thousandths) => {
+                self.note_fault(Duration::ZERO);
+                for index in self.crowd.present() {
+                    if self.people.below(1_000) < thousandths {
+                        self.crowd.freeze(&mut self.world, index);
+                    }
+                }
+            }
+            Act::RelayDies(time) => {
                 // What it published in its last moments may have been sent.
                 self.look();
                 self.numbers = self.house.as_ref().map_or(Vec::new(), House::numbers);
@@ -218,17 +260,32 @@ impl Stage {
                 self.relay_seats.clone().into_iter().for_each(|seat| self.world.kill(seat));
                 self.cue(time, Cue::RelayReturns);
             }
-            Cue::RelayReturns => {
-                if let Err(why) = self.start_relay() {
-                    self.foul("start", why);
-                }
-            }
-            Cue::Act(Act::SwarmCut(time)) => {
+            Act::SwarmCut(time) => {
                 self.world.hosts[RELAY].link.udp_blocked = true;
                 self.cue(time, Cue::SwarmBack);
             }
-            Cue::SwarmBack => self.world.hosts[RELAY].link.udp_blocked = false,
+            Act::Spoof => self.flood(),
         }
+    }
+
+    /// Datagrams under false addresses, again and again.
+    fn flood(&mut self) {
+        let stream = self.house.as_ref().and_then(House::stream);
+        let identity = stream.as_ref().and_then(|stream| stream.identity());
+        if let Some(identity) = identity {
+            let profile = Profile {
+                swarm_id: identity.swarm_id,
+                addressing: identity.addressing,
+                size: identity.size,
+            };
+            let present = self.crowd.present().into_iter();
+            let hosts = present.map(|index| self.crowd.viewers[index].host);
+            // As many at the relay as at all viewers.
+            let mut victims: Vec<Ipv4Addr> = hosts.map(|host| self.world.hosts[host].ip).collect();
+            victims.extend(std::iter::repeat_n(RELAY_IP, victims.len().max(1)));
+            self.spoofer.flood(&mut self.world, profile, &victims);
+        }
+        self.cue(FLOOD, Cue::Flood);
     }
 
     fn start_relay(&mut self) -> Result<(), String> {
@@ -238,6 +295,7 @@ impl Stage {
             bitrate: self.plan.bitrate,
             peers: 2 * self.plan.peers + 16,
             egress: None,
+            mode: self.plan.scenario.mode,
         };
         let numbers = std::mem::take(&mut self.numbers);
         let house = House::new(plan, Arc::clone(&self.key), numbers);
@@ -252,10 +310,16 @@ impl Stage {
     }
 
     fn join(&mut self) {
-        let Scenario { faults, blocked, .. } = self.plan.scenario;
-        let mut link = population::peer(self.plan.bitrate, faults, &mut self.people);
+        let Scenario { folk, faults, blocked, liars, .. } = self.plan.scenario;
+        let mut link = population::peer(self.plan.bitrate, &folk, faults, &mut self.people);
         link.udp_blocked = self.people.happens(blocked);
-        self.crowd.join(&mut self.world, link);
+        let liar = self.people.happens(liars);
+        self.crowd.join(&mut self.world, link, liar);
+    }
+
+    fn leave(&mut self, index: usize, politely: bool) {
+        self.look_at(index);
+        self.crowd.leave(&mut self.world, index, politely);
     }
 
     /// Some leave, as many come; again in a while.
@@ -265,81 +329,13 @@ impl Stage {
             present.into_iter().filter(|_| self.people.happens(per_second)).collect();
         for index in leaving {
             let politely = self.people.happens(500_000);
-            self.crowd.leave(&mut self.world, index, politely);
+            self.leave(index, politely);
             self.join();
         }
         self.cue(Duration::from_secs(1), Cue::Churn);
     }
 
-    /// The referee looks at the relay and at a part of the viewers.
-    fn look(&mut self) {
-        let now = self.world.clock(RELAY);
-        if let Some(house) = &mut self.house {
-            house.tend(now);
-            if let Some(stream) = house.stream() {
-                self.truth.follow(&stream);
-            }
-            let half_open = house.cell(Cell::SwarmHalfOpen);
-            if half_open > 2 * halfopen::OPENINGS_MAX as u64 {
-                self.foul("tables", format!("{half_open} half-open peers"));
-            }
-        }
-        self.ticks += 1;
-        if self.house.is_none() {
-            // Nobody can bring what nobody has.
-            let (now, crowd) = (self.world.now(), &self.crowd);
-            let hosts = crowd.present().into_iter().map(|index| crowd.viewers[index].host);
-            hosts.for_each(|host| self.world.losses.fault(now, host));
-        }
-        for index in self.crowd.present() {
-            if index % EVERY == self.ticks % EVERY {
-                self.look_at(index);
-            }
-        }
-    }
-
-    fn look_at(&mut self, index: usize) {
-        let viewer = &mut self.crowd.viewers[index];
-        viewer.refresh();
-        let Some(figures) = &viewer.figures else { return };
-        let (number, host) = (viewer.number, viewer.host);
-        let wrong = viewer.shown.look(figures, &self.truth).err();
-        let new = figures.tally.stalls.saturating_sub(viewer.judged);
-        let stalled = figures.tally.stall_time;
-        viewer.judged += new;
-        let excuse = self.world.losses.excuse(self.world.now(), host, LATELY);
-        viewer.excused += if excuse { new } else { 0 };
-        if let Some(wrong) = wrong {
-            self.foul("played", format!("peer:{number}: {wrong}"));
-        }
-        if new > 0 {
-            let why = if excuse { "the network explains it" } else { "nothing explains it" };
-            let text = format!("-- stalled, {stalled:?} in all; {why}");
-            self.world.note(host, || text);
-        }
-    }
-
-    /// What the relay published is what the encoder sent, but for null packets.
-    fn check_source(&mut self) {
-        let source = self.source.borrow();
-        let mut wrong = Vec::new();
-        for run in self.truth.runs() {
-            let mut packets = run.chunks_exact(188).filter(|packet| !is_null(packet)).peekable();
-            let Some(first) = packets.peek() else { continue };
-            let Some(start) = source.chunks_exact(188).position(|packet| packet == *first) else {
-                wrong.push("a run begins with a packet that nobody sent".to_owned());
-                continue;
-            };
-            let sent = source.chunks_exact(188).skip(start);
-            if let Some(at) = packets.zip(sent).position(|(run, sent)| run != sent) {
-                wrong.push(format!("packet {at} of a run is not what was sent"));
-            }
-        }
-        drop(source);
-        wrong.into_iter().for_each(|wrong| self.foul("source", wrong));
-    }
-
-    fn foul(&mut self, rule: &'static str, what: String) {
+    pub(super) fn foul(&mut self, rule: &'static str, what: String) {
         if self.fouls.len() < FOULS_MAX {
             self.fouls.push(Foul { at: self.world.now(), rule, what });
         }
@@ -350,8 +346,4 @@ impl Stage {
     pub fn bytes_of(&self, time: Duration) -> u64 {
         bytes_of(self.plan.bitrate, time)
     }
-}
-
-fn is_null(packet: &[u8]) -> bool {
-    packet[1] & 0x1F == 0x1F && packet[2] == 0xFF
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::limits::CHUNK;
 use crate::peer::figures::{Figures, Run};
 use crate::registry::stream::Stream;
 use crate::ring::reader::Reader;
@@ -48,10 +49,31 @@ impl Truth {
         run.and_then(|(first, run)| run.get(usize::try_from(at - first).ok()?..)).unwrap_or(&[])
     }
 
+    /// The sum of a chunk's bytes, once it was published.
+    #[must_use]
+    pub fn sum(&self, chunk: u64) -> Option<u64> {
+        let bytes = self.from(chunk.checked_mul(CHUNK as u64)?).get(..CHUNK)?;
+        Some(sum(bytes))
+    }
+
     /// All runs, oldest first.
     pub fn runs(&self) -> impl Iterator<Item = &[u8]> {
         self.runs.values().map(Vec::as_slice)
     }
+}
+
+/// A sum of bytes in which each counts.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let mut sum = bytes.len() as u64;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        sum = (sum.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+    for byte in rest {
+        sum = (sum.rotate_left(5) ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+    sum
 }
 
 /// What one viewer has shown, as far as it was looked at.

@@ -5,16 +5,24 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::base::ids::SocketId;
+use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::io::machine::Input;
 use crate::sim::describe::describe;
-use crate::sim::flight::{Cargo, Flight};
+use crate::sim::flight::{Cargo, Flight, Kind};
 use crate::sim::link::HEADERS;
-use crate::sim::world::{Event, PORT, RELAY, World};
+use crate::sim::truth::sum;
+use crate::sim::world::{Event, PORT, Passed, RELAY, World};
 
 /// A flight whose datagrams need longer than this for a line goes on in parts of at most this
 /// length, so that who forwards them need not wait for the last one.
 const PART: Duration = Duration::from_millis(8);
+
+/// Bytes that a viewer may send to an address that has not answered: openings, again and again.
+const CALLS: usize = 2_048;
+
+/// A line for which so much is waiting is over its capacity, and excuses who is behind it.
+const OVER: Duration = Duration::from_millis(300);
 
 /// How much later than others a datagram comes that is overtaken, at most.
 const LATE_MAX: Duration = Duration::from_millis(30);
@@ -33,6 +41,15 @@ impl World {
             let bytes = flight.len(n);
             place.traffic.sent += 1;
             place.traffic.sent_bytes += bytes as u64;
+            match flight.kind(n) {
+                Kind::Chunk(chunk) if place.honest => {
+                    let sum = sum(flight.chunk_bytes(n));
+                    self.passed.push(Passed { host, at: now, chunk, sum });
+                }
+                Kind::Chunk(_) => {}
+                Kind::Integrity => place.traffic.integrity_sent += bytes as u64,
+                Kind::Control => place.traffic.control_sent += bytes as u64,
+            }
             let through = match (bytes + HEADERS > place.link.mtu, place.link.patient) {
                 (true, _) => {
                     place.traffic.too_long += 1;
@@ -52,13 +69,16 @@ impl World {
             parts.add(n, through);
         }
         self.digest_flight(1, host, &flight);
-        if host == RELAY && !self.proofs.answers(to, flight.bytes()) {
-            self.broken = Some(format!("unproven: {to} was sent more than came from there"));
+        // Who was introduced is called first, and a few times.
+        let unasked = if host == RELAY { 0 } else { CALLS };
+        if !self.proofs.answers((host, to), flight.bytes(), unasked) {
+            let who = self.hosts[host].ip;
+            self.broken = Some(format!("unproven: {who} sent {to} more than came from there"));
         }
         self.note(host, || format!("-> {to}  {}", describe(&flight)));
         let place = &self.hosts[host];
-        let full = place.link.patient && place.up.backlog(now) > place.link.queue;
-        let (room_at, delay) = (place.up.below(place.link.queue / 2), place.link.delay);
+        let full = place.link.patient && place.up.backlog(now) > place.link.queue_up;
+        let (room_at, delay) = (place.up.below(place.link.queue_up / 2), place.link.delay);
         if full {
             self.fill(seat, room_at);
         }
@@ -106,8 +126,11 @@ impl World {
                 flight.lose(n);
             }
         }
-        let late = place.inward.time(place.link.jitter);
-        let late = late + place.link.delay;
+        let late = place.inward.time(place.link.jitter) + place.link.delay;
+        let full = place.down.wait(now) >= OVER;
+        if full {
+            self.losses.fault(now, host);
+        }
         self.digest_flight(2, host, &flight);
         let kept = apart.iter().fold(flight.aboard, |sum, (one, _)| sum | one.aboard);
         self.bury(&flight, before & !kept);
@@ -168,16 +191,20 @@ impl World {
     }
 
     fn count(&mut self, host: usize, flight: &Flight, n: usize) {
+        let relay = self.hosts[RELAY].ip;
         let traffic = &mut self.hosts[host].traffic;
         traffic.received += 1;
         traffic.received_bytes += flight.len(n) as u64;
         if let Some(chunk) = flight.chunk(n) {
             self.losses.came(host, chunk);
+            let bytes = CHUNK.min(flight.len(n)) as u64;
+            match *flight.from.ip() == relay {
+                true => traffic.chunks_relay += bytes,
+                false => traffic.chunks_peers += bytes,
+            }
         }
-        if host == RELAY {
-            let (seen, _) = flight.beginning(n);
-            self.proofs.asks(flight.from, flight.len(n), seen[..4] != [0; 4]);
-        }
+        let (seen, _) = flight.beginning(n);
+        self.proofs.asks((host, flight.from), flight.len(n), seen[..4] != [0; 4]);
     }
 
     /// The machine that a datagram goes to, as the sockets' filter does it: by the channel's low

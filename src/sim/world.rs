@@ -91,6 +91,21 @@ pub struct Host {
     /// Its wall clock is ahead by this many milliseconds.
     utc_skew: u64,
     pub(super) traffic: Traffic,
+    /// It passes on what it verified, and nothing else.
+    pub(super) honest: bool,
+}
+
+/// A chunk that a viewer passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// Who.
+    pub host: usize,
+    /// When.
+    pub at: Mono,
+    /// Its id, and the sum of its bytes.
+    pub chunk: u64,
+    /// See [`crate::sim::truth::sum`].
+    pub sum: u64,
 }
 
 /// What went through a host's link.
@@ -102,6 +117,12 @@ pub struct Traffic {
     /// Datagrams that reached it, and their bytes.
     pub received: u64,
     pub received_bytes: u64,
+    /// Bytes of chunks that reached it, from the relay and from others.
+    pub chunks_relay: u64,
+    pub chunks_peers: u64,
+    /// Bytes of datagrams with hashes that it sent, and of those with neither hashes nor chunks.
+    pub integrity_sent: u64,
+    pub control_sent: u64,
     /// Datagrams to or from it that were lost to chance.
     pub lost: u64,
     /// Datagrams that found a queue full, that were too long, that nobody let through.
@@ -146,6 +167,8 @@ pub struct World {
     pub events: u64,
     /// Chunks that the network lost.
     pub losses: Losses,
+    /// Chunks that honest viewers passed on, to be held against the truth.
+    pub passed: Vec<Passed>,
     pub(super) trace: Option<Trace>,
     outbox: Outbox<Mail>,
     pub(super) landing: Vec<u8>,
@@ -170,6 +193,7 @@ impl World {
             digest: Digest::default(),
             events: 0,
             losses: Losses::default(),
+            passed: Vec::new(),
             trace,
             outbox: Outbox::new(OUTBOX),
             landing: Vec::new(),
@@ -190,7 +214,7 @@ impl World {
         let mut clocks = Dice::new(self.seed, "clocks", index);
         self.hosts.push(Host {
             ip,
-            up: Pipe::new(link.up, link.up_queue()),
+            up: Pipe::new(link.up, link.queue_up),
             down: Pipe::new(link.down, link.queue),
             out: Weather::new(Dice::new(self.seed, "outward", index)),
             inward: Weather::new(Dice::new(self.seed, "inward", index)),
@@ -199,6 +223,7 @@ impl World {
             utc_skew: clocks.below(1_000_000_000),
             seats: Vec::new(),
             traffic: Traffic::default(),
+            honest: index > RELAY as u64,
             link,
         });
         self.places.insert(ip, self.hosts.len() - 1);
@@ -230,6 +255,13 @@ impl World {
         }
     }
 
+    /// A machine does nothing any more, as one that is stopped: nobody is told.
+    pub fn freeze(&mut self, seat: usize) {
+        if self.seats[seat].machine.take().is_some() {
+            self.seats[seat].life += 1;
+        }
+    }
+
     /// Whether there is a machine.
     #[must_use]
     pub fn lives(&self, seat: usize) -> bool {
@@ -247,6 +279,11 @@ impl World {
     /// The host with this address.
     pub(super) fn host_of(&self, ip: Ipv4Addr) -> Option<usize> {
         self.places.get(&ip).copied()
+    }
+
+    /// Lets something happen now.
+    pub fn inject(&mut self, event: Event) {
+        self.queue.plan(self.queue.now(), event);
     }
 
     /// Plans the scenario's step `step`.

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::ids::StreamSlot;
+use crate::base::planted::{Plant, is};
 use crate::base::time::Mono;
 
 /// The most openings that are remembered.
@@ -74,7 +75,7 @@ impl HalfOpen {
         extras: u16,
     ) -> bool {
         self.expire(now);
-        let full = self.openings.len() == OPENINGS_MAX;
+        let full = self.openings.len() == OPENINGS_MAX && !is(Plant::KeepOpenings);
         if full {
             self.drop_first();
         }
@@ -114,6 +115,9 @@ impl HalfOpen {
 
     /// Forgets those whose time is over.
     pub fn expire(&mut self, now: Mono) {
+        if is(Plant::KeepOpenings) {
+            return;
+        }
         while self.openings.front().is_some_and(|first| first.ours == 0 || first.until <= now) {
             self.drop_first();
         }

@@ -24,8 +24,8 @@ const IN_HAND_WAIT: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(800);
 
 /// An older access point is not worth it to start sooner when the viewer would be further behind
-/// live than this from then on.
-const BEHIND: Duration = Duration::from_secs(3);
+/// live than this from then on. (A chunk that is lost on the way then makes it 3 s.)
+const BEHIND: Duration = Duration::from_millis(2_600);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -55,7 +55,7 @@ pub type Entrance = (u64, Duration);
 /// first bytes are in hand. `None`: wait for the next.
 ///
 /// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 0.8 s); else
-/// the one before, unless by its turn it would be more than 3 s old, or it is older than the
+/// the one before, unless by its turn it would be more than 2.6 s old, or it is older than the
 /// limit. Else again the newest, although its turn is further away.
 #[must_use]
 pub fn tune_in(points: &[Entrance], settings: &Settings, ready: Duration) -> Option<Entrance> {
@@ -73,11 +73,12 @@ pub fn tune_in(points: &[Entrance], settings: &Settings, ready: Duration) -> Opt
     best
 }
 
-/// How long it takes until the first bytes are in hand, on a way of this round trip: a handshake,
-/// a request, and what is to be in hand when playing begins, at twice the stream's rate.
+/// How long it takes until the first bytes are in hand, on a way of this round trip: the half of
+/// it for which the document was under way, a handshake, a request, a round trip in which the
+/// window opens, and what is to be in hand when playing begins, at twice the stream's rate.
 #[must_use]
 pub fn ready(trip: Duration) -> Duration {
-    2 * trip + in_hand(trip) / 2
+    trip * 7 / 2 + in_hand(trip) / 2
 }
 
 /// What is to be in hand when playing begins: a chunk that was lost on the way needs a few round
@@ -304,8 +305,8 @@ mod tests {
         assert_eq!(tuned(&[1_300, 300]), Some(1_300), "else the one before");
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
-        assert_eq!(tuned_from(&[2_400, 400], ms(50)), Some(2_400), "300 ms: 2.7 s behind live");
-        assert_eq!(tuned_from(&[2_400, 400], ms(250)), Some(400), "750 ms: better 1.1 s later");
+        assert_eq!(tuned_from(&[2_200, 200], ms(50)), Some(2_200), "375 ms: 2.6 s behind live");
+        assert_eq!(tuned_from(&[2_200, 200], ms(250)), Some(200), "1.1 s: better 1.1 s later");
         assert_eq!(tuned_from(&[4_400, 400], ms(0)), Some(400), "and not for ever 4.6 s behind");
     }
 

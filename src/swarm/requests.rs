@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
-/// The most runs that wait. Neighbours join, so an honest peer needs one per hole.
-pub const RUNS_MAX: usize = 28;
+/// The most runs that wait. Neighbours join, so an honest peer needs one per hole; where it gets
+/// stripes from several others, one for each subtree that it lacks.
+pub const RUNS_MAX: usize = 64;
 
 /// The most chunks of one run.
 const RUN_MAX: u64 = 0xffff;

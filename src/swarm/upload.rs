@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-
 use crate::base::time::Mono;
 use crate::swarm::mesh::Key;
 use crate::wire::ppspp::State;
@@ -176,6 +175,22 @@ impl Upload {
             self.grants.remove(&key.0);
         }
         granted
+    }
+
+    /// The stream takes so many bits per second. Who joins when it begins has to guess; small
+    /// changes are none, for what is told to others should not change all the time.
+    pub fn set_bitrate(&mut self, bitrate: u64) {
+        let stripe = (bitrate * OVERHEAD / 100 / STRIPES).max(1);
+        if stripe * 3 < self.stripe * 4 && self.stripe * 3 < stripe * 4 {
+            return;
+        }
+        // The line carries as many bits as before.
+        self.slots = (self.slots * self.stripe as f32 / stripe as f32).min(MOST);
+        if let Some(limit) = self.limit {
+            self.slots = (limit as f32 / stripe as f32).min(MOST);
+        }
+        self.stripe = stripe;
+        self.take_back();
     }
 
     /// A link has ended.
@@ -343,6 +358,28 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_of_the_bitrate_is_put_right() {
+        // A limit of 500 kbit/s carries one stripe of 2 Mbit/s, and all of 113 kbit/s four times.
+        let mut upload = Upload::new(Some(500_000), 2_000_000);
+        let told = |upload: &Upload| upload.state(0, Duration::ZERO).upload_kbit;
+        assert_eq!(told(&upload), 270);
+        assert_eq!(upload.grant(Key(1), 0xff).count_ones(), 1);
+        upload.set_bitrate(113_000);
+        assert!((480..=500).contains(&told(&upload)), "{}", told(&upload));
+        assert_eq!(upload.grant(Key(1), 0xff), 0xff);
+        let before = told(&upload);
+        upload.set_bitrate(125_000);
+        assert_eq!(told(&upload), before, "little is no change");
+        upload.set_bitrate(2_000_000);
+        assert_eq!(upload.grant(Key(1), 0xff).count_ones(), 1, "what does not fit is taken back");
+        // Without a limit the line carries as much as before.
+        let mut upload = Upload::new(None, 2_000_000);
+        let before = told(&upload);
+        upload.set_bitrate(1_000_000);
+        assert_eq!(told(&upload), before);
+    }
+
+    #[test]
     fn a_limit_is_kept_in_promises_and_in_pace() {
         let mut upload = Upload::new(Some(1_080_000), 2_000_000);
         assert_eq!(upload.grant(Key(1), 0b111), 0b111);
@@ -488,6 +525,25 @@ mod tests {
             (self.queued, self.carried, self.refusals) = (0, 0.0, 0);
             (0..seconds * 100).for_each(|_| self.tick());
         }
+    }
+
+    #[test]
+    fn losses_of_all_are_our_own_even_without_a_queue() {
+        let mut upload = Upload::new(None, 2_000_000);
+        let looks = |upload: &mut Upload, from: u64, lost| {
+            for step in from..from + 10 {
+                for key in 1..=3 {
+                    upload.grant(Key(key), 0xf);
+                }
+                let children =
+                    [child(1, 10, 91, lost), child(2, 10, 91, lost), child(3, 10, 99, 1)];
+                upload.observe(at(step * 500), &children);
+            }
+            (1..=3).map(|key| upload.grant(Key(key), 0xf).count_ones()).sum::<u32>()
+        };
+        assert_eq!(looks(&mut upload, 0, 0), 12);
+        assert_eq!(looks(&mut upload, 10, 6), 12, "neither");
+        assert!(looks(&mut upload, 20, 9) <= 10);
     }
 
     #[test]

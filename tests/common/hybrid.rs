@@ -163,12 +163,26 @@ impl Swarm {
             let now = self.mark();
             told += &format!(" {:.0}", offload([before, now]) * 100.0);
             before = now;
+            self.keep_series();
         }
         pass(secs(seconds % STEP));
         println!("offload in % of every {STEP} s:{told}");
         let home = self.world.host(0);
         let status = home.enter(|| self.relay.status("cam"));
         println!("{}", status.map_or(Value::Null, |status| status["swarm"].clone()));
+    }
+
+    /// Keeps what the relay tells operators of the swarm now, if that is wanted.
+    fn keep_series(&self) {
+        let Some(dir) = keep_dir() else { return };
+        let home = self.world.host(0);
+        let text = home.enter(|| self.relay.control("/metrics")).text();
+        let swarm = |line: &&str| line.contains("swarm") && !line.ends_with(" 0");
+        let lines: Vec<_> =
+            text.lines().filter(|line| !line.starts_with('#')).filter(swarm).collect();
+        let path = dir.join(format!("series-{:?}.txt", self.plan.driver));
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(path, before + &lines.join("\n") + "\n\n").expect("the directory is there");
     }
 
     /// Waits until every peer there has played something.
@@ -378,9 +392,14 @@ fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }
 
-/// Where a run leaves what its peers said, if `HEADWATER_WORLD_KEEP` names a directory.
+/// Where a run leaves what was said, if `HEADWATER_WORLD_KEEP` names a directory.
+fn keep_dir() -> Option<PathBuf> {
+    std::env::var_os("HEADWATER_WORLD_KEEP").map(PathBuf::from)
+}
+
+/// Leaves what peers said there.
 pub fn keep(outcome: &Outcome, name: &str) {
-    let Some(dir) = std::env::var_os("HEADWATER_WORLD_KEEP").map(PathBuf::from) else { return };
+    let Some(dir) = keep_dir() else { return };
     let text = serde_json::to_string_pretty(&outcome.viewers).expect("JSON");
     fs::write(dir.join(format!("{name}.json")), text).expect("the directory is there");
     fs::write(dir.join(format!("{name}.log")), outcome.logs.join("\n----\n")).expect("a log");

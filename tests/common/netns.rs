@@ -121,16 +121,26 @@ impl World {
         let names = self.hosts.iter().map(|host| format!("netns add {}\n", host.name));
         ip(&["-batch", "-"], &format!("netns add {switch}\n{}", names.collect::<String>()));
         let mut wires = "link add name hub type bridge\nlink set hub up\n".to_owned();
-        for Host { index, name, .. } in &self.hosts {
-            wires += &format!("link add p{index} type veth peer name eth0 netns {name}\n");
+        for host @ Host { index, name, .. } in &self.hosts {
+            let mac = host.mac();
+            wires +=
+                &format!("link add p{index} type veth peer name eth0 address {mac} netns {name}\n");
             wires += &format!("link set p{index} master hub up\n");
         }
         ip(&["-n", switch, "-batch", "-"], &wires);
+        // Everybody knows everybody: the kernel has one table of neighbours for all namespaces,
+        // of a thousand places (`gc_thresh3`) but for those that are permanent. When it is full
+        // datagrams are lost that nobody counts.
+        let known = |host: &Host| {
+            let (v4, mac) = (host.v4(), host.mac());
+            format!("neigh replace {v4} lladdr {mac} dev eth0 nud permanent\n")
+        };
+        let known: String = self.hosts.iter().map(known).collect();
         for host in &self.hosts {
             let (v4, v6) = (host.v4(), host.v6());
             let own = format!(
                 "link set lo up\nlink set eth0 gso_max_segs 1 up\n\
-                 addr add {v4}/16 dev eth0\naddr add {v6}/64 dev eth0 nodad\n"
+                 addr add {v4}/16 dev eth0\naddr add {v6}/64 dev eth0 nodad\n{known}"
             );
             ip(&["-n", &host.name, "-batch", "-"], &own);
         }
@@ -159,6 +169,12 @@ impl Host {
     pub fn v4(&self) -> Ipv4Addr {
         let [high, low] = (self.index as u16 + 1).to_be_bytes();
         Ipv4Addr::new(10, 77, high, low)
+    }
+
+    /// The address of its card.
+    fn mac(&self) -> String {
+        let [high, low] = (self.index as u16 + 1).to_be_bytes();
+        format!("02:77:00:00:{high:02x}:{low:02x}")
     }
 
     /// Its IPv6 address.

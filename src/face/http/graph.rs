@@ -125,7 +125,7 @@ impl Picture {
         };
         Picture {
             now: now.utc.as_unix_millis(),
-            mode: mode(graph),
+            mode: mode(graph.hybrid),
             peers,
             offload: ratio(course.offload),
             course: Curves::of(course),
@@ -137,8 +137,8 @@ impl Picture {
 
 /// The word for how a stream's peers get it now.
 #[must_use]
-pub fn mode(graph: &Graph) -> &'static str {
-    if graph.hybrid { "hybrid" } else { "direct" }
+pub fn mode(hybrid: bool) -> &'static str {
+    if hybrid { "hybrid" } else { "direct" }
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ pub fn swarm(stream: &Stream) -> Swarm {
         all.delay_p99_ms = all.delay_p99_ms.max(share.delay_p99_ms_max.load(Relaxed).into());
         all.arrival_p99_ms = all.arrival_p99_ms.max(share.arrival_p99_ms_max.load(Relaxed).into());
     }
-    all.mode = mode(&stream.graph.load());
+    all.mode = mode(stream.swarm.hybrid.load(Relaxed));
     all.copies = stream.swarm.copies.load(Relaxed).into();
     all.switches = stream.swarm.switches.load(Relaxed);
     all.offload = ratio(stream.course.load().offload);
@@ -217,4 +217,85 @@ pub fn swarm(stream: &Stream) -> Swarm {
     all.delay_p50_ms = medians.checked_div(reporting).unwrap_or(0);
     all.arrival_p50_ms = arrivals.checked_div(reporting).unwrap_or(0);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::ids::ShardId;
+    use crate::base::limits::SLAB_LARGE;
+    use crate::base::time::{Mono, Utc};
+    use crate::registry::settings::{Limits, Settings};
+    use crate::registry::streams::Claim;
+    use crate::ring::arena::Arena;
+
+    fn stream() -> Arc<Stream> {
+        let all = 9;
+        let limits = Limits {
+            viewers: all,
+            connections: all,
+            per_address: all,
+            exempt: Vec::new(),
+            peers: all,
+            egress: None,
+        };
+        let settings = Settings {
+            max_streams: 1,
+            window: Duration::from_secs(60),
+            window_bytes: 2 * SLAB_LARGE as u64,
+            linger: Duration::from_secs(30),
+            keys: Vec::new(),
+            limits,
+        };
+        let registry = Registry::new(settings, Arena::create(4 * SLAB_LARGE as u64).unwrap(), 2);
+        let (name, here) = ("demo".parse().unwrap(), [127, 0, 0, 1].into());
+        let key = registry.authorise(None, &name, here, true).unwrap();
+        let now = Now { mono: Mono::ZERO, utc: Utc::default() };
+        let Claim::Granted(lease) = registry.claim(&name, key, ShardId(0), now) else { panic!() };
+        lease.stream
+    }
+
+    #[test]
+    fn a_swarm_is_summed_over_shards_and_told_by_kind_and_cause() {
+        let stream = stream();
+        for (shard, n) in [(ShardId(0), 1), (ShardId(1), 2)] {
+            let share = stream.share(shard);
+            share.peers.store(10 * n, Relaxed);
+            share.reporting.store(n, Relaxed);
+            share.seeds.store(n, Relaxed);
+            share.leases.store(4 * n, Relaxed);
+            for (figure, value) in [
+                (&share.swarm_bytes, 1_000),
+                (&share.push_bytes, 600),
+                (&share.rescue_bytes, 100),
+                (&share.hash_bytes, 200),
+                (&share.told.relay_bytes, 500),
+                (&share.told.peer_bytes, 9_500),
+                (&share.told.duplicates, 3),
+                (&share.delay_p50_ms_sum, 1_500),
+                (&share.arrival_p50_ms_sum, 150),
+                (&share.crimes[Crime::Malformed as usize], 1),
+            ] {
+                figure.store(value * u64::from(n), Relaxed);
+            }
+            share.delay_p99_ms_max.store(1_600 + n, Relaxed);
+        }
+        stream.swarm.hybrid.store(true, Relaxed);
+        let seen = swarm(&stream);
+        assert_eq!((seen.mode, seen.peers, seen.bytes), ("hybrid", 30, 3_000));
+        assert_eq!((seen.push_bytes, seen.rescue_bytes, seen.hash_bytes), (1_800, 300, 600));
+        assert_eq!((seen.seeds, seen.leases, seen.duplicates), (3, 12, 9));
+        assert_eq!(
+            (seen.delay_p50_ms, seen.delay_p99_ms, seen.arrival_p50_ms),
+            (1_500, 1_602, 150)
+        );
+        assert_eq!(seen.reading().played, 30_000);
+        let json = serde_json::to_string(&seen).unwrap();
+        for part in [r#""offload":null"#, r#""rescue_bytes":300"#, r#""crimes":{"malformed":3}"#] {
+            assert!(json.contains(part), "{part} in {json}");
+        }
+    }
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use crate::base::limits::CHUNK;
+use crate::base::payload::Payload;
+use crate::base::planted::{self, Plant};
 use crate::base::time::Mono;
 use crate::face::swarm::sessions::Extras;
 use crate::face::swarm::shoal::Shoal;
@@ -112,8 +114,11 @@ impl Swarm {
             self.cells.add(Cell::SwarmOpeningsEvicted, 1);
         }
         stream.share(self.shard).swarm_bytes.fetch_add(written as u64, Relaxed);
-        let head = Bytes::copy_from_slice(&buf[..written]).into();
-        self.post(Shipment::letter(from, to, theirs, head));
+        let head: Payload = Bytes::copy_from_slice(&buf[..written]).into();
+        self.post(Shipment::letter(from, to, theirs, Payload::clone(&head)));
+        if planted::is(Plant::AnswerTwice) {
+            self.post(Shipment::letter(from, to, theirs, head));
+        }
         Cell::SwarmOpeningsAnswered
     }
 

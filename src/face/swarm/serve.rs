@@ -93,6 +93,8 @@ impl Swarm {
         let shoal = self.shoals.get_mut(slot)?.as_mut()?;
         if why == Why::Answer
             && let Some(run) = run.filter(|_| shoal.orders.hybrid)
+            // Else it repairs what was pushed.
+            && session.sender.pushed_stripes() & 1 << (subtree % STRIPES as u64) == 0
             && let Some(told) = session.told.as_deref_mut().filter(|told| told.is_settled(now))
         {
             told.rescued(subtree as usize % STRIPES, run.chunks());

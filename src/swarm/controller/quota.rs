@@ -36,10 +36,20 @@ const FACTOR_MAX: f64 = 10.0;
 /// somebody who has to find another parent.
 const FALL: f64 = 0.0125;
 
+/// A change that is smaller, in parts of all peers, is none: each means that somebody has to look
+/// for a parent, or gets everything twice for a while.
+const STILL: f64 = 0.015;
+
+/// How much of what peers say that they can upload is news in each step: their own measurements
+/// go up and down.
+const NEWS: f64 = 0.06;
+
 /// Copies of one stream.
 #[derive(Debug)]
 pub(super) struct Quota {
     factor: f64,
+    /// What peers can upload, smoothed.
+    supply: Option<f64>,
     high: Held,
     low: Held,
     /// What was decided last.
@@ -48,7 +58,13 @@ pub(super) struct Quota {
 
 impl Default for Quota {
     fn default() -> Quota {
-        Quota { factor: 1.0, high: Held::default(), low: Held::default(), copies: None }
+        Quota {
+            factor: 1.0,
+            supply: None,
+            high: Held::default(),
+            low: Held::default(),
+            copies: None,
+        }
     }
 }
 
@@ -62,7 +78,12 @@ impl Quota {
     pub(super) fn look(&mut self, now: Mono, ballot: &Ballot, budget: u32) -> u32 {
         let (peers, least) = (f64::from(ballot.peers), f64::from(least(ballot.peers)));
         let most = peers.min(f64::from(budget));
-        let guess = (peers * (ALONE - SPARED * ballot.supply())).max(least);
+        let supply = self.supply.map_or(ballot.supply(), |supply| {
+            // Less is believed at once: somebody has to step in.
+            (supply + NEWS * (ballot.supply() - supply)).min(ballot.supply() * 1.2)
+        });
+        self.supply = Some(supply);
+        let guess = (peers * (ALONE - SPARED * supply)).max(least);
         let wanted = |factor: f64| (guess * factor).clamp(least.min(most), most).ceil();
         let before = wanted(self.factor);
         if self.high.for_so_long(now, ballot.rescue > RESCUE_HIGH, HIGH_FOR) {
@@ -77,12 +98,14 @@ impl Quota {
                 self.factor = (self.factor * LESS).max(FACTOR_MIN);
             }
         }
+        let wanted = wanted(self.factor);
         // Everybody was pushed everything before, and nobody knows what lines carry that nobody
-        // has asked: less is pushed as long as others bring what is not.
+        // has asked: less is pushed only as long as others bring what is not.
         let before = self.copies.unwrap_or(peers);
         let calm = ballot.rescue <= RESCUE_HIGH;
         let slowest = if calm { before - (peers * FALL).max(0.25) } else { before };
-        let copies = wanted(self.factor).max(slowest).min(most);
+        let still = (wanted - before).abs() < (peers * STILL).max(1.0) && wanted > least;
+        let copies = if still { before } else { wanted.max(slowest) }.min(most);
         self.copies = Some(copies);
         copies.ceil() as u32
     }

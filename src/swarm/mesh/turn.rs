@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::base::planted::{Plant, is};
 use crate::base::time::Mono;
 use crate::swarm::mesh::track::{Pushed, Track};
 use crate::swarm::mesh::{BEHIND, Mesh, Missing, STRIPES, Source, spread, stripe_of};
@@ -120,7 +121,10 @@ impl Mesh {
             }
         };
         track.source = source;
-        let early = self.rescue(stripe_of(subtree));
+        let mut early = self.rescue(stripe_of(subtree));
+        if is(Plant::NoRescue) {
+            early = Duration::ZERO;
+        }
         if let Some(deadline) = track.deadline {
             if deadline <= now + early {
                 track.rescued |= source != Source::Relay;

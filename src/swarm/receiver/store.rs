@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::limits::{CHUNK, SUBTREE_CHUNKS_MAX};
+use crate::base::planted::{Plant, is};
 use crate::base::time::Mono;
 use crate::ring::chunks::{ChunkWriter, Refused};
 use crate::ring::records::{Record, SubtreeSize, Unsigned};
@@ -87,6 +88,11 @@ impl Store {
     /// As [`ChunkWriter::write_chunk`].
     pub fn write(&mut self, now: Mono, id: u64, bytes: &[u8; CHUNK]) -> Result<(), Refused> {
         let chunk = id.checked_sub(self.shift).ok_or(Refused::Late)?;
+        if is(Plant::WrongByte) && id % 100 == 7 {
+            let mut wrong = *bytes;
+            wrong[CHUNK / 2] ^= 1;
+            return self.writer.write_chunk(now, chunk, &wrong);
+        }
         self.writer.write_chunk(now, chunk, bytes)?;
         self.top = self.top.max(chunk + 1);
         Ok(())

@@ -130,9 +130,13 @@ impl Cut {
         self.get(subtree).is(HASHED)
     }
 
-    /// Nothing of a subtree seems to have come: its hash datagram goes once more.
-    pub(super) fn unhash(&mut self, subtree: u64) {
-        if let Some(slot) = self.slot(subtree).filter(|slot| slot.shown == 0) {
+    /// The peer asks for chunks. If it was sent some of them long ago and has shown nothing of
+    /// their subtree, its hashes were lost: they go once more.
+    pub(super) fn doubt_hash(&mut self, asked: Run, size: u64) {
+        let subtree = asked.first() / size;
+        let slot = self.get(subtree);
+        let sent = slot.shown == 0 && slot.sent & asked.bits(subtree, size) != 0;
+        if let Some(slot) = self.slot(subtree).filter(|_| sent) {
             slot.flags &= !HASHED;
         }
     }
@@ -222,6 +226,9 @@ impl Cut {
 
     /// Whole subtrees in a row of which the peer may not know, if it is to be told `now`.
     pub(super) fn news(&mut self, stock: &impl Stock, pushed: u8, now: bool) -> Option<Run> {
+        if self.news && !now {
+            return None;
+        }
         let source = stock.source();
         let full = source.full();
         let tell = |subtree: u64, slot: Slot| {

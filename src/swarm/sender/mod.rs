@@ -365,9 +365,6 @@ impl Sender {
         if lost > 0 {
             self.lose(now, lost);
             self.ledbat.on_loss(now);
-            if let Some(cut) = &mut self.cut {
-                cut.unhash(asked.first() / size);
-            }
         }
         // Of some stripes only, what the push will bring waits all the same: see `question`.
         let pushed =
@@ -382,8 +379,14 @@ impl Sender {
         let flood = dropped > 0 && self.requests.chunks() + dropped > source.window;
         // What is on its way since the question was sent is no answer to wait for; should it get
         // lost, the peer asks again.
-        let requests = &mut self.requests;
-        self.flight.fresh(now, run, size, age, &mut |fresh| requests.remove(fresh));
+        let (requests, mut any) = (&mut self.requests, false);
+        self.flight.fresh(now, run, size, age, &mut |fresh| {
+            requests.remove(fresh);
+            any = true;
+        });
+        if let Some(cut) = self.cut.as_mut().filter(|_| !any) {
+            cut.doubt_hash(asked, size);
+        }
         if flood && self.cut.is_none() { Err(Crime::RequestFlood) } else { Ok(()) }
     }
 
@@ -528,11 +531,17 @@ impl Sender {
         // Hashes that were lost are asked for, and only then is the train acknowledged.
         let grace = self.ledbat.rtt().unwrap_or(REORDERING) * 2 + REORDERING;
         let lost = self.flight.expire(now, grace);
-        // Our own peers ask for what they miss, and soon: if one has not, only an acknowledgement
-        // was lost. Counting trains for those would take the floor away from who loses 2 %.
-        if lost > 0 && !self.ours {
+        if lost == 0 {
+            return;
+        }
+        if !self.ours {
             self.lose(now, lost);
             self.ledbat.on_loss(now);
+        } else if let Some(cut) = &mut self.cut {
+            // Our own peers ask for what they miss, and soon: if one has not, only an
+            // acknowledgement was lost. Counting trains for those would take the floor away from
+            // who loses 2 %. But a neighbour may have asked somebody else.
+            cut.lost += u64::from(lost);
         }
     }
 

@@ -38,6 +38,9 @@ impl Neighbours {
             return;
         }
         self.observed_at = now;
+        let bitrate = self.shelf.bitrate();
+        self.mesh.set_bitrate(bitrate);
+        self.upload.set_bitrate(bitrate);
         let children: Vec<Child> = self
             .links
             .iter_mut()

@@ -3,10 +3,10 @@
 use super::*;
 
 /// What has come, by subtree.
-struct Larder {
-    source: Source,
-    proven: BTreeSet<u64>,
-    chunks: BTreeMap<u64, u16>,
+pub(super) struct Larder {
+    pub(super) source: Source,
+    pub(super) proven: BTreeSet<u64>,
+    pub(super) chunks: BTreeMap<u64, u16>,
 }
 
 impl Stock for Larder {
@@ -262,6 +262,27 @@ fn questions_wait_for_chunks_and_nothing_is_sent_twice() {
         (vec![111], vec![111 * SIZE + 14]),
         "answered before"
     );
+}
+
+#[test]
+fn hashes_that_were_lost_go_again_with_the_first_question() {
+    let mut link = Link::new(ALL_STRIPES);
+    link.stream(110);
+    link.wait(100);
+    link.rtt = None;
+    link.stream(111);
+    link.wait(10);
+    link.request(111 * SIZE, 111 * SIZE);
+    assert_eq!(link.hashes(), [110, 111], "it cannot know yet");
+    link.wait(100);
+    link.request(111 * SIZE, 111 * SIZE);
+    assert_eq!(link.hashes(), [110, 111, 111]);
+    assert_eq!(link.chunks().last(), Some(&(111 * SIZE)));
+    link.sender.handle_have([112 * SIZE, 112 * SIZE], &link.larder.source).unwrap();
+    link.stream(112);
+    link.wait(200);
+    link.request(112 * SIZE + 1, 112 * SIZE + 1);
+    assert_eq!(link.hashes(), [110, 111, 111], "shown");
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! Somebody who floods relay and peers under the addresses of others: openings that are well
+//! made, and words for channels that were guessed.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use bytes::Bytes;
+
+use crate::base::time::Mono;
+use crate::sim::dice::Dice;
+use crate::sim::flight::{Cargo, Flight};
+use crate::sim::world::{Event, PORT, World};
+use crate::swarm::opener::Opener;
+use crate::swarm::receiver::Profile;
+
+/// Addresses that nobody has (RFC 5737).
+const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
+
+/// Datagrams at a time.
+const AT_ONCE: usize = 20;
+
+/// The flood.
+pub struct Spoofer {
+    dice: Dice,
+}
+
+impl Spoofer {
+    /// With these dice.
+    #[must_use]
+    pub fn new(dice: Dice) -> Spoofer {
+        Spoofer { dice }
+    }
+
+    /// Sends some datagrams to `victims`; half of them seem to come from one of these.
+    pub fn flood(&mut self, world: &mut World, profile: Profile, victims: &[Ipv4Addr]) {
+        for _ in 0..AT_ONCE {
+            let mut pick = || victims[self.dice.below(victims.len() as u64) as usize];
+            let (to, other) = (pick(), pick());
+            let nobody = Ipv4Addr::from(u32::from(NOBODY) + self.dice.below(256) as u32);
+            let from = if self.dice.happens(500_000) { other } else { nobody };
+            let from = SocketAddrV4::new(from, PORT);
+            let bytes = match self.dice.happens(500_000) {
+                true => self.opening(profile, world.now()),
+                false => self.garbage(),
+            };
+            let cargo = Cargo::Datagram(Bytes::from(bytes).into());
+            let flight = Flight::new(from, SocketAddrV4::new(to, PORT), cargo, 0);
+            world.inject(Event::Router(Box::new(flight)));
+        }
+    }
+
+    fn opening(&mut self, profile: Profile, now: Mono) -> Vec<u8> {
+        let channel = 0x8000_0000 | self.dice.number() as u32;
+        let mut buf = [0; 1_500];
+        let mut opener = Opener::new(profile, channel, now);
+        let len = opener.poll_datagram(now, 4_096, &mut buf).unwrap_or(0);
+        buf[..len].to_vec()
+    }
+
+    fn garbage(&mut self) -> Vec<u8> {
+        let len = 5 + self.dice.below(1_300) as usize;
+        let mut bytes: Vec<u8> = (0..len).map(|_| self.dice.number() as u8).collect();
+        // A channel as they are given out, and a type that exists.
+        bytes[0] |= 0x80;
+        bytes[4] %= 14;
+        bytes
+    }
+}

@@ -1,0 +1,67 @@
+//! Each rule of the simulator is broken by a bug that was planted to break it, and named.
+//!
+//! `cargo test --features planted --test sim_planted`: nothing that ships has these bugs.
+#![cfg(feature = "planted")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use headwater::base::planted::{Plant, plant};
+use headwater::sim::scenario::Scenario;
+use headwater::sim::{Plan, run};
+use headwater::swarm::settings::Mode;
+
+/// A bug must be found within this time.
+const SOON: Duration = Duration::from_secs(60);
+
+/// One after the other: a bug is in the whole process.
+#[test]
+fn every_planted_bug_is_found_and_named() {
+    let cases = [
+        (Plant::WrongByte, "steady", 12, 8, "played"),
+        (Plant::ForwardWrong, "steady", 12, 8, "forwarded"),
+        (Plant::Gullible, "corrupt", 40, 8, "played"),
+        (Plant::AnswerTwice, "direct", 3, 4, "contract: unproven"),
+        (Plant::KeepOpenings, "spoof", 3, 24, "tables"),
+        (Plant::NoRescue, "poor", 24, 12, "deadline"),
+    ];
+    for (bug, scenario, peers, seconds, name) in cases {
+        plant(Some(bug));
+        let began = Instant::now();
+        let failures = failures(scenario, peers, seconds);
+        let took = began.elapsed();
+        println!("{bug:?}: {took:.1?}: {}", failures.join("; "));
+        let named = |failure: &String| {
+            let (rule, what) = name.split_once(": ").unwrap_or((name, ""));
+            failure.starts_with(rule) && failure.contains(what)
+        };
+        assert!(failures.iter().any(named), "{bug:?} is not found: {failures:?}");
+        assert!(took < SOON, "{bug:?} was found after {took:?}");
+        plant(None);
+        let without = self::failures(scenario, peers, seconds);
+        println!("without: {}", without.join("; "));
+        assert!(!without.iter().any(named), "{name} without {bug:?}: {without:?}");
+    }
+}
+
+fn failures(scenario: &str, peers: usize, seconds: u64) -> Vec<String> {
+    let mut scenario = Scenario::named(scenario).unwrap();
+    if scenario.mode != Mode::Direct {
+        scenario.mode = Mode::Hybrid;
+    }
+    // In so small a world one stall is no rate.
+    scenario.limits.stalls_per_hour = 60.0;
+    // Enough of them among few.
+    scenario.liars *= 5;
+    scenario.churn = 0;
+    let plan = Plan {
+        seed: 7,
+        peers,
+        bitrate: 2_000_000,
+        gop: Duration::from_secs(2),
+        time: Duration::from_secs(seconds),
+        scenario,
+        remember: true,
+    };
+    run(plan, None).unwrap().failures()
+}
