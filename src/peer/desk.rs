@@ -63,6 +63,16 @@ pub(super) enum Wish {
     Live,
 }
 
+impl Wish {
+    /// The viewer whose socket it goes through, if it is for one.
+    pub(super) fn socket(&self) -> Option<usize> {
+        match self {
+            Wish::Datagram { viewer, .. } | Wish::Train { viewer, .. } => Some(*viewer),
+            _ => None,
+        }
+    }
+}
+
 /// What is lent to a viewer for one call.
 pub(super) struct Desk<'a> {
     /// To whom.

@@ -265,19 +265,23 @@ impl<M: Send + 'static> Machine for Peer<M> {
 
     fn poll(&mut self, now: Now, out: &mut Outbox<M>) {
         self.drive(now);
-        if self.full.contains(&true) || self.wishes.len() > WISHES_MAX {
-            let excess = self.wishes.len().saturating_sub(WISHES_MAX);
-            let mut dropped = 0;
-            let full = &self.full;
+        if self.wishes.len() > WISHES_MAX {
+            let mut excess = self.wishes.len() - WISHES_MAX;
             self.wishes.retain(|wish| {
-                let Wish::Datagram { viewer, .. } = wish else { return true };
-                let drop = full[*viewer] || dropped < excess;
-                dropped += usize::from(drop);
+                let drop = excess > 0 && wish.socket().is_some();
+                excess -= usize::from(drop);
                 !drop
             });
         }
+        // What is for a socket that takes nothing waits: it is what the others are told to be fed.
+        let any_full = self.full.contains(&true);
         while out.has_room() {
-            let Some(wish) = self.wishes.pop_front() else { break };
+            let waits = |wish: &Wish| wish.socket().is_some_and(|viewer| self.full[viewer]);
+            let next = match any_full {
+                true => self.wishes.iter().position(|wish| !waits(wish)),
+                false => Some(0),
+            };
+            let Some(wish) = next.and_then(|next| self.wishes.remove(next)) else { break };
             if let Some(output) = self.output(wish) {
                 out.push(output);
             }

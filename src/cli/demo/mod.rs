@@ -16,6 +16,7 @@ use crate::cli::demo::publisher::publish_for_ever;
 use crate::cli::{output, relay};
 use crate::config::sources::Override;
 use crate::node::{Addresses, Relay, logging};
+use crate::swarm::settings::Mode;
 
 /// Flags of the demo.
 #[derive(Debug, clap::Args)]
@@ -48,10 +49,12 @@ pub fn demo(args: &Args) -> ExitCode {
     ];
     let given = |(flag, value): (_, &String)| Override { flag, value: value.clone() };
     let flags: Vec<_> = flags.into_iter().map(given).collect();
-    let config = match relay::load(None, &flags) {
+    let mut config = match relay::load(None, &flags) {
         Ok(loaded) => loaded.config,
         Err(code) => return code,
     };
+    // The crowd's lines are known to carry their part.
+    config.swarm.mode = Mode::Auto;
     match logging::init(&config.log).and_then(|()| run(args, Relay::load(config)?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
