@@ -23,7 +23,7 @@ fn every_planted_bug_is_found_and_named() {
         (Plant::Gullible, "corrupt", 40, 8, "played"),
         (Plant::AnswerTwice, "direct", 3, 4, "contract: unproven"),
         (Plant::KeepOpenings, "spoof", 3, 24, "tables"),
-        (Plant::NoRescue, "poor", 24, 12, "deadline"),
+        (Plant::NoRescue, "leave", 40, 14, "deadline"),
     ];
     for (bug, scenario, peers, seconds, name) in cases {
         plant(Some(bug));
@@ -50,7 +50,7 @@ fn failures(scenario: &str, peers: usize, seconds: u64) -> Vec<String> {
         scenario.mode = Mode::Hybrid;
     }
     // In so small a world one stall is no rate.
-    scenario.limits.stalls_per_hour = 60.0;
+    scenario.limits.stalls_per_hour = 30.0;
     // Enough of them among few.
     scenario.liars *= 5;
     scenario.churn = 0;

@@ -15,7 +15,7 @@ pub enum Plant {
     AnswerTwice,
     /// Openings are never forgotten.
     KeepOpenings,
-    /// The relay is asked only when the turn has passed.
+    /// The relay is not asked for what is due and has not come.
     NoRescue,
 }
 

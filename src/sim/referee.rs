@@ -70,9 +70,7 @@ impl Stage {
 
     /// A last look at everybody.
     pub(super) fn look_at_all(&mut self) {
-        for _ in 0..2 {
-            self.crowd.present().into_iter().for_each(|index| self.look_at(index));
-        }
+        self.crowd.present().into_iter().for_each(|index| self.look_at(index));
         self.check_source();
     }
 
@@ -83,7 +81,7 @@ impl Stage {
         let stay = viewer.stay(now);
         let Some(figures) = &viewer.figures else { return };
         let (number, host) = (viewer.number, viewer.host);
-        let wrong = viewer.shown.look(figures, &self.truth).err();
+        let wrong = viewer.shown.look(now, figures, &self.truth).err();
         let new = figures.tally.stalls.saturating_sub(viewer.judged);
         let stalled = figures.tally.stall_time;
         let begun = figures.startup.is_some();

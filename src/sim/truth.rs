@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::limits::CHUNK;
+use crate::base::time::Mono;
 use crate::peer::figures::{Figures, Run};
 use crate::registry::stream::Stream;
 use crate::ring::reader::Reader;
 use crate::ring::window::Window;
+
+/// Figures are at most this old: what was shown earlier is described by them.
+const FIGURES: Duration = Duration::from_millis(600);
 
 /// Bytes read at a time.
 const AT_ONCE: usize = 1 << 20;
@@ -84,6 +89,8 @@ pub struct Shown {
     at: u64,
     /// The window's head at the last look: what lies before it is described by newer figures.
     head: u64,
+    /// When that was.
+    looked: Mono,
     /// Bytes that were compared.
     pub bytes: u64,
 }
@@ -98,7 +105,11 @@ impl Shown {
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub fn look(&mut self, figures: &Figures, truth: &Truth) -> Result<(), String> {
+    pub fn look(&mut self, now: Mono, figures: &Figures, truth: &Truth) -> Result<(), String> {
+        if now.since(self.looked) < FIGURES {
+            return Ok(());
+        }
+        self.looked = now;
         let Some((window, start)) = &figures.window else { return Ok(()) };
         if self.open.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, window)) {
             self.open = Some((Arc::clone(window), Reader::new(Arc::clone(window))));

@@ -121,11 +121,8 @@ impl Mesh {
             }
         };
         track.source = source;
-        let mut early = self.rescue(stripe_of(subtree));
-        if is(Plant::NoRescue) {
-            early = Duration::ZERO;
-        }
-        if let Some(deadline) = track.deadline {
+        let early = self.rescue(stripe_of(subtree));
+        if let Some(deadline) = track.deadline.filter(|_| !is(Plant::NoRescue)) {
             if deadline <= now + early {
                 track.rescued |= source != Source::Relay;
                 track.source = Source::Relay;
