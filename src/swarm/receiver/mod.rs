@@ -477,9 +477,6 @@ impl Receiver {
     /// Notes a crime; a grave one ends the link.
     fn accuse(&mut self, crime: Crime) {
         self.counts.crimes[crime as usize] += 1;
-        if std::env::var("DBG").is_ok() {
-            eprintln!("CRIME {crime:?} neighbour={}", self.neighbour);
-        }
         if self.record.note(crime) {
             self.end(Ending::Crime(crime), Some(Bye::BadData));
         }
