@@ -35,6 +35,10 @@ pub struct Opened {
     pub channel: u32,
     /// It speaks our private messages.
     pub private: bool,
+    /// And those that came later than SUBSCRIBE: it wants to hear of links, and longer reports.
+    pub extended: bool,
+    /// It can be asked for other peers.
+    pub names_peers: bool,
     /// Time from the opening to the answer.
     pub rtt: Duration,
     /// The chunks that it keeps behind its newest, if it said so.
@@ -46,7 +50,9 @@ impl Opened {
     /// A link that the other side opened, whose channel is `channel`: it has shown nothing yet.
     #[must_use]
     pub const fn by_other(channel: u32, private: bool) -> Opened {
-        Opened { channel, private, rtt: RTT_GUESS, window: None, have: [None; HAVES] }
+        let (extended, names_peers, rtt) = (false, false, RTT_GUESS);
+        let (window, have) = (None, [None; HAVES]);
+        Opened { channel, private, extended, names_peers, rtt, window, have }
     }
 
     /// What the source has, in the order in which it said so.
@@ -119,6 +125,8 @@ impl Opener {
         Some(Opened {
             channel: answer.channel,
             private: is_private(&options),
+            extended: is_private(&options) && options.knows(kind::LINKS),
+            names_peers: options.messages.is_some() && options.knows(kind::PEX_REQUEST),
             // Which opening was answered, nobody can tell. Too long costs a little time once; too
             // short, everything is asked for again while it is on its way.
             rtt: now.since(self.first),

@@ -79,6 +79,9 @@ const BUSY: f32 = 0.5;
 /// With less than this of what was sent acknowledged, the rest waits somewhere.
 const ARRIVES: f32 = 0.7;
 
+/// Of a neighbour to which less was sent, in stripes, nothing follows.
+const JUDGED: f32 = 0.15;
+
 /// How long a line that did not carry one stripe is left alone, at least.
 const POOR: Duration = Duration::from_secs(30);
 
@@ -93,10 +96,38 @@ pub struct Child {
     pub key: Key,
     /// How long what is sent to it waits on its way, if that is known.
     pub queueing: Option<Duration>,
-    /// Chunks that were acknowledged and that were lost since it was last told.
+    /// Chunks that were sent since it was last told.
+    pub sent: u64,
+    /// Chunks that were acknowledged.
     pub acked: u64,
-    /// Lost chunks.
+    /// Chunks that were lost.
     pub lost: u64,
+}
+
+/// What went to one neighbour and what it acknowledged, in stripes, in the last time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    sends: f32,
+    carries: f32,
+    /// What was sent when it was looked before: the newest first.
+    before: [f32; 4],
+}
+
+impl Flow {
+    /// Adds what was sent and acknowledged since the last look, `part` of the time that counts.
+    fn add(&mut self, sent: f32, acked: f32, part: f32) {
+        self.before.rotate_right(1);
+        self.before[0] = self.sends;
+        self.sends += (sent - self.sends) * part;
+        self.carries += (acked - self.carries) * part;
+    }
+
+    /// Whether so much is sent that it can be judged, and whether less comes than was sent:
+    /// acknowledgements are of what was sent some time ago.
+    fn is_short(&self) -> Option<bool> {
+        let then = self.before.iter().fold(self.sends, |least, sent| least.min(*sent));
+        (then > JUDGED).then_some(self.carries < then * ARRIVES)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,8 +154,8 @@ pub struct Upload {
     /// Stripes that were sent, and that were acknowledged, in the last time.
     sends: f32,
     carries: f32,
-    /// What was sent when it was looked before: the newest first.
-    sent_before: [f32; 3],
+    /// The same of each neighbour.
+    flows: BTreeMap<u16, Flow>,
     /// Bytes that were sent since it was last looked.
     bytes: u64,
     /// When what was sent will have passed at the limit.
@@ -149,7 +180,7 @@ impl Upload {
             patience: PATIENCE,
             sends: 0.0,
             carries: 0.0,
-            sent_before: [0.0; 3],
+            flows: BTreeMap::new(),
             bytes: 0,
             passed: never,
         }
@@ -220,18 +251,14 @@ impl Upload {
         let part = (took.as_secs_f32() / MEMORY.as_secs_f32()).min(1.0);
         self.carries += (self.stripes(acked as f32 * CHUNK_BITS, took) - self.carries) * part;
         self.sends += (self.stripes(bits, took) - self.sends) * part;
-        // Acknowledgements are of what was sent some time ago.
-        let then = self.sent_before.iter().fold(self.sends, |least, sent| least.min(*sent));
-        self.sent_before.rotate_right(1);
-        self.sent_before[0] = self.sends;
+        let short = self.is_short(children, took, part);
         let patient = since.is_none_or(|since| since >= self.patience);
         if self.slots < 1.0 {
             // It may have been somebody else's download.
             self.slots = if patient { 1.0 } else { self.slots };
             return;
         }
-        let short = self.carries < then * ARRIVES && then > self.slots * BUSY;
-        if short || (long || losses > LOSS_MUCH) && self.sends > self.slots * BUSY {
+        if (short || long || losses > LOSS_MUCH) && self.sends > self.slots * BUSY {
             if since.is_none_or(|since| since >= CALM) {
                 self.take_less(now);
             }
@@ -244,6 +271,23 @@ impl Upload {
             let more = if since.is_none() { self.slots * MORE } else { 0.0 };
             self.slots = more.max(self.slots + 1.0).min(MOST);
         }
+    }
+
+    /// Whether to all neighbours to whom much is sent less comes than was sent. One that gets all
+    /// of it shows that it is not our line.
+    fn is_short(&mut self, children: &[Child], took: Duration, part: f32) -> bool {
+        self.flows.retain(|key, _| children.iter().any(|child| child.key.0 == *key));
+        let mut judged = None;
+        for child in children {
+            let [sent, acked] = [child.sent, child.acked]
+                .map(|chunks| self.stripes(chunks as f32 * CHUNK_BITS, took));
+            let flow = self.flows.entry(child.key.0).or_default();
+            flow.add(sent, acked, part);
+            if let Some(short) = flow.is_short() {
+                judged = Some(judged.unwrap_or(true) && short);
+            }
+        }
+        judged.unwrap_or(false)
     }
 
     /// It was too much: no more than what was carried.
@@ -348,7 +392,8 @@ mod tests {
     use super::*;
 
     fn child(key: u16, queue: u64, acked: u64, lost: u64) -> Child {
-        Child { key: Key(key), queueing: Some(Duration::from_millis(queue)), acked, lost }
+        let queueing = Some(Duration::from_millis(queue));
+        Child { key: Key(key), queueing, sent: acked + lost, acked, lost }
     }
 
     fn at(millis: u64) -> Mono {

@@ -214,6 +214,8 @@ class Seed(Side):
         elif kind == CANCEL:
             s.queue = collections.deque((k, c) for k, c in s.queue
                                         if not fields[0] <= c <= fields[1])
+        elif kind == PEX_REQ:
+            pass                                          # nobody to name
         elif kind in (CHOKE, UNCHOKE):
             s.choked = kind == CHOKE
         elif kind == HANDSHAKE and fields[0] == 0:

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 (HANDSHAKE, DATA, ACK, HAVE, INTEGRITY, PEX4, PEX_REQ, SIGNED, REQUEST, CANCEL, CHOKE, UNCHOKE,
  PEX6, PEX_CERT) = range(14)                                                            # [1.3]
-PRIVATE = SUBSCRIBE, STATE, TOKEN, REPORT, BYE, LINKS = 0x30, 0x31, *range(0x33, 0x37)  # [5]
+PRIVATE = SUBSCRIBE, STATE, TOKEN, REPORT, BYE = 0x30, 0x31, *range(0x33, 0x36)         # [5]
 NAMES = dict(zip((*range(14), *PRIVATE), (
     "HANDSHAKE DATA ACK HAVE INTEGRITY PEX4 PEX_REQ SIGNED REQUEST CANCEL CHOKE UNCHOKE PEX6 "
-    "PEX_CERT SUBSCRIBE STATE TOKEN REPORT BYE LINKS").split()))
+    "PEX_CERT SUBSCRIBE STATE TOKEN REPORT BYE").split()))
 # Behind the type: a chunk specification, a number, bytes (REST: up to a chunk; LENGTH: counted).
 REST, LENGTH = "rest", "length"
 LAYOUT = {DATA: (1, "Q", REST), ACK: (1, "q", 0), HAVE: (1, "", 0), INTEGRITY: (1, "", 32),
@@ -22,7 +22,7 @@ LAYOUT = {DATA: (1, "Q", REST), ACK: (1, "q", 0), HAVE: (1, "", 0), INTEGRITY: (
 BODIES = {SUBSCRIBE: 13, STATE: 18, REPORT: 40, BYE: 1}                                 # [5]
 (VERSION, MINIMUM, SWARM, METHOD, HASH, SIGNATURE, ADDRESSING, WINDOW, MESSAGES, CHUNK_SIZE,
  END) = (*range(10), 255)                                                               # [1.4]
-PLAIN, OURS = bytes.fromhex("f9f0"), bytes.fromhex("fffc00000000de")  # all but PEX; with private
+PLAIN, OURS = bytes.fromhex("f9f0"), bytes.fromhex("fffc00000000dc")  # all but PEX; with private
 CHUNK, NULL_PACKET = 1316, b"\x47\x1f\xff\x10" + b"\xff" * 184
 NTP_EPOCH, NEXT_SUBTREE = 2208988800, 2**64 - 1
 

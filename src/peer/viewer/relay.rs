@@ -113,7 +113,7 @@ impl Viewer {
         let (Some(link), Some(playing)) = (&mut self.link, &self.playing) else { return };
         let mut neighbours = self.neighbours.as_mut();
         loop {
-            let notes = neighbours.as_ref().map(|them| them.notes(now, playing));
+            let notes = neighbours.as_ref().map(|them| them.notes(now, playing, &link.receiver));
             let them = neighbours.as_deref();
             let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
             let mut said = false;

@@ -170,6 +170,9 @@ pub struct Receiver {
     them: u32,
     /// Both sides speak our private messages.
     private: bool,
+    /// And the later ones of them; and it can be asked for other peers.
+    extended: bool,
+    names_peers: bool,
     /// The other end is a viewer as well, not the source.
     neighbour: bool,
     parts: BTreeMap<u64, Part>,
@@ -226,6 +229,7 @@ impl Receiver {
     ) -> Receiver {
         let mut receiver = Receiver::on(profile, opened.channel, opened.private, now);
         receiver.rtt = opened.rtt;
+        (receiver.extended, receiver.names_peers) = (opened.extended, opened.names_peers);
         receiver.batch = Batch::new(true);
         receiver.stripes = Subscribe::ALL;
         receiver.floor = opened.have().map(|span| span.first).min();
@@ -255,6 +259,8 @@ impl Receiver {
             profile,
             them,
             private,
+            extended: false,
+            names_peers: false,
             neighbour: false,
             parts: BTreeMap::new(),
             orphans: Vec::new(),
@@ -314,6 +320,18 @@ impl Receiver {
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.private
+    }
+
+    /// Whether the other end wants to hear who feeds us.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether it can be asked for other peers.
+    #[must_use]
+    pub fn names_peers(&self) -> bool {
+        self.names_peers
     }
 
     /// A better guess of the round trip.
@@ -378,6 +396,7 @@ impl Receiver {
 
     /// What the next SUBSCRIBE reports.
     pub fn set_report(&mut self, report: Report) {
+        let report = if self.extended { report } else { report.plain() };
         self.report = self.private.then_some(report);
     }
 

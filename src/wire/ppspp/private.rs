@@ -92,6 +92,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// As whoever knows only the first of its kind reads it.
+    #[must_use]
+    pub const fn plain(self) -> Report {
+        Report { arrival_p50_ms: 0, arrival_p99_ms: 0, duplicates: 0, ..self }
+    }
+
+    const fn is_extended(&self) -> bool {
+        self.arrival_p50_ms != 0 || self.arrival_p99_ms != 0 || self.duplicates != 0
+    }
+
     fn read(at: &mut Cursor<'_>) -> Result<Report, Malformed> {
         let mut report = Report {
             relay_bytes: at.u64()?,
@@ -326,9 +336,11 @@ impl<'a> Private<'a> {
                 to.u32(report.stall_ms);
                 to.u32(report.rescues);
                 to.u16(report.bad);
-                to.u16(report.arrival_p50_ms);
-                to.u16(report.arrival_p99_ms);
-                to.u32(report.duplicates);
+                if report.is_extended() {
+                    to.u16(report.arrival_p50_ms);
+                    to.u16(report.arrival_p99_ms);
+                    to.u32(report.duplicates);
+                }
             }
             Private::Bye(reason) => to.u8(reason.code()),
             Private::Links(links) => {

@@ -28,7 +28,7 @@ use crate::peer::viewer::playing::Playing;
 use crate::peer::viewer::same;
 use crate::swarm::doors::Doors;
 use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
-use crate::swarm::receiver::{Counts, News, Profile, Tools};
+use crate::swarm::receiver::{Counts, News, Profile, Receiver, Tools};
 use crate::swarm::upload::Upload;
 use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
 
@@ -319,11 +319,12 @@ impl Neighbours {
     }
 
     /// What the relay is to be told.
-    pub(super) fn notes(&self, now: Mono, playing: &Playing) -> Notes {
+    pub(super) fn notes(&self, now: Mono, playing: &Playing, relay: &Receiver) -> Notes {
         let few = self.links.len() < LINKS_WANTED;
         let state = self.state(playing);
         let news = self.relay_told.is_none_or(|told| differs(&told, &state));
-        let links = (now.since(self.links_at) >= LINKS_APART).then(|| {
+        let tells = relay.is_extended() && now.since(self.links_at) >= LINKS_APART;
+        let links = tells.then(|| {
             let told = self
                 .links
                 .iter()
@@ -331,8 +332,9 @@ impl Neighbours {
             told.take(Links::MAX).collect()
         });
         Notes {
-            asks: few && now.since(self.asked_at) >= ASK_APART,
-            state: (news && now.since(self.relay_told_at) >= STATE_APART).then_some(state),
+            asks: few && relay.names_peers() && now.since(self.asked_at) >= ASK_APART,
+            state: (news && relay.is_private() && now.since(self.relay_told_at) >= STATE_APART)
+                .then_some(state),
             links,
         }
     }

@@ -114,7 +114,10 @@ fn as_read<'a>(written: &[Message<'a>]) -> Vec<Message<'a>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig {
+        max_global_rejects: 65_536,
+        ..ProptestConfig::with_cases(2000)
+    })]
 
     #[test]
     fn messages_survive(many in prop::collection::vec(owned(), 0..12), wide in any::<bool>()) {
