@@ -110,7 +110,7 @@ pub struct Sharing {
     pub grafts: u64,
     /// Stripes that a neighbour was told to feed no more.
     pub prunes: u64,
-    /// Chunks that the relay was asked for because their turn was near.
+    /// Chunks that came from the relay because it was asked for them.
     pub rescues: u64,
     /// Addresses that the relay named.
     pub introduced: u64,

@@ -82,6 +82,12 @@ impl Neighbours {
         if let Some(old) = self.links.iter().position(|link| same(link.to, to)) {
             self.remove(now, old, None, playing, desk);
         }
+        if self.links.len() >= LINKS_MAX {
+            // Others were faster: it hears nothing more, and looks elsewhere.
+            self.doors.close(ours);
+            desk.forget_channel(ours);
+            return;
+        }
         self.tally.opened += 1;
         self.keys = self.keys.wrapping_add(1);
         let key = Key(self.keys);

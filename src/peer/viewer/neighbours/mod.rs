@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::peer::desk::Desk;
 use crate::peer::figures::{Figures, Neighbour, Sharing};
@@ -393,6 +394,7 @@ impl Neighbours {
             control_in: counts.control + relay.control,
             integrity_in: counts.integrity + relay.integrity,
             duplicates: counts.duplicates + relay.duplicates,
+            rescues: relay.payload.saturating_sub(relay.pushed) / CHUNK as u64,
             neighbours: neighbours.collect(),
             upload_kbit: state.upload_kbit,
             room_kbit: state.room_kbit,
