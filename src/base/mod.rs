@@ -6,4 +6,5 @@ pub mod limits;
 pub mod payload;
 pub mod planted;
 pub mod segment;
+pub mod spread;
 pub mod time;

@@ -120,13 +120,13 @@ impl Desk<'_> {
         self.ids.token
     }
 
-    /// A channel of ours on which `to` answers viewer `viewer`.
-    pub(super) fn channel(&mut self, to: SocketAddr, viewer: usize) -> Option<u32> {
+    /// A channel of ours on which `to` answers this viewer.
+    pub(super) fn channel(&mut self, to: SocketAddr) -> Option<u32> {
         let Ids { channels, of_channel, counter, .. } = self.ids;
         *counter = counter.wrapping_add(1);
         let taken = |id| if of_channel.contains_key(&id) { Taken::Other } else { Taken::Free };
         let channel = channels.issue(to, *counter, taken)?;
-        of_channel.insert(channel, viewer);
+        of_channel.insert(channel, self.viewer);
         Some(channel)
     }
 

@@ -130,7 +130,6 @@ pub struct Sharing {
 
 impl Sharing {
     /// A neighbour was dropped for what it did.
-    #[allow(dead_code, reason = "neighbours come with the next step")]
     pub(super) fn drop_neighbour(&mut self, address: SocketAddr, why: &'static str) {
         if self.dropped.len() < DROPPED_MAX {
             self.dropped.push((address, why));

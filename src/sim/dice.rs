@@ -1,6 +1,7 @@
 //! Randomness that a seed decides: every purpose has dice of its own, so that one more throw
 //! for one of them changes nothing for the others.
 
+use crate::base::spread::{GOLDEN, spread};
 use std::time::Duration;
 
 /// Parts per million: how likely something is.
@@ -16,17 +17,17 @@ impl Dice {
     /// The dice of a world's `seed` for one purpose, `index` telling its users apart.
     #[must_use]
     pub fn new(seed: u64, purpose: &str, index: u64) -> Dice {
-        let mut state = mix(seed ^ 0x9E37_79B9_7F4A_7C15);
+        let mut state = spread(seed ^ GOLDEN);
         for byte in purpose.bytes() {
-            state = mix(state ^ u64::from(byte));
+            state = spread(state ^ u64::from(byte));
         }
-        Dice(mix(state ^ mix(index)))
+        Dice(spread(state ^ spread(index)))
     }
 
     /// Any number.
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
+        self.0 = self.0.wrapping_add(GOLDEN);
+        spread(self.0)
     }
 
     /// A number below `end`, which is not zero.
@@ -49,13 +50,6 @@ impl Dice {
         let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.below(nanos.saturating_add(1)))
     }
-}
-
-/// Spreads a number over all its bits.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

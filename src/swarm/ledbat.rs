@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::base::time::Mono;
+use crate::swarm::stripes::STRIPES;
 
 /// Queueing delay that LEDBAT aims at, in microseconds.
 const TARGET: f32 = 100_000.0;
@@ -23,9 +24,6 @@ const WINDOW_MIN_SINGLE: f32 = 0.25;
 
 /// How long such chunks may wait for their acknowledgement.
 const ACK_EVERY: Duration = Duration::from_millis(50);
-
-/// Stripes of a stream.
-const STRIPES: f32 = 8.0;
 
 /// How far the window may be ahead of what is used of it.
 const ALLOWED_INCREASE: f32 = 1.0;
@@ -125,7 +123,7 @@ impl Ledbat {
             Floor::Live | Floor::Asked => FLOOR,
             Floor::Part { stripes, asked } => {
                 let asked = if asked && self.queue() < TARGET / 2.0 { FLOOR_ASKED } else { 0.0 };
-                let share = (FLOOR * stripes as f32 + asked) / STRIPES;
+                let share = (FLOOR * stripes as f32 + asked) / STRIPES as f32;
                 let train = (train.as_micros() as f32).max(1.0);
                 let time = self.rtt as f32 + ACK_EVERY.as_micros() as f32 + train;
                 return self.window.max(share * time / train);

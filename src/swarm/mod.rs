@@ -16,6 +16,7 @@
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
+//! stripes    what is dealt out to whom: labels on links
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
 //! controller who is sent what by the relay: direct or hybrid, seeds, quotas
@@ -40,5 +41,6 @@ pub mod requests;
 pub mod sender;
 pub mod settings;
 pub mod stamp;
+pub mod stripes;
 pub mod timeline;
 pub mod upload;

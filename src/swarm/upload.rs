@@ -13,10 +13,8 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::mesh::Key;
+use crate::swarm::stripes::STRIPES;
 use crate::wire::ppspp::State;
-
-/// Stripes of a stream.
-const STRIPES: u64 = 8;
 
 /// What a stripe takes beyond its share of the stream, in percent: headers and hashes.
 const OVERHEAD: u64 = 108;
@@ -166,7 +164,7 @@ impl Upload {
     /// Nothing is promised. `limit`: the user's, in bits per second; `bitrate`: the stream's.
     #[must_use]
     pub fn new(limit: Option<u64>, bitrate: u64) -> Upload {
-        let stripe = (bitrate * OVERHEAD / 100 / STRIPES).max(1);
+        let stripe = (bitrate * OVERHEAD / 100 / STRIPES as u64).max(1);
         let slots = limit.map_or(FIRST, |limit| (limit as f32 / stripe as f32).min(MOST));
         let never = Mono::ZERO;
         Upload {
@@ -211,7 +209,7 @@ impl Upload {
     /// The stream takes so many bits per second. Who joins when it begins has to guess; small
     /// changes are none, for what is told to others should not change all the time.
     pub fn set_bitrate(&mut self, bitrate: u64) {
-        let stripe = (bitrate * OVERHEAD / 100 / STRIPES).max(1);
+        let stripe = (bitrate * OVERHEAD / 100 / STRIPES as u64).max(1);
         if stripe * 3 < self.stripe * 4 && self.stripe * 3 < stripe * 4 {
             return;
         }

@@ -19,9 +19,9 @@ use crate::metrics::table::Cell;
 use crate::registry::graph::{self, Graph, GraphPeer};
 use crate::registry::stream::Stream;
 use crate::swarm::controller::{
-    BEST_MAX, Candidate, Census, Controller, INTERVAL, Orders, PROVEN, RANDOM_MAX, STRIPES,
-    Situation, mix,
+    BEST_MAX, Candidate, Census, Controller, INTERVAL, Orders, PROVEN, RANDOM_MAX, Situation, mix,
 };
+use crate::swarm::stripes::STRIPES;
 
 /// How often the graph is drawn.
 const GRAPH: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use crate::base::time::Mono;
 use crate::face::swarm::sessions::{Extras, Line, Session};
 use crate::face::swarm::{Shipment, Swarm};
 use crate::metrics::table::Cell;
-use crate::swarm::controller::STRIPES;
 use crate::swarm::sender::{Next, Over, Parcel, Why};
+use crate::swarm::stripes::{bit_of, stripe_of};
 use crate::wire::ppspp::{Addressing, Bye, Handshake, Message, Private, Writer};
 
 /// A BYE and a close, without a channel, for each reason.
@@ -72,12 +72,12 @@ impl Swarm {
                 None
             }
             Next::Close(over) => {
-                let (bye, why) = match over {
-                    Over::Dead => (Bye::Leaving, Cell::PeersDead),
-                    Over::Downlink => (Bye::Downlink, Cell::PeersDownlink),
-                    Over::Mtu => (Bye::Mtu, Cell::PeersMtu),
+                let why = match over {
+                    Over::Dead => Cell::PeersDead,
+                    Over::Downlink => Cell::PeersDownlink,
+                    Over::Mtu => Cell::PeersMtu,
                 };
-                self.close(place, bye, why);
+                self.close(place, over.bye(), why);
                 None
             }
         }
@@ -94,10 +94,10 @@ impl Swarm {
         if why == Why::Answer
             && let Some(run) = run.filter(|_| shoal.orders.hybrid)
             // Else it repairs what was pushed.
-            && session.sender.pushed_stripes() & 1 << (subtree % STRIPES as u64) == 0
+            && session.sender.pushed_stripes() & bit_of(subtree) == 0
             && let Some(told) = session.told.as_deref_mut().filter(|told| told.is_settled(now))
         {
-            told.rescued(subtree as usize % STRIPES, run.chunks());
+            told.rescued(stripe_of(subtree), run.chunks());
             shoal.rescued += run.chunks();
         }
         let body = match run {

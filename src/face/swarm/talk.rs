@@ -18,8 +18,9 @@ use crate::registry::stream::Share;
 use crate::swarm::channel::Channels;
 use crate::swarm::crimes::{Crime, Record};
 use crate::swarm::halfopen::Opening;
-use crate::swarm::sender::{ALL_STRIPES, Sender, Source};
+use crate::swarm::sender::{Sender, Source};
 use crate::swarm::settings::Join;
+use crate::swarm::stripes::ALL_STRIPES;
 use crate::wire::ppspp::{Addressing, Bye, Malformed, Message, Messages, Private, Report};
 use crate::wire::ppspp::{Span, Subscribe};
 

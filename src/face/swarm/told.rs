@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::channel::Channels;
-use crate::swarm::controller::{LOTS, Orders, STRIPES, lot, mix};
+use crate::swarm::controller::{LOTS, Orders, lot, mix};
+use crate::swarm::stripes::STRIPES;
 use crate::wire::ppspp::{Link, Links, Report, State};
 
 /// Ticks over which rescues are reckoned: three seconds of them.

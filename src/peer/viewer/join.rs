@@ -41,7 +41,7 @@ const UDP_AFTER_FAULT: Duration = Duration::from_secs(15);
 const WINDOW: Duration = Duration::from_secs(20);
 
 /// The shortest time of a chunk that is believed: 100 Mbit/s.
-const CHUNK_TIME_MIN: Duration = Duration::from_micros(100);
+pub(super) const CHUNK_TIME_MIN: Duration = Duration::from_micros(100);
 
 /// `swarm.json` under way.
 pub(super) struct Document {
@@ -194,7 +194,7 @@ impl Viewer {
         self.drop_opener(desk);
         if let Some(to) = to
             && let Some(playing) = &self.playing
-            && let Some(channel) = desk.channel(to, self.index)
+            && let Some(channel) = desk.channel(to)
         {
             self.opener = Some((Opener::new(playing.profile, channel, now.mono), to));
         }
@@ -211,7 +211,7 @@ impl Viewer {
         self.link = Some(Link { receiver, channel: opener.channel(), to });
         let limit = desk.settings.upload;
         let neighbours = self.neighbours.get_or_insert_with(|| {
-            Box::new(Neighbours::new(now.mono, self.index, opener.channel().into(), limit, playing))
+            Box::new(Neighbours::new(now.mono, opener.channel().into(), limit, playing))
         });
         self.base = neighbours.shared();
         self.figures.joins += 1;

@@ -281,9 +281,8 @@ impl Viewer {
         {
             self.next_report = now.mono + REPORTS_APART;
             let counts = link.receiver.counts();
-            let neighbours = self.neighbours.as_ref().map(|them| them.figures(counts));
-            let sharing = neighbours.unwrap_or_default();
-            let [peers, sent] = [sharing.peer_bytes, sharing.sent_bytes];
+            let shared = self.neighbours.as_ref().map(|them| them.shared());
+            let [peers, sent] = shared.unwrap_or_default();
             let (p50, p99) = self.figures.recent();
             let (arrival_p50, arrival_p99) = self.figures.recent_arrivals();
             let tally = self.figures.tally;
@@ -373,9 +372,4 @@ fn hang_up(call: &Call, desk: &mut Desk<'_>) {
         Some(conn) => desk.wish(Wish::Close { conn }),
         None => desk.wish(Wish::Forget { token: call.token }),
     }
-}
-
-/// Whether two addresses are one: IPv4 may come mapped into IPv6.
-fn same(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }

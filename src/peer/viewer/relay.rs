@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use crate::base::time::{Mono, Now};
 use crate::peer::desk::Desk;
 use crate::peer::figures::Source;
+use crate::peer::viewer::Viewer;
 use crate::peer::viewer::neighbours::Letter;
 use crate::peer::viewer::playing::Playing;
-use crate::peer::viewer::{Viewer, same};
+use crate::swarm::doors::same;
 use crate::swarm::receiver::{Receiver, Tools};
 use crate::wire::ppspp::Message;
 

@@ -31,8 +31,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::ids::ShardId;
+use crate::base::spread::{GOLDEN, spread};
 use crate::base::time::Mono;
 use crate::swarm::settings::Mode;
+use crate::swarm::stripes::STRIPES;
 
 pub use census::{Candidate, Census};
 
@@ -40,9 +42,6 @@ use census::Ballot;
 use judge::Judge;
 use quota::Quota;
 use seeds::Seeds;
-
-/// Stripes of a stream: subtrees modulo 8.
-pub const STRIPES: usize = 8;
 
 /// How often a shard counts and the controller decides.
 pub const INTERVAL: Duration = Duration::from_millis(250);
@@ -154,10 +153,7 @@ pub fn lot(channel: u32, stripe: usize) -> u32 {
 /// Spreads a number over all numbers (splitmix64).
 #[must_use]
 pub const fn mix(number: u64) -> u64 {
-    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    spread(number.wrapping_add(GOLDEN))
 }
 
 /// The controller of one stream.

@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::swarm::controller::STRIPES;
 use crate::swarm::controller::census::Candidate;
+use crate::swarm::stripes::STRIPES;
 
 /// Newcomers are not yet seeds: many of them leave at once.
 const TRIED: Duration = Duration::from_secs(5);

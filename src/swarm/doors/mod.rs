@@ -388,6 +388,7 @@ fn is_close(profile: Profile, messages: &[u8]) -> bool {
 }
 
 /// Whether two addresses are the same: one of IPv4 may be written as one of IPv6.
-fn same(a: SocketAddr, b: SocketAddr) -> bool {
+#[must_use]
+pub fn same(a: SocketAddr, b: SocketAddr) -> bool {
     (a.ip().to_canonical(), a.port()) == (b.ip().to_canonical(), b.port())
 }

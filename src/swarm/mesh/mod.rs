@@ -31,10 +31,8 @@ use crate::base::time::Mono;
 use crate::swarm::mesh::neighbour::Neighbour;
 use crate::swarm::mesh::stripe::Stripe;
 use crate::swarm::mesh::track::{Pushed, Track};
+use crate::swarm::stripes::{STRIPES, stripe_of};
 use crate::wire::ppspp::State;
-
-/// Stripes of a stream: subtree n belongs to stripe n mod 8.
-pub const STRIPES: usize = 8;
 
 /// The most neighbours: a bit each in what is kept per subtree.
 pub const NEIGHBOURS_MAX: usize = 32;
@@ -445,16 +443,4 @@ impl Mesh {
     fn wake(&mut self, at: Mono) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
-}
-
-/// The stripe of a subtree.
-fn stripe_of(subtree: u64) -> usize {
-    (subtree % STRIPES as u64) as usize
-}
-
-/// SplitMix64's last step: spreads a number over all its bits.
-fn spread(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

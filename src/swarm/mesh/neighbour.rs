@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::base::time::Mono;
-use crate::swarm::mesh::{Key, STRIPES};
+use crate::swarm::mesh::Key;
+use crate::swarm::stripes::STRIPES;
 
 /// How long a parent that was pruned for being late is not chosen again for the stripe.
 const BARRED: Duration = Duration::from_secs(2);

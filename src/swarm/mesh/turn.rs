@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::base::planted::{Plant, is};
+use crate::base::spread::spread;
 use crate::base::time::Mono;
 use crate::swarm::mesh::track::{Pushed, Track};
-use crate::swarm::mesh::{BEHIND, Mesh, Missing, STRIPES, Source, spread, stripe_of};
+use crate::swarm::mesh::{BEHIND, Mesh, Missing, Source};
+use crate::swarm::stripes::{STRIPES, stripe_of};
 
 /// An announced subtree is missed so long and a round trip after its announcement.
 pub(super) const MISS: Duration = Duration::from_millis(100);

@@ -100,7 +100,7 @@ impl Receiver {
         });
         let late = (!self.late.is_empty()).then_some(Mono::ZERO);
         let soon = acks.chain(late).chain([self.refresh_at()]).min();
-        if !self.repairs || self.choked || self.outstanding(assembly) >= ASKED_MAX {
+        if self.choked || self.outstanding(assembly) >= ASKED_MAX {
             return soon;
         }
         let ahead = store.ahead();
@@ -225,7 +225,7 @@ impl Receiver {
     /// Asks for what is missing and due.
     fn request(&mut self, now: Mono, hello: bool, view: View<'_>, writer: &mut Writer<'_>) {
         let View { assembly, store, asks } = view;
-        if !self.repairs || self.choked {
+        if self.choked {
             return;
         }
         let (n, ahead) = (assembly.n(), store.ahead());

@@ -210,8 +210,6 @@ pub struct Receiver {
     report: Option<Report>,
     /// The newest chunks that were acknowledged, and their delay.
     run: Option<(Span, i64)>,
-    /// Holes are asked for.
-    repairs: bool,
     choked: bool,
     ended: Option<Ending>,
     farewell: Option<Farewell>,
@@ -283,7 +281,6 @@ impl Receiver {
             token: None,
             report: None,
             run: None,
-            repairs: true,
             choked: false,
             ended: None,
             farewell: None,
@@ -398,11 +395,6 @@ impl Receiver {
     pub fn set_report(&mut self, report: Report) {
         let report = if self.extended { report } else { report.plain() };
         self.report = self.private.then_some(report);
-    }
-
-    /// Whether holes are asked for. Not while somebody else fills them.
-    pub fn set_repairs(&mut self, on: bool) {
-        self.repairs = on;
     }
 
     /// Ends the link, for the reason given.

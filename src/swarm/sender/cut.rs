@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::requests::Run;
-use crate::swarm::sender::push::stripe;
 use crate::swarm::sender::{LAG_MAX, Parcel, Sender, Source, Stock, Why};
+use crate::swarm::stripes::bit_of;
 
 /// The most subtrees that are kept, with those that the peer has and this end does not.
 const SLOTS: u64 = 512;
@@ -175,7 +175,7 @@ impl Cut {
             return;
         }
         for subtree in self.first..stock.source().subtrees.end {
-            if fresh & stripe(subtree) != 0
+            if fresh & bit_of(subtree) != 0
                 && stock.proven(subtree)
                 && let Some(slot) = self.slot(subtree)
             {
@@ -192,7 +192,7 @@ impl Cut {
         let mut skipped = 0;
         for subtree in self.from.max(self.first)..until {
             let slot = self.get(subtree);
-            if pushed & stripe(subtree) != 0 && !slot.is(PASSED) {
+            if pushed & bit_of(subtree) != 0 && !slot.is(PASSED) {
                 skipped += (stock.chunks(subtree) & !slot.has()).count_ones();
             }
         }
@@ -207,7 +207,7 @@ impl Cut {
         let full = stock.source().full();
         for subtree in self.from..stock.source().subtrees.end {
             let slot = self.get(subtree);
-            if pushed & stripe(subtree) == 0 || slot.is(PASSED) || slot.has() == full {
+            if pushed & bit_of(subtree) == 0 || slot.is(PASSED) || slot.has() == full {
                 continue;
             }
             if !slot.is(HASHED) && slot.shown == 0 {
@@ -233,7 +233,7 @@ impl Cut {
         let full = source.full();
         let tell = |subtree: u64, slot: Slot| {
             let sent = slot.has() == full;
-            let comes = pushed & stripe(subtree) != 0 && !slot.is(PASSED) && subtree >= self.from;
+            let comes = pushed & bit_of(subtree) != 0 && !slot.is(PASSED) && subtree >= self.from;
             let known = slot.is(TOLD) || slot.shown == full || sent && !slot.is(DOUBTED);
             !known && (sent || !comes) && stock.chunks(subtree) == full
         };

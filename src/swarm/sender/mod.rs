@@ -15,6 +15,7 @@
 //! - After one second without an acknowledgement only probes are sent, until anything is heard.
 
 mod cut;
+mod over;
 mod push;
 mod shown;
 mod stock;
@@ -31,8 +32,10 @@ use crate::swarm::pacer::Pacer;
 use crate::swarm::requests::{Requests, Run};
 use crate::swarm::sender::cut::Cut;
 use crate::swarm::sender::shown::Shown;
+use crate::swarm::stripes::{ALL_STRIPES, bit_of};
 
 pub use crate::swarm::sender::stock::{Source, Stock};
+pub use over::Over;
 
 /// The most of a stream that may be under way.
 const UNDER_WAY_MAX: Duration = Duration::from_secs(1);
@@ -84,9 +87,6 @@ const FIRST_TRAINS_WAIT: Duration = Duration::from_secs(1);
 /// A second answer for a subtree this soon does without the hash datagram: it was just sent.
 const HASHED: Duration = Duration::from_millis(20);
 
-/// All stripes: every subtree.
-pub const ALL_STRIPES: u8 = 0xff;
-
 /// Why something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -111,17 +111,6 @@ pub struct Parcel {
     pub run: Option<Run>,
     /// Why.
     pub why: Why,
-}
-
-/// Why a link is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// Nothing is heard any more.
-    Dead,
-    /// The path loses too much: it is too small for the stream.
-    Downlink,
-    /// Full datagrams do not pass.
-    Mtu,
 }
 
 /// What to do next.
@@ -649,7 +638,7 @@ impl Sender {
         let source = stock.source();
         let mut requests = std::mem::take(&mut self.requests);
         let can = |subtree: u64| {
-            let named = stripes & 1 << (subtree % 8) != 0;
+            let named = stripes & bit_of(subtree) != 0;
             let to_come = self.cut.is_none() && self.is_to_come(subtree, source.size);
             if named && !to_come { stock.chunks(subtree) } else { 0 }
         };

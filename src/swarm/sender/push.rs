@@ -7,6 +7,7 @@ use crate::base::time::Mono;
 use crate::swarm::requests::Run;
 use crate::swarm::sender::{HAVE, HAVE_WITHHELD, LAG_MAX, PROBE};
 use crate::swarm::sender::{Parcel, Sender, Source, Stock, Why, whole};
+use crate::swarm::stripes::bit_of;
 
 impl Sender {
     /// What the push sends next.
@@ -81,7 +82,7 @@ impl Sender {
 
     /// Whether a subtree is to be pushed.
     fn wants(&self, subtree: u64, size: u64) -> bool {
-        let stripe = stripe(subtree);
+        let stripe = bit_of(subtree);
         self.pushed_stripes() & !self.fresh & stripe != 0 && !self.had(subtree, size)
     }
 
@@ -132,7 +133,7 @@ impl Sender {
     /// The next subtree that is pushed, or the last one, if `newest` is the newest there is.
     fn newest_pushed(&self, newest: u64) -> u64 {
         let next = self.next.min(newest);
-        let pushed = |subtree: &u64| self.pushed_stripes() & stripe(*subtree) != 0;
+        let pushed = |subtree: &u64| self.pushed_stripes() & bit_of(*subtree) != 0;
         (next.saturating_sub(7)..=next).rev().find(pushed).unwrap_or(next)
     }
 
@@ -176,9 +177,4 @@ impl Sender {
         let withheld = self.ours && self.stripes != 0 && !self.choked && self.cut.is_none();
         if withheld { HAVE_WITHHELD } else { HAVE }
     }
-}
-
-/// The bit of a subtree's stripe.
-pub(super) fn stripe(subtree: u64) -> u8 {
-    1 << (subtree % 8)
 }

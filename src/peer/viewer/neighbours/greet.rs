@@ -7,8 +7,7 @@ use crate::peer::desk::Desk;
 use crate::peer::viewer::neighbours::link::Link;
 use crate::peer::viewer::neighbours::{INTRODUCTIONS_MAX, LINKS_MAX, Neighbours, note_have};
 use crate::peer::viewer::playing::Playing;
-use crate::peer::viewer::same;
-use crate::swarm::doors::Entered;
+use crate::swarm::doors::{Entered, same};
 use crate::swarm::mesh::Key;
 use crate::swarm::receiver::{Ending, Receiver};
 use crate::wire::ppspp::{Bye, Span};
@@ -43,7 +42,7 @@ impl Neighbours {
         }
         // Introduced in this very moment: the relay told both.
         self.open_doors(now, desk);
-        let Some(ours) = desk.channel(from, self.index) else { return };
+        let Some(ours) = desk.channel(from) else { return };
         let source = &self.shelf.source;
         let window = source.window;
         let have = source.newest().and_then(|newest| {
@@ -101,7 +100,7 @@ impl Neighbours {
     }
 
     /// Sends openings, gives up those in vain.
-    pub(super) fn drive_doors(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
+    pub(super) fn drive_doors(&mut self, now: Mono, desk: &mut Desk<'_>) {
         self.open_doors(now, desk);
         let window = self.shelf.source.window;
         while let Some((to, n)) = self.doors.poll_datagram(now, window, &mut self.buf[..]) {
@@ -113,7 +112,6 @@ impl Neighbours {
             *unreachable += u64::from(vain);
             desk.forget_channel(channel);
         });
-        let _ = playing;
     }
 
     fn open_doors(&mut self, now: Mono, desk: &mut Desk<'_>) {
@@ -121,7 +119,7 @@ impl Neighbours {
             if self.links.len() >= LINKS_MAX {
                 continue;
             }
-            let Some(channel) = desk.channel(address, self.index) else { continue };
+            let Some(channel) = desk.channel(address) else { continue };
             if !self.doors.introduce(now, address, channel) {
                 desk.forget_channel(channel);
             }

@@ -26,8 +26,7 @@ use crate::peer::figures::{Figures, Neighbour, Sharing};
 use crate::peer::viewer::neighbours::link::{Ear, Link, STATE_APART, differs};
 use crate::peer::viewer::neighbours::shelf::Shelf;
 use crate::peer::viewer::playing::Playing;
-use crate::peer::viewer::same;
-use crate::swarm::doors::Doors;
+use crate::swarm::doors::{Doors, same};
 use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
 use crate::swarm::receiver::{Counts, News, Profile, Receiver, Tools};
 use crate::swarm::upload::Upload;
@@ -56,7 +55,6 @@ const MISSING_MAX: usize = 256;
 
 /// A viewer's neighbours.
 pub(super) struct Neighbours {
-    index: usize,
     profile: Profile,
     doors: Doors,
     mesh: Mesh,
@@ -81,19 +79,12 @@ pub(super) struct Neighbours {
 
 impl Neighbours {
     /// Nobody. `seed` is random: viewers shall not all choose alike.
-    pub(super) fn new(
-        now: Mono,
-        index: usize,
-        seed: u64,
-        limit: Option<u64>,
-        playing: &Playing,
-    ) -> Neighbours {
+    pub(super) fn new(now: Mono, seed: u64, limit: Option<u64>, playing: &Playing) -> Neighbours {
         let shelf = Shelf::new(playing);
         let mut mesh = Mesh::new(seed);
         mesh.backlog_until(playing.assembly.edge() / playing.assembly.n());
         mesh.set_bitrate(shelf.bitrate());
         Neighbours {
-            index,
             profile: playing.profile,
             doors: Doors::new(playing.profile),
             mesh,
@@ -267,7 +258,7 @@ impl Neighbours {
 
     /// Everything that is due: openings, what the links say, what is passed on.
     pub(super) fn drive(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
-        self.drive_doors(now, playing, desk);
+        self.drive_doors(now, desk);
         let state = self.state(playing);
         let mut ended = Vec::new();
         for place in 0..self.links.len() {

@@ -12,7 +12,7 @@ use crate::peer::viewer::playing::Playing;
 use crate::swarm::requests::Run;
 use crate::swarm::sender::{Next, Over};
 use crate::swarm::upload::Child;
-use crate::wire::ppspp::{Bye, Message, Span, Writer};
+use crate::wire::ppspp::{Message, Span, Writer};
 
 /// How often the upload is looked at.
 const OBSERVE: Duration = Duration::from_millis(250);
@@ -83,13 +83,8 @@ impl Neighbours {
             }
         }
         for (channel, why) in over {
-            let bye = match why {
-                Over::Dead => Bye::Leaving,
-                Over::Downlink => Bye::Downlink,
-                Over::Mtu => Bye::Mtu,
-            };
             if let Some(place) = self.links.iter().position(|link| link.channel == channel) {
-                self.remove(now, place, Some(bye), playing, desk);
+                self.remove(now, place, Some(why.bye()), playing, desk);
             }
         }
     }
@@ -120,7 +115,7 @@ impl Neighbours {
                     self.tally.integrity_out += head.len() as u64;
                     let (to, channel) = (link.to, link.receiver.them());
                     self.upload.sent(now, all);
-                    let viewer = self.index;
+                    let viewer = desk.viewer;
                     let train = |head, headers, body| Wish::Train {
                         viewer,
                         to,

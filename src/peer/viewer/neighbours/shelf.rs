@@ -6,6 +6,7 @@ use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::face::swarm::trains::{Style, Trains};
+use crate::peer::viewer::join::CHUNK_TIME_MIN;
 use crate::peer::viewer::playing::Playing;
 use crate::ring::reader::Reader;
 use crate::swarm::integrity::freshness::SERVED;
@@ -14,9 +15,6 @@ use crate::swarm::receiver::store::Store;
 use crate::swarm::requests::Run;
 use crate::swarm::sender::{Parcel, Source, Stock};
 use crate::swarm::upload::Upload;
-
-/// The shortest time of a chunk that is believed: 100 Mbit/s.
-const CHUNK_TIME_MIN: Duration = Duration::from_micros(100);
 
 /// Of a parcel, what one train takes.
 pub(super) struct Load {

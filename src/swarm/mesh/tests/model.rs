@@ -3,6 +3,7 @@
 //! No codec and no bytes: a subtree is "its hashes came" and then "it is whole". Every link takes
 //! 20 ms; a viewer pushes at most as many stripes as its upload carries.
 
+use crate::base::spread::spread;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
