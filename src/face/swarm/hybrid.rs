@@ -15,13 +15,11 @@ use crate::face::swarm::notes::Note;
 use crate::face::swarm::shoal::Shoal;
 use crate::face::swarm::told::Told;
 use crate::face::swarm::{Swarm, introductions};
-use crate::metrics::table::Cell;
 use crate::registry::graph::{self, Graph, GraphPeer};
 use crate::registry::stream::Stream;
 use crate::swarm::controller::{
-    BEST_MAX, Candidate, Census, Controller, INTERVAL, Orders, PROVEN, RANDOM_MAX, Situation, mix,
+    Census, Controller, INTERVAL, MEMBERS_MAX, Member, Orders, PROVEN, Situation,
 };
-use crate::swarm::stripes::STRIPES;
 
 /// How often the graph is drawn.
 const GRAPH: Duration = Duration::from_secs(1);
@@ -87,10 +85,6 @@ impl Swarm {
         let mut census = Census { span, ..Census::default() };
         let Some(Some(shoal)) = self.shoals.get_mut(index) else { return census };
         census.rescued = std::mem::take(&mut shoal.rescued);
-        let each = chunks(bitrate(&shoal.stream)) * span.as_secs_f64() / STRIPES as f64;
-        let mut ranked = std::mem::take(&mut self.ranked);
-        ranked.clear();
-        let (mut begun, mut seeds) = (0, 0);
         for place in &shoal.members {
             let Some(session) = self.sessions.get(*place) else { continue };
             let shares = session.extras.shares();
@@ -98,59 +92,28 @@ impl Swarm {
                 census.plain += 1;
                 continue;
             };
-            let pushed = session.sender.pushed_stripes();
-            begun += told.tick(shoal.orders.hybrid, pushed, each);
-            let stripes = told.stripes(&shoal.orders, session.ours);
-            session.sender.set_allowed(stripes, &shoal.source);
-            census.leases += told.leases();
+            told.tick();
             let Some(since) = told.since else { continue };
             census.peers += 1;
-            let upload = told.state.map_or(0, |state| state.upload_kbit);
-            if now.since(since) >= PROVEN {
+            let upload_kbit = told.state.map_or(0, |state| state.upload_kbit);
+            let age = now.since(since);
+            if age >= PROVEN {
                 census.proven += 1;
-                census.upload_kbit += u64::from(upload);
+                census.upload_kbit += u64::from(upload_kbit);
             }
-            let channel = session.ours;
-            let listed = &shoal.orders.seeds;
-            let seed = listed.binary_search_by_key(&channel, |(channel, _)| *channel).is_ok();
-            seeds += u32::from(seed);
-            ranked.push((!(u64::from(seed) << 32 | u64::from(upload)), *place));
+            if census.members.len() < MEMBERS_MAX {
+                census.members.push(Member {
+                    channel: session.ours,
+                    id: told.id,
+                    address: introductions::plain(session.to),
+                    upload_kbit,
+                    rtt: session.sender.rtt().unwrap_or_default(),
+                    relayed: session.sender.pushed_stripes(),
+                    age,
+                });
+            }
         }
-        let share = shoal.stream.share(self.shard);
-        share.leases.store(census.leases, Relaxed);
-        share.seeds.store(seeds, Relaxed);
-        self.cells.add(Cell::SwarmLeases, begun);
-        if ranked.len() > BEST_MAX {
-            ranked.select_nth_unstable(BEST_MAX);
-        }
-        let (best, others) = ranked.split_at(ranked.len().min(BEST_MAX));
-        // Collected they would grow by and by.
-        census.best.reserve_exact(best.len());
-        let proposed = best.iter().filter_map(|(_, place)| self.candidate(now, *place));
-        census.best.extend(proposed);
-        let step = others.len().div_ceil(RANDOM_MAX).max(1);
-        self.dice = mix(self.dice);
-        let first = self.dice as usize % step;
-        census.random.reserve_exact(others.len().div_ceil(step));
-        let others = others.iter().skip(first).step_by(step);
-        census.random.extend(others.filter_map(|(_, place)| self.candidate(now, *place)));
-        self.ranked = ranked;
         census
-    }
-
-    fn candidate(&mut self, now: Mono, place: u32) -> Option<Candidate> {
-        let session = self.sessions.get(place)?;
-        let told = session.told.as_deref()?;
-        let state = told.state.unwrap_or_default();
-        Some(Candidate {
-            channel: session.ours,
-            id: told.id,
-            address: introductions::plain(session.to),
-            upload_kbit: state.upload_kbit,
-            room_kbit: state.room_kbit,
-            links: told.neighbours.count(),
-            age: now.since(told.since?),
-        })
     }
 
     /// A sample of who feeds whom here: always the same peers, as far as they are there.
@@ -246,18 +209,12 @@ impl Swarm {
         let Some(shoal) = self.shoals.get_mut(stream.slot.0 as usize) else { return };
         let same = |shoal: &&mut Shoal| Arc::ptr_eq(&shoal.stream, stream);
         let Some(shoal) = shoal.as_mut().filter(same) else { return };
-        let changed = shoal.orders.hybrid != orders.hybrid;
         shoal.orders = orders;
-        if !changed {
-            return;
-        }
-        shoal.welcome = shoal.orders.hybrid.then_some((now, 0));
-        for place in &shoal.members {
-            let Some(session) = self.sessions.get(*place) else { continue };
-            let told = session.told.as_deref().filter(|_| shoal.orders.hybrid);
-            let told = told.filter(|_| session.extras.shares());
-            let stripes = told.map_or(u8::MAX, |told| told.stripes(&shoal.orders, session.ours));
-            session.sender.set_allowed(stripes, &shoal.source);
+        let index = stream.slot.0 as usize;
+        for at in 0.. {
+            let shoal = self.shoals.get(index).and_then(Option::as_ref);
+            let Some(place) = shoal.and_then(|shoal| shoal.members.get(at)) else { break };
+            self.advise(now, index, *place);
         }
     }
 
@@ -268,12 +225,6 @@ impl Swarm {
         let channels = &self.channels;
         let told = session.told.get_or_insert_with(|| Told::new(session.to, channels));
         told.since = Some(now);
-        if !shoal.orders.hybrid || !session.extras.shares() {
-            return;
-        }
-        told.begin_lean();
-        session.sender.set_allowed(told.stripes(&shoal.orders, session.ours), &shoal.source);
-        self.introduce(now, place, introductions::ANSWER);
     }
 
     /// Forgets streams that are over.

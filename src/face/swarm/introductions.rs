@@ -16,26 +16,16 @@ use crate::face::swarm::notes::Note;
 use crate::face::swarm::{LETTERS_MAX, Swarm};
 use crate::metrics::table::Cell;
 use crate::swarm::channel::shard_of;
-use crate::swarm::controller::{Candidate, mix};
+use crate::swarm::controller::{Row, mix};
 use crate::wire::ppspp::{Addressing, Message, Writer};
 
-/// The most addresses of one answer, and how many of them are chosen by chance alone.
+/// The most addresses of one answer.
 pub(super) const ANSWER: usize = 8;
-const BY_CHANCE: usize = 2;
-
-/// Addresses that each peer is told when its stream becomes hybrid: it is named as often.
-const WELCOME: usize = 4;
-
-/// Over what time that goes.
-const WELCOME_OVER: Duration = Duration::from_secs(1);
-
-/// How often it goes on.
-pub(super) const WELCOME_STEP: Duration = Duration::from_millis(10);
 
 /// How often a peer is answered: it asks every two seconds, and datagrams are early at times.
 const ANSWER_APART: Duration = Duration::from_millis(1_900);
 
-/// Candidates that are looked at for one answer.
+/// Rows that are looked at for one answer.
 const LOOKED_AT: usize = 32;
 
 /// The largest answer: channel, and eight addresses of IPv6.
@@ -108,21 +98,18 @@ impl Swarm {
         let (ours, own, shares) = (session.ours, plain(session.to), session.extras.shares());
         let Some(told) = session.told.as_deref_mut().filter(|_| shares) else { return };
         let Some(Some(shoal)) = self.shoals.get(session.stream.0 as usize) else { return };
-        let candidates = &shoal.orders.candidates;
+        let candidates = shoal.orders.plan.rows();
         if !shoal.orders.hybrid || candidates.is_empty() {
             return;
         }
         told.answered = Some(now);
-        let neighbours = told.neighbours;
         let mut looked = [None; LOOKED_AT];
         let mut found = 0;
         self.dice = mix(self.dice);
         let first = self.dice as usize;
         for n in 0..candidates.len() {
             let candidate = &candidates[(first.wrapping_add(n)) % candidates.len()];
-            let fits = candidate.channel != ours
-                && can_meet(candidate.address, own)
-                && !neighbours.has(candidate.id);
+            let fits = candidate.channel != ours && can_meet(candidate.address, own);
             if fits {
                 looked[found] = Some(*candidate);
                 found += 1;
@@ -135,7 +122,7 @@ impl Swarm {
         self.tell_of(now, place, own, &looked[..chosen]);
     }
 
-    fn tell_of(&mut self, now: Mono, place: u32, own: SocketAddr, who: &[Option<Candidate>]) {
+    fn tell_of(&mut self, now: Mono, place: u32, own: SocketAddr, who: &[Option<Row>]) {
         if who.is_empty() {
             return self.cells.add(Cell::IntroductionsNobody, 1);
         }
@@ -167,41 +154,15 @@ impl Swarm {
             self.post(letter);
         }
     }
-
-    /// Streams that have become hybrid: goes on telling their peers of each other.
-    pub(super) fn welcome(&mut self, now: Mono) {
-        for index in 0..self.shoals.len() {
-            while let Some(Some(shoal)) = self.shoals.get_mut(index) {
-                let Some((since, next)) = shoal.welcome else { break };
-                let part = now.since(since).as_secs_f64() / WELCOME_OVER.as_secs_f64();
-                let all = shoal.members.len();
-                if next >= all || !shoal.orders.hybrid {
-                    shoal.welcome = None;
-                    break;
-                }
-                let place = shoal.members[next];
-                // What waits for the socket must leave room for answers to openings.
-                if next as f64 > part * all as f64 || self.letters.len() > LETTERS_MAX / 2 {
-                    break;
-                }
-                shoal.welcome = Some((since, next + 1));
-                self.introduce(now, place, WELCOME);
-            }
-        }
-    }
 }
 
-/// Puts those that are told to the front: some by chance, the others by their room. Returns how
-/// many they are.
-fn choose(looked: &mut [Option<Candidate>], most: usize, dice: &mut u64) -> usize {
+/// Puts those that are told to the front, by chance. Returns how many they are.
+fn choose(looked: &mut [Option<Row>], most: usize, dice: &mut u64) -> usize {
     let most = most.min(looked.len());
-    for at in 0..most.min(BY_CHANCE) {
+    for at in 0..most {
         *dice = mix(*dice);
         let other = at + *dice as usize % (looked.len() - at);
         looked.swap(at, other);
-    }
-    if let Some(rest) = looked.get_mut(BY_CHANCE..) {
-        rest.sort_unstable_by_key(|one| std::cmp::Reverse(one.map(|one| one.room_kbit)));
     }
     most
 }

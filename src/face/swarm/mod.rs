@@ -22,6 +22,7 @@
 //! Who holds the face calls `handle_*` for what happens, then [`Swarm::turn`] once and
 //! [`Swarm::poll`] until it gives nothing, and again at [`Swarm::deadline`].
 
+mod advice;
 mod hybrid;
 mod introductions;
 pub mod notes;
@@ -361,7 +362,6 @@ impl Swarm {
             }
         }
         self.due = due;
-        self.welcome(now);
         for index in 0..self.shoals.len() {
             let Some(shoal) = &mut self.shoals[index] else { continue };
             if shoal.look_if_due(now) {

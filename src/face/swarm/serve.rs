@@ -97,7 +97,6 @@ impl Swarm {
             && session.sender.pushed_stripes() & bit_of(subtree) == 0
             && let Some(told) = session.told.as_deref_mut().filter(|told| told.is_settled(now))
         {
-            told.rescued(stripe_of(subtree), run.chunks());
             shoal.rescued += run.chunks();
         }
         let body = match run {

@@ -8,8 +8,8 @@ use crate::base::ids::ShardId;
 use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
+use crate::face::swarm::hybrid;
 use crate::face::swarm::trains::{Style, Trains};
-use crate::face::swarm::{hybrid, introductions};
 use crate::registry::identity::Identity;
 use crate::registry::stream::Stream;
 use crate::ring::reader::Reader;
@@ -44,8 +44,6 @@ pub(super) struct Shoal {
     pub(super) touched: bool,
     /// What its controller last said.
     pub(super) orders: Arc<Orders>,
-    /// Since when its peers are told of each other because it became hybrid, and who is next.
-    pub(super) welcome: Option<(Mono, usize)>,
     /// Chunks that were asked for since the last count, and when that was.
     pub(super) rescued: u64,
     pub(super) counted: Mono,
@@ -81,7 +79,6 @@ impl Shoal {
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
             touched: false,
             orders: Arc::new(Orders::direct(now)),
-            welcome: None,
             rescued: 0,
             counted: now,
             drawn: now,
@@ -135,8 +132,7 @@ impl Shoal {
     /// send to.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let old = self.seen.front().map(|(at, _)| *at + SERVED + LOOK);
-        let welcome = self.welcome.map(|_| self.looked + introductions::WELCOME_STEP);
-        let due = [self.due, old, welcome].into_iter().flatten().min();
+        let due = [self.due, old].into_iter().flatten().min();
         due.filter(|_| !self.members.is_empty())
     }
 

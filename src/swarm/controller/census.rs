@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::base::ids::ShardId;
 use crate::swarm::controller::Situation;
 
-/// A peer that its shard proposes as a seed, and to be introduced to others.
+/// A peer that wants the stream and can share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct Member {
     /// Its channel at the relay: with the shard inside.
     pub channel: u32,
     /// Its name in pictures, by which neighbours are known.
@@ -17,10 +17,10 @@ pub struct Candidate {
     pub address: SocketAddr,
     /// What it can upload, as it says.
     pub upload_kbit: u32,
-    /// What of it is free.
-    pub room_kbit: u32,
-    /// Its neighbours.
-    pub links: u8,
+    /// The round trip between it and its relay.
+    pub rtt: Duration,
+    /// The stripes that it asks its relay to push, a bit each: those that no neighbour brings.
+    pub relayed: u8,
     /// For how long it has been inside.
     pub age: Duration,
 }
@@ -40,12 +40,9 @@ pub struct Census {
     pub rescued: u64,
     /// Over what time that is.
     pub span: Duration,
-    /// Stripes that are pushed to peers because they asked for them again and again.
-    pub leases: u32,
-    /// Present seeds, then those that can upload most.
-    pub best: Vec<Candidate>,
-    /// Others.
-    pub random: Vec<Candidate>,
+    /// All of `peers`, up to [`crate::swarm::controller::MEMBERS_MAX`]: those beyond stay with
+    /// the relay.
+    pub members: Vec<Member>,
 }
 
 /// The counts of all shards together.
@@ -59,7 +56,7 @@ pub(super) struct Ballot {
     pub(super) demand_kbit: u64,
     /// The part of what all need that is asked of the relay.
     pub(super) rescue: f64,
-    pub(super) candidates: Vec<Candidate>,
+    pub(super) members: Vec<Member>,
 }
 
 impl Ballot {
@@ -69,9 +66,9 @@ impl Ballot {
         counts: impl Iterator<Item = (ShardId, &'a Census)>,
         situation: &Situation,
     ) {
-        let candidates = std::mem::take(&mut self.candidates);
-        *self = Ballot { candidates, ..Ballot::default() };
-        self.candidates.clear();
+        let members = std::mem::take(&mut self.members);
+        *self = Ballot { members, ..Ballot::default() };
+        self.members.clear();
         let mut rescues = 0.0;
         for (_, census) in counts {
             self.peers += census.peers;
@@ -79,7 +76,7 @@ impl Ballot {
             self.proven += census.proven;
             self.upload_kbit += census.upload_kbit;
             rescues += census.rescued as f64 / census.span.as_secs_f64().max(0.05);
-            self.candidates.extend(census.best.iter().chain(&census.random));
+            self.members.extend(&census.members);
         }
         self.demand_kbit = u64::from(self.proven) * (situation.bitrate / 1_000);
         let chunks = f64::from(self.peers) * situation.chunks;

@@ -8,8 +8,7 @@
 //! ```text
 //! census    what a shard counts, and the peers that it proposes
 //! judge     direct or hybrid
-//! quota     how many peers the relay pushes each stripe to
-//! seeds     which of them by name
+//! plan      which neighbour is to feed each peer each stripe
 //! ```
 //!
 //! Peers never learn any of this: each asks its relay for everything, and gets what it is not
@@ -22,8 +21,7 @@
 
 mod census;
 mod judge;
-mod quota;
-mod seeds;
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -34,29 +32,19 @@ use crate::base::ids::ShardId;
 use crate::base::spread::{GOLDEN, spread};
 use crate::base::time::Mono;
 use crate::swarm::settings::Mode;
-use crate::swarm::stripes::STRIPES;
 
-pub use census::{Candidate, Census};
+pub use census::{Census, Member};
+pub use plan::{Plan, Row};
 
 use census::Ballot;
 use judge::Judge;
-use quota::Quota;
-use seeds::Seeds;
+use plan::Planner;
 
 /// How often a shard counts and the controller decides.
 pub const INTERVAL: Duration = Duration::from_millis(250);
 
-/// The most peers that a shard proposes because of what they can upload, present seeds first.
-pub const BEST_MAX: usize = 128;
-
-/// The most others that it proposes, by chance.
-pub const RANDOM_MAX: usize = 64;
-
-/// The most peers that can be introduced to others by one set of orders.
-pub const CANDIDATES_MAX: usize = 256;
-
-/// Neighbours with which a peer needs no more of them.
-const LINKS_FULL: u8 = 12;
+/// The most peers of one shard that are planned with; those beyond stay with the relay.
+pub const MEMBERS_MAX: usize = 16_384;
 
 /// A shard that has not counted for so long has no peers.
 const CENSUS_OVER: Duration = Duration::from_secs(1);
@@ -73,12 +61,6 @@ const CHARGE_MIN: u64 = 10;
 /// Readings for it: one a second.
 const READINGS_MAX: usize = 12;
 const READINGS_APART: Duration = Duration::from_secs(1);
-
-/// UDP and hash datagrams on top of a stream's bytes, in percent.
-const OVERHEAD: u64 = 111;
-
-/// How much of what may be sent the push may plan with, in percent: the rest is for rescues.
-const BUDGET: u64 = 80;
 
 /// What is known of the stream at the moment.
 #[derive(Clone, Copy, Debug)]
@@ -102,12 +84,8 @@ pub struct Orders {
     pub hybrid: bool,
     /// When that was last decided.
     pub since: Mono,
-    /// The stripes of which each peer is a seed: its channel and a bit each, by channel.
-    pub seeds: Vec<(u32, u8)>,
-    /// Beside these each stripe goes to every peer whose [`lot`] for it is below this.
-    pub fill: [u32; STRIPES],
-    /// Who can be introduced to others.
-    pub candidates: Vec<Candidate>,
+    /// Who is to feed whom. Empty in direct mode.
+    pub plan: Plan,
     /// What a newcomer is charged for, in percent of the bitrate.
     pub charge: u64,
 }
@@ -116,38 +94,8 @@ impl Orders {
     /// Everything to everybody.
     #[must_use]
     pub fn direct(now: Mono) -> Orders {
-        Orders {
-            hybrid: false,
-            since: now,
-            seeds: Vec::new(),
-            fill: [LOTS; STRIPES],
-            candidates: Vec::new(),
-            charge: 100,
-        }
+        Orders { hybrid: false, since: now, plan: Plan::default(), charge: 100 }
     }
-
-    /// The stripes that a peer is pushed, leases aside.
-    #[must_use]
-    pub fn stripes(&self, channel: u32) -> u8 {
-        if !self.hybrid {
-            return u8::MAX;
-        }
-        let listed = self.seeds.binary_search_by_key(&channel, |(channel, _)| *channel);
-        let listed = listed.map_or(0, |at| self.seeds[at].1);
-        let filled = self.fill.iter().enumerate();
-        filled.fold(listed, |mask, (stripe, below)| {
-            mask | (u8::from(lot(channel, stripe) < *below) << stripe)
-        })
-    }
-}
-
-/// Lots that there are.
-pub const LOTS: u32 = 1 << 16;
-
-/// A peer's lot for a stripe: below [`LOTS`], and always the same.
-#[must_use]
-pub fn lot(channel: u32, stripe: usize) -> u32 {
-    (mix(u64::from(channel) << 8 | stripe as u64) >> 48) as u32
 }
 
 /// Spreads a number over all numbers (splitmix64).
@@ -160,8 +108,7 @@ pub const fn mix(number: u64) -> u64 {
 #[derive(Debug)]
 pub struct Controller {
     judge: Judge,
-    quota: Quota,
-    seeds: Seeds,
+    planner: Planner,
     /// The last count of each shard that has peers, by shard.
     counts: Vec<(ShardId, Mono, Census)>,
     /// What was sent and played, a second apart.
@@ -177,8 +124,7 @@ impl Controller {
     pub fn new(now: Mono, mode: Mode) -> Controller {
         Controller {
             judge: Judge::new(now, mode),
-            quota: Quota::default(),
-            seeds: Seeds::default(),
+            planner: Planner::default(),
             counts: Vec::new(),
             readings: VecDeque::with_capacity(READINGS_MAX + 1),
             stepped: None,
@@ -211,41 +157,19 @@ impl Controller {
         let ballot = &self.ballot;
         let hybrid = self.judge.look(now, ballot);
         if !hybrid {
-            self.seeds.clear();
-            self.quota = Quota::default();
+            self.planner = Planner::default();
             self.copies = 0;
             return Orders { charge: 100, ..Orders::direct(self.judge.since()) };
         }
-        let copies = self.quota.look(now, ballot, budget(ballot, situation));
-        let stripe_kbit = (situation.bitrate / 1_000 / STRIPES as u64).max(1);
-        let listed = self.seeds.assign(&ballot.candidates, copies, stripe_kbit);
-        self.copies = copies;
-        let fill = listed.map(|listed| share(copies.saturating_sub(listed), ballot.peers, listed));
-        let mut candidates = ballot.candidates.clone();
-        // By chance, but the same whenever the peers are the same. Who has all its neighbours
-        // comes last.
-        candidates.sort_unstable_by_key(|one| (one.links >= LINKS_FULL, mix(one.channel.into())));
-        candidates.truncate(CANDIDATES_MAX);
-        Orders {
-            hybrid,
-            since: self.judge.since(),
-            seeds: self.seeds.by_channel(),
-            fill,
-            candidates,
-            charge,
-        }
+        let plan = self.planner.step(now, &ballot.members, situation.bitrate);
+        self.copies = self.planner.copies();
+        Orders { hybrid, since: self.judge.since(), plan, charge }
     }
 
     /// Peers to whom each stripe is pushed at the moment, leases aside; 0 in direct mode.
     #[must_use]
     pub fn copies(&self) -> u32 {
         self.copies
-    }
-
-    /// Peers that are seeds by name.
-    #[must_use]
-    pub fn seeds(&self) -> usize {
-        self.seeds.len()
     }
 
     /// How often the mode was changed.
@@ -280,22 +204,4 @@ impl Controller {
         }
         (sent.saturating_mul(100) / played).clamp(CHARGE_MIN, 100)
     }
-}
-
-/// Copies of each stripe that the budget allows, beside those of peers that get everything.
-fn budget(ballot: &Ballot, situation: &Situation) -> u32 {
-    let Some(egress) = situation.egress else { return u32::MAX };
-    let each = (situation.bitrate / 100 * OVERHEAD).max(1);
-    let copies = egress / 100 * BUDGET / each;
-    u32::try_from(copies).unwrap_or(u32::MAX).saturating_sub(ballot.plain)
-}
-
-/// The lots that give `copies` of `peers - listed` peers a stripe.
-fn share(copies: u32, peers: u32, listed: u32) -> u32 {
-    let others = u64::from(peers.saturating_sub(listed));
-    if others == 0 {
-        return 0;
-    }
-    let lots = (u64::from(copies) * u64::from(LOTS)).div_ceil(others);
-    u32::try_from(lots).unwrap_or(LOTS).min(LOTS)
 }
