@@ -258,8 +258,7 @@ impl Ear<'_> {
     fn private(&mut self, session: &mut Session, private: &Private<'_>) {
         match private {
             Private::Subscribe(Subscribe { start, stripes, window }) => {
-                // "To its relay a peer sends ... consent only": all or nothing.
-                let stripes = if *stripes == 0 { 0 } else { ALL_STRIPES };
+                let stripes = *stripes;
                 let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
                 session.sender.subscribe(stripes, start, *window, self.source);
                 let since = session.told.as_deref().and_then(|told| told.since);
