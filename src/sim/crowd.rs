@@ -135,7 +135,9 @@ impl Crowd {
             token: None,
             tls: None,
             playout: playout::Settings::default(),
-            upload: std::env::var("HW_TOLD").ok().map(|p| if line < 400_000 { 0 } else { line * p.parse::<u64>().unwrap_or(85) / 100 }),
+            upload: std::env::var("HW_TOLD").ok().map(|p| {
+                if line < 400_000 { 0 } else { line * p.parse::<u64>().unwrap_or(85) / 100 }
+            }),
         };
         let peer = Peer::new(Parts {
             settings,
