@@ -19,7 +19,7 @@
 //! stripes    what is dealt out to whom: labels on links
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
-//! controller who is sent what by the relay: direct or hybrid, seeds, quotas
+//! controller who is to feed whom: direct or hybrid, and the plan
 //! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]

@@ -197,7 +197,6 @@ fn seeds_are_pushed_their_stripes_and_others_what_they_keep_asking_for() {
         }
     }
     assert!(world.stripes(poor) >> stripe & 1 == 1, "leased");
-    assert_eq!(world.cell(Cell::SwarmLeases), 1);
     assert!(share.rescue_bytes.load(Relaxed) > 0 && share.push_bytes.load(Relaxed) > 0);
     world.tick(40, &peers);
     assert_eq!(world.stripes(poor) >> stripe & 1, 0, "for a while");
