@@ -166,7 +166,7 @@ impl Controller {
         Orders { hybrid, since: self.judge.since(), plan, charge }
     }
 
-    /// Peers to whom each stripe is pushed at the moment, leases aside; 0 in direct mode.
+    /// Peers to whom each stripe is to be pushed by plan, at most; 0 in direct mode.
     #[must_use]
     pub fn copies(&self) -> u32 {
         self.copies
