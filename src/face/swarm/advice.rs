@@ -63,7 +63,11 @@ impl Round {
 
     /// The seat that is to be looked at.
     fn next(&mut self, members: usize) -> Option<usize> {
-        self.left = self.left.min(members).checked_sub(1)?;
+        let left = self.left.min(members);
+        self.left = left.saturating_sub(1);
+        if left == 0 {
+            return None;
+        }
         let seat = if self.next < members { self.next } else { 0 };
         self.next = seat + 1;
         Some(seat)
@@ -204,6 +208,6 @@ mod tests {
         assert!(!round.begin(false, 4));
         round.again = true;
         assert!(round.begin(false, 4) && !round.again);
-        assert_eq!(round.next(0), None);
+        assert_eq!((round.next(0), round.left), (None, 0), "all have left");
     }
 }

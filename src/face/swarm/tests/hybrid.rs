@@ -42,7 +42,9 @@ impl Flock {
     fn new(peers: u16) -> Flock {
         let world = World::of(Addressing::Chunks64, 16, Join::Open, 2_000);
         let mut flock = Flock { world, peers: Vec::new(), orders: None };
-        (1..=peers).for_each(|n| drop(flock.join(n, 0xff)));
+        for n in 1..=peers {
+            flock.join(n, 0xff);
+        }
         flock
     }
 
