@@ -16,10 +16,11 @@
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
+//! realm      who can open to whom
 //! stripes    what is dealt out to whom: labels on links
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
-//! controller who is to feed whom: direct or hybrid, and the plan
+//! controller direct or hybrid, and who feeds whom
 //! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod mesh;
 pub mod opener;
 pub mod pacer;
 pub mod playout;
+pub mod realm;
 pub mod receiver;
 pub mod requests;
 pub mod sender;

@@ -7,7 +7,7 @@
 //! told more of those than some in a second. Peers that do not share are told nobody and named to
 //! nobody.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::face::swarm::{LETTERS_MAX, Swarm};
 use crate::metrics::table::Cell;
 use crate::swarm::channel::shard_of;
 use crate::swarm::controller::{Row, mix};
+use crate::swarm::realm::can_meet;
 use crate::wire::ppspp::{Addressing, Message, Writer};
 
 /// The most addresses of one answer.
@@ -38,36 +39,6 @@ const ANSWER_BYTES: usize = 4 + ANSWER * 19;
 /// The address as it is without IPv6 around it.
 pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Where addresses mean the same to both ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Realm {
-    Loopback,
-    Private,
-    Public,
-}
-
-fn realm(ip: IpAddr) -> Realm {
-    let private = match ip {
-        IpAddr::V4(ip) => {
-            // Carriers' NATs have 100.64.0.0/10.
-            let [a, b, ..] = ip.octets();
-            ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
-        }
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-    };
-    match (ip.is_loopback(), private) {
-        (true, _) => Realm::Loopback,
-        (false, true) => Realm::Private,
-        (false, false) => Realm::Public,
-    }
-}
-
-/// Whether one can open to the other, as far as addresses show that.
-fn can_meet(a: SocketAddr, b: SocketAddr) -> bool {
-    let (a_ip, b_ip) = (a.ip(), b.ip());
-    a != b && a_ip.is_ipv4() == b_ip.is_ipv4() && realm(a_ip) == realm(b_ip)
 }
 
 /// A datagram, without its channel, that tells addresses.
@@ -197,16 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_where_they_mean_something() {
-        let meet = |a: &str, b: &str| can_meet(a.parse().unwrap(), b.parse().unwrap());
-        assert!(meet("192.0.2.1:5", "198.51.100.7:5"));
-        assert!(meet("192.0.2.1:5", "192.0.2.1:6"), "two behind one NAT");
-        assert!(!meet("192.0.2.1:5", "192.0.2.1:5"));
-        assert!(!meet("192.0.2.1:5", "10.0.0.1:5") && !meet("10.0.0.1:5", "192.0.2.1:5"));
-        assert!(meet("10.0.0.1:5", "192.168.3.1:5") && meet("127.0.0.1:5", "127.0.0.1:6"));
-        assert!(!meet("127.0.0.1:5", "10.0.0.1:5") && !meet("100.64.3.3:5", "192.0.2.1:5"));
-        assert!(meet("[2001:db8::1]:5", "[2001:db8::2]:5"));
-        assert!(!meet("[2001:db8::1]:5", "192.0.2.1:5") && !meet("[fd00::1]:5", "[2001:db8::1]:5"));
+    fn addresses_are_told_as_they_are() {
         let mapped = plain("[::ffff:192.0.2.1]:5".parse().unwrap());
         assert_eq!(mapped, "192.0.2.1:5".parse().unwrap());
     }
