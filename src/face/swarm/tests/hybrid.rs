@@ -401,3 +401,32 @@ fn neighbours_are_drawn_as_peers_tell_of_them() {
     let known = |id: u32| graph.peers.iter().any(|peer| peer.id == id);
     assert!(graph.peers.iter().flat_map(|peer| &peer.links).all(|(id, _)| known(*id)));
 }
+
+#[test]
+fn what_the_controller_plans_is_told() {
+    let mut flock = Flock::new(0);
+    let settings = Settings { mode: Mode::Hybrid, ..(*settings(Join::Open)).clone() };
+    flock.world.face.settings = Arc::new(settings);
+    for n in 1..=12 {
+        flock.join(n, 0xff);
+    }
+    flock.tick(40);
+    let peers: Vec<Peer> = flock.peers.iter().map(|(peer, _)| *peer).collect();
+    let news: Vec<_> = peers.iter().map(|peer| flock.news(*peer)).collect();
+    let mut fed = 0;
+    for (child, (links, _)) in peers.iter().zip(&news) {
+        let Some(links) = links.last() else { continue };
+        for (feeder, stripes) in links {
+            fed += stripes.count_ones();
+            let met = |(peer, (_, named)): (&Peer, &(Vec<Told>, Vec<SocketAddr>))| {
+                peer.at == *feeder && named.contains(&child.at)
+            };
+            assert!(peers.iter().zip(&news).any(met), "{feeder} was not told of {}", child.at);
+        }
+    }
+    let swarm = &flock.world.lease.stream.swarm;
+    let copies = swarm.copies.load(Relaxed);
+    assert!(swarm.hybrid.load(Relaxed) && (1..=6).contains(&copies), "{copies}");
+    assert!(fed >= 8 * (12 - copies), "{fed}");
+    assert!((1..=12).contains(&flock.seeds()));
+}
