@@ -20,7 +20,6 @@ use crate::swarm::crimes::{Crime, Record};
 use crate::swarm::halfopen::Opening;
 use crate::swarm::sender::{Sender, Source};
 use crate::swarm::settings::Join;
-use crate::swarm::stripes::ALL_STRIPES;
 use crate::wire::ppspp::{Addressing, Bye, Malformed, Message, Messages, Private, Report};
 use crate::wire::ppspp::{Span, Subscribe};
 
@@ -204,7 +203,7 @@ struct Ear<'a> {
     channels: &'a Channels,
     /// The peer closed, and how that is counted.
     ended: Option<Cell>,
-    /// It asked for the stream for the first time.
+    /// It subscribed for the first time.
     wants: bool,
     /// It asked for addresses.
     pex: bool,
@@ -258,11 +257,11 @@ impl Ear<'_> {
     fn private(&mut self, session: &mut Session, private: &Private<'_>) {
         match private {
             Private::Subscribe(Subscribe { start, stripes, window }) => {
-                let stripes = *stripes;
                 let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
-                session.sender.subscribe(stripes, start, *window, self.source);
+                session.sender.subscribe(*stripes, start, *window, self.source);
                 let since = session.told.as_deref().and_then(|told| told.since);
-                self.wants |= stripes != 0 && since.is_none();
+                // Whose neighbours bring everything asks for nothing, and is inside all the same.
+                self.wants |= since.is_none();
             }
             Private::Report(report) => {
                 let told = self.told(session);
