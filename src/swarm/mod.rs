@@ -17,6 +17,7 @@
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
 //! stripes    what is dealt out to whom: labels on links
+//! probing    how fast trains come by which a peer measures its line
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
 //! controller who is sent what by the relay: direct or hybrid, seeds, quotas
@@ -36,6 +37,7 @@ pub mod mesh;
 pub mod opener;
 pub mod pacer;
 pub mod playout;
+pub mod probing;
 pub mod receiver;
 pub mod requests;
 pub mod sender;

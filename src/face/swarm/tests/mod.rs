@@ -2,6 +2,7 @@
 
 mod hybrid;
 mod joining;
+mod probing;
 mod serving;
 
 use std::net::SocketAddr;
@@ -317,6 +318,7 @@ impl World {
                     heard.data = Some(chunk);
                 }
                 Message::PexV4(address) => heard.named.push(address.into()),
+                Message::Private(Private::Probed { run, kbit }) => heard.probed = Some((run, kbit)),
                 Message::Private(Private::Bye(bye)) => heard.bye = Some(bye),
                 Message::Handshake(handshake) => heard.closed = handshake.channel == 0,
                 other => panic!("{other:?}"),
@@ -336,6 +338,7 @@ struct Heard {
     data: Option<u64>,
     bye: Option<Bye>,
     named: Vec<SocketAddr>,
+    probed: Option<(u8, u32)>,
     closed: bool,
 }
 
