@@ -10,7 +10,7 @@ use crate::peer::viewer::neighbours::Letter;
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::same;
 use crate::swarm::receiver::{Receiver, Tools};
-use crate::wire::ppspp::Message;
+use crate::wire::ppspp::{Message, Private};
 
 /// Addresses of other viewers that are taken from one datagram.
 const NAMED_MAX: usize = 16;
@@ -63,8 +63,13 @@ impl Viewer {
         let before = link.receiver.counts().payload;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
         let mut named: Vec<SocketAddr> = Vec::new();
+        let mut probed = None;
         link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
             let address: SocketAddr = match message {
+                Message::Private(Private::Probed { run, kbit }) => {
+                    probed = Some((run, kbit));
+                    return Ok(());
+                }
                 Message::PexV4(address) => address.into(),
                 Message::PexV6(address) => address.into(),
                 _ => return Ok(()),
@@ -84,6 +89,9 @@ impl Viewer {
         if let Some(neighbours) = &mut self.neighbours {
             named.into_iter().for_each(|address| neighbours.introduce(address));
             neighbours.note_relay(now, news, rtt);
+            if let Some((run, kbit)) = probed {
+                neighbours.measured(now, run, kbit);
+            }
             neighbours.note_whole(now, playing, &mut self.figures);
             if came {
                 neighbours.wake();
@@ -127,6 +135,9 @@ impl Viewer {
             }
             let Some(n) = wrote else { break };
             desk.datagram(link.to, &buf[..n]);
+        }
+        if let Some(them) = neighbours {
+            them.probe(now, link.to, link.receiver.them(), desk);
         }
     }
 

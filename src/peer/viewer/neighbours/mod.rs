@@ -3,6 +3,7 @@
 //! ```text
 //! link    one link to another viewer, both halves
 //! greet   introductions, openings, links that begin and end
+//! probe   the line is measured
 //! share   what is passed on, and how much of it
 //! shelf   what there is to pass on
 //! ```
@@ -12,6 +13,7 @@
 
 mod greet;
 mod link;
+mod probe;
 mod share;
 mod shelf;
 
