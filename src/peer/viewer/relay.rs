@@ -63,15 +63,19 @@ impl Viewer {
         let before = link.receiver.counts().payload;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
         let mut named: Vec<SocketAddr> = Vec::new();
-        let mut probed = None;
+        let neighbours = &mut self.neighbours;
         link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
             let address: SocketAddr = match message {
                 Message::Private(Private::Probed { run, kbit }) => {
-                    probed = Some((run, kbit));
+                    neighbours.iter_mut().for_each(|them| them.measured(now, run, kbit));
                     return Ok(());
                 }
                 Message::PexV4(address) => address.into(),
                 Message::PexV6(address) => address.into(),
+                Message::Private(Private::Links(links)) => {
+                    neighbours.iter_mut().for_each(|them| them.take_advice(links));
+                    return Ok(());
+                }
                 _ => return Ok(()),
             };
             if named.len() < NAMED_MAX {
@@ -89,9 +93,6 @@ impl Viewer {
         if let Some(neighbours) = &mut self.neighbours {
             named.into_iter().for_each(|address| neighbours.introduce(address));
             neighbours.note_relay(now, news, rtt);
-            if let Some((run, kbit)) = probed {
-                neighbours.measured(now, run, kbit);
-            }
             neighbours.note_whole(now, playing, &mut self.figures);
             if came {
                 neighbours.wake();
