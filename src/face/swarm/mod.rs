@@ -10,6 +10,7 @@
 //! hybrid     what is counted for the stream's controller, and its orders
 //! advice     peers are told who is to feed them
 //! introductions  peers are told of each other
+//! probing    peers measure what their lines carry
 //! notes      what the faces of different shards tell each other
 //! trains     what is the same for all of them, made once
 //! wheel      timers
@@ -28,6 +29,7 @@ mod hybrid;
 mod introductions;
 pub mod notes;
 mod opening;
+mod probing;
 mod serve;
 mod sessions;
 mod shoal;
@@ -64,6 +66,7 @@ pub use sessions::PEER_BYTES;
 
 use hybrid::Helm;
 use notes::Note;
+use probing::Probings;
 use sessions::{Line, Sessions};
 use shoal::Shoal;
 use wheel::Wheel;
@@ -158,6 +161,8 @@ pub struct Swarm {
     advise_at: Option<Mono>,
     /// Peers of a stream by rank, kept for its memory.
     ranked: Vec<(u64, u32)>,
+    /// Trains by which peers measure their lines.
+    probings: Probings,
     /// What is chosen by chance.
     dice: u64,
     /// Closes by reason, without a channel, for peers that hear why and for others.
@@ -199,6 +204,7 @@ impl Swarm {
             meetings: Vec::new(),
             advise_at: None,
             ranked: Vec::new(),
+            probings: Probings::default(),
             dice: key.iter().fold(u64::from(shard.0), |dice, byte| mix(dice ^ u64::from(*byte))),
             closes: serve::closes(),
             close: Bytes::copy_from_slice(&ppspp::build::close(0)),
@@ -315,6 +321,7 @@ impl Swarm {
     pub fn publish_figures(&mut self, now: Mono) {
         self.openings.expire(now);
         self.cells.set(Cell::SwarmHalfOpen, self.openings.len() as u64);
+        self.end_trains(now);
         self.count(now);
         for shoal in self.shoals.iter().flatten() {
             let share = shoal.stream.share(self.shard);

@@ -2,6 +2,7 @@
 
 mod hybrid;
 mod joining;
+mod probing;
 mod serving;
 
 use std::net::SocketAddr;
@@ -317,6 +318,7 @@ impl World {
                     heard.data = Some(chunk);
                 }
                 Message::PexV4(address) => heard.named.push(address.into()),
+                Message::Private(Private::Probed { run, kbit }) => heard.probed = Some((run, kbit)),
                 Message::Private(Private::Bye(bye)) => heard.bye = Some(bye),
                 Message::Private(Private::Links(links)) => {
                     let one = |link: Link| (link.address, link.stripes_in);
@@ -342,6 +344,7 @@ struct Heard {
     named: Vec<SocketAddr>,
     /// Who is to feed the peer, and with what.
     links: Option<Vec<(SocketAddr, u8)>>,
+    probed: Option<(u8, u32)>,
     closed: bool,
 }
 
