@@ -194,12 +194,12 @@ impl Upload {
         probe
     }
 
-    /// `sent` datagrams of train `run` were sent.
-    pub fn probed(&mut self, now: Mono, run: u8, sent: u8) {
-        self.line.probed(now, run);
+    /// A train was sent.
+    pub fn probed(&mut self, now: Mono, probe: Probe) {
+        self.line.probed(now, probe.run);
         // The others wait for it.
         if self.pace() >= 1.0 {
-            let took = Duration::from_secs_f32(f32::from(sent) * line::DATAGRAM_BITS / self.pace());
+            let took = Duration::from_secs_f32(probe.bits() / self.pace());
             self.passed = self.passed.max(now) + took;
         }
     }

@@ -24,9 +24,9 @@ fn measured(kbit: u32) -> Upload {
     let mut upload = Upload::new(None, 2_000_000);
     upload.linked(at(0), true);
     for now in [at(1_000), at(2_200)] {
-        if let Some(Probe { run, of }) = upload.probe(now) {
-            upload.probed(now, run, of);
-            upload.measured(now + Duration::from_millis(50), run, kbit);
+        if let Some(probe) = upload.probe(now) {
+            upload.probed(now, probe);
+            upload.measured(now + Duration::from_millis(50), probe.run, kbit);
         }
     }
     upload
@@ -81,9 +81,10 @@ fn nothing_is_promised_before_the_line_is_known_and_not_much_if_nobody_says() {
     assert!(!upload.has_spare(at(9_000)) && upload.probe(at(299)).is_none());
     let mut sent = Vec::new();
     for now in (0..81_000).step_by(20) {
-        if let Some(Probe { run, of }) = upload.probe(at(now)) {
-            upload.probed(at(now), run, of);
-            assert_eq!(of, 12);
+        if let Some(probe) = upload.probe(at(now)) {
+            upload.probed(at(now), probe);
+            let Probe { run, of, bytes } = probe;
+            assert_eq!((of, bytes), (12, 400));
             assert_eq!(upload.measured(at(now + 9), run - 1, 9_000), None, "to another one");
             assert_eq!(upload.measured(at(now + 9), run, 0), None, "of which nothing follows");
             sent.push(now);
@@ -102,9 +103,9 @@ fn nothing_is_promised_before_the_line_is_known_and_not_much_if_nobody_says() {
     assert!((8 * 270..=21 * 270).contains(&told(&upload)), "{}", told(&upload));
     // And one that begins to.
     upload.linked(at(30_000), true);
-    let Some(Probe { run, of }) = upload.probe(at(30_400)) else { panic!() };
-    upload.probed(at(30_400), run, of);
-    assert_eq!(upload.measured(at(30_900), run, 600), Some(600));
+    let probe = upload.probe(at(30_400)).unwrap();
+    upload.probed(at(30_400), probe);
+    assert_eq!(upload.measured(at(30_900), probe.run, 450), Some(450));
     assert_eq!(told(&upload), 270);
 }
 
@@ -161,7 +162,7 @@ struct Home {
     free: f64,
     probing: Option<Probing>,
     /// Datagrams of trains on their way, and answers.
-    trains: VecDeque<(f64, u8, u8, u8)>,
+    trains: VecDeque<(f64, ppspp::Probe<'static>)>,
     answers: VecDeque<(u64, u8, u32)>,
     /// When the last train was sent, and how many were.
     train_at: u64,
@@ -224,13 +225,13 @@ impl Home {
             self.measure();
         }
         while self.trains.front().is_some_and(|(when, ..)| *when <= now) {
-            let Some((when, run, index, of)) = self.trains.pop_front() else { break };
+            let Some((when, probe)) = self.trains.pop_front() else { break };
+            let bytes = probe.padding.len() + 10;
             let came = Mono::from_nanos(((10_000.0 + when) * 1e6) as u64);
-            let probe = ppspp::Probe::long(run, index, of);
             let heard = match &mut self.probing {
-                Some(train) if !train.makes_room(came, &probe) => train.hear(came, &probe, 1_200),
+                Some(train) if !train.makes_room(came, &probe) => train.hear(came, &probe, bytes),
                 _ => {
-                    let (heard, train) = Probing::begin(came, &probe, 1_200);
+                    let (heard, train) = Probing::begin(came, &probe, bytes);
                     self.probing = train;
                     heard
                 }
@@ -262,13 +263,15 @@ impl Home {
     }
 
     fn measure(&mut self) {
-        let Some(Probe { run, of }) = self.upload.probe(at(self.now)) else { return };
+        let Some(probe) = self.upload.probe(at(self.now)) else { return };
+        let Probe { run, of, bytes } = probe;
         for index in 0..of {
-            if let Some(left) = self.send(1_228.0) {
-                self.trains.push_back((left + TRIP / 2.0, run, index, of));
+            if let Some(left) = self.send(f64::from(bytes + 28)) {
+                let message = ppspp::Probe::filling(bytes.into(), run, index, of);
+                self.trains.push_back((left + TRIP / 2.0, message));
             }
         }
-        self.upload.probed(at(self.now), run, of);
+        self.upload.probed(at(self.now), probe);
         (self.train_at, self.trains_sent) = (self.now, self.trains_sent + 1);
     }
 
