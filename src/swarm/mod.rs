@@ -16,11 +16,12 @@
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
+//! realm      who can open to whom
 //! stripes    what is dealt out to whom: labels on links
 //! probing    how fast trains come by which a peer measures its line
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
-//! controller who is sent what by the relay: direct or hybrid, seeds, quotas
+//! controller direct or hybrid, and who feeds whom
 //! playout    where a viewer plays, what a stall is
 //! ```
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod opener;
 pub mod pacer;
 pub mod playout;
 pub mod probing;
+pub mod realm;
 pub mod receiver;
 pub mod requests;
 pub mod sender;

@@ -3,10 +3,11 @@
 //!
 //! The attack: somebody asks for addresses to find out who watches, or to have datagrams sent to
 //! others. An answer names at most eight, one comes every two seconds, each address that is told
-//! costs one small datagram to its owner, and nobody is named or told more often than a few
-//! times a second. Peers that do not share are told nobody and named to nobody.
+//! costs its owner one small datagram at most, and beyond [`NAMED_MAX`](super::told) nobody is
+//! told more of those than some in a second. Peers that do not share are told nobody and named to
+//! nobody.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::face::swarm::{LETTERS_MAX, Swarm};
 use crate::metrics::table::Cell;
 use crate::swarm::channel::shard_of;
 use crate::swarm::controller::{Row, mix};
+use crate::swarm::realm::can_meet;
 use crate::wire::ppspp::{Addressing, Message, Writer};
 
 /// The most addresses of one answer.
@@ -24,6 +26,9 @@ pub(super) const ANSWER: usize = 8;
 
 /// How often a peer is answered: it asks every two seconds, and datagrams are early at times.
 const ANSWER_APART: Duration = Duration::from_millis(1_900);
+
+/// Addresses that wait to be told to peers of this shard; beyond it they are dropped and counted.
+pub(super) const MEETINGS_MAX: usize = 1_024;
 
 /// Rows that are looked at for one answer.
 const LOOKED_AT: usize = 32;
@@ -34,36 +39,6 @@ const ANSWER_BYTES: usize = 4 + ANSWER * 19;
 /// The address as it is without IPv6 around it.
 pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Where addresses mean the same to both ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Realm {
-    Loopback,
-    Private,
-    Public,
-}
-
-fn realm(ip: IpAddr) -> Realm {
-    let private = match ip {
-        IpAddr::V4(ip) => {
-            // Carriers' NATs have 100.64.0.0/10.
-            let [a, b, ..] = ip.octets();
-            ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
-        }
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-    };
-    match (ip.is_loopback(), private) {
-        (true, _) => Realm::Loopback,
-        (false, true) => Realm::Private,
-        (false, false) => Realm::Public,
-    }
-}
-
-/// Whether one can open to the other, as far as addresses show that.
-fn can_meet(a: SocketAddr, b: SocketAddr) -> bool {
-    let (a_ip, b_ip) = (a.ip(), b.ip());
-    a != b && a_ip.is_ipv4() == b_ip.is_ipv4() && realm(a_ip) == realm(b_ip)
 }
 
 /// A datagram, without its channel, that tells addresses.
@@ -139,20 +114,41 @@ impl Swarm {
         }
     }
 
-    /// Tells a peer of this shard of one that was told its address.
-    pub(super) fn named(&mut self, channel: u32, address: SocketAddr) {
+    /// A peer of this shard is to be told of one that is told its address now.
+    pub(super) fn named(&mut self, now: Mono, channel: u32, address: SocketAddr) {
         let Some((place, _)) = self.sessions.find(channel) else { return };
         let Some(session) = self.sessions.get(place) else { return };
         let told = session.told.as_deref_mut().filter(|_| session.extras.shares());
         let Some(told) = told else { return };
-        if !told.may_be_named() {
+        if self.meetings.len() >= MEETINGS_MAX || !told.may_be_named() {
             return self.cells.add(Cell::IntroductionsDropped, 1);
         }
-        let head = answer(std::iter::once(address));
-        self.cells.add(Cell::Introductions, 1);
-        if let Some(letter) = self.letter(place, head.into()) {
-            self.post(letter);
+        self.meetings.push((channel, address));
+        self.attend_advice(now);
+    }
+
+    /// Tells peers of those that were told their addresses: several in one datagram, for who is
+    /// to feed many is named to many at once.
+    pub(super) fn tell_meetings(&mut self) {
+        let mut meetings = std::mem::take(&mut self.meetings);
+        meetings.sort_unstable();
+        meetings.dedup();
+        let mut done = 0;
+        for some in meetings.chunk_by(|a, b| a.0 == b.0).flat_map(|same| same.chunks(ANSWER)) {
+            // What waits for the socket must leave room for answers to openings.
+            if self.letters.len() >= LETTERS_MAX / 4 * 3 {
+                break;
+            }
+            done += some.len();
+            let Some((place, _)) = self.sessions.find(some[0].0) else { continue };
+            let head = answer(some.iter().map(|(_, address)| *address));
+            self.cells.add(Cell::Introductions, some.len() as u64);
+            if let Some(letter) = self.letter(place, head.into()) {
+                self.post(letter);
+            }
         }
+        meetings.drain(..done);
+        self.meetings = meetings;
     }
 }
 
@@ -172,16 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_where_they_mean_something() {
-        let meet = |a: &str, b: &str| can_meet(a.parse().unwrap(), b.parse().unwrap());
-        assert!(meet("192.0.2.1:5", "198.51.100.7:5"));
-        assert!(meet("192.0.2.1:5", "192.0.2.1:6"), "two behind one NAT");
-        assert!(!meet("192.0.2.1:5", "192.0.2.1:5"));
-        assert!(!meet("192.0.2.1:5", "10.0.0.1:5") && !meet("10.0.0.1:5", "192.0.2.1:5"));
-        assert!(meet("10.0.0.1:5", "192.168.3.1:5") && meet("127.0.0.1:5", "127.0.0.1:6"));
-        assert!(!meet("127.0.0.1:5", "10.0.0.1:5") && !meet("100.64.3.3:5", "192.0.2.1:5"));
-        assert!(meet("[2001:db8::1]:5", "[2001:db8::2]:5"));
-        assert!(!meet("[2001:db8::1]:5", "192.0.2.1:5") && !meet("[fd00::1]:5", "[2001:db8::1]:5"));
+    fn addresses_are_told_as_they_are() {
         let mapped = plain("[::ffff:192.0.2.1]:5".parse().unwrap());
         assert_eq!(mapped, "192.0.2.1:5".parse().unwrap());
     }

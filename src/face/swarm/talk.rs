@@ -22,7 +22,6 @@ use crate::swarm::halfopen::Opening;
 use crate::swarm::probing::Heard;
 use crate::swarm::sender::{Sender, Source};
 use crate::swarm::settings::{Join, Mode};
-use crate::swarm::stripes::ALL_STRIPES;
 use crate::wire::ppspp::{
     Addressing, Bye, CHANNEL, Malformed, Message, Messages, Private, Probe, Report, Span, Subscribe,
 };
@@ -230,7 +229,7 @@ struct Ear<'a> {
     probings: Option<&'a mut Probings>,
     /// The peer closed, and how that is counted.
     ended: Option<Cell>,
-    /// It asked for the stream for the first time.
+    /// It subscribed for the first time.
     wants: bool,
     /// It asked for addresses.
     pex: bool,
@@ -297,12 +296,11 @@ impl Ear<'_> {
     fn private(&mut self, session: &mut Session, private: &Private<'_>) {
         match private {
             Private::Subscribe(Subscribe { start, stripes, window }) => {
-                // "To its relay a peer sends ... consent only": all or nothing.
-                let stripes = if *stripes == 0 { 0 } else { ALL_STRIPES };
                 let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
-                session.sender.subscribe(stripes, start, *window, self.source);
+                session.sender.subscribe(*stripes, start, *window, self.source);
                 let since = session.told.as_deref().and_then(|told| told.since);
-                self.wants |= stripes != 0 && since.is_none();
+                // Whose neighbours bring everything asks for nothing, and is inside all the same.
+                self.wants |= since.is_none();
             }
             Private::Report(report) => {
                 let told = self.told(session);

@@ -6,14 +6,14 @@
 //! what it decides goes back to them as [`Orders`].
 //!
 //! ```text
-//! census    what a shard counts, and the peers that it proposes
+//! census    what a shard counts, and its peers
 //! judge     direct or hybrid
 //! plan      which neighbour is to feed each peer each stripe
 //! ```
 //!
-//! Peers never learn any of this: each asks its relay for everything, and gets what it is not
-//! pushed from its neighbours, or by asking. Whether an order was good shows in how much is
-//! asked of the relay: **rescues**. Without clock, socket or chance, so that a run can be made
+//! Peers are told of the plan what concerns them. A peer that is not fed by whom it should be asks
+//! the relay, so that a bad plan costs egress and nothing else; whether it was good shows in
+//! that, and in how many chunks are asked of the relay: **rescues**. Without clock, socket or chance, so that a run can be made
 //! again.
 //!
 //! How to use it: [`Controller::handle_census`] for what comes; [`Controller::step`] every
@@ -166,7 +166,7 @@ impl Controller {
         Orders { hybrid, since: self.judge.since(), plan, charge }
     }
 
-    /// Peers to whom each stripe is pushed at the moment, leases aside; 0 in direct mode.
+    /// Peers to whom the relay pushes each stripe by plan, at most; 0 in direct mode.
     #[must_use]
     pub fn copies(&self) -> u32 {
         self.copies

@@ -1,10 +1,8 @@
 //! A stream whose peers upload and ask as they are told: what the controller makes of it.
 
-use super::quota::least;
 use super::*;
 
 const BITRATE: u64 = 4_000_000;
-const STRIPE_KBIT: u64 = 500;
 
 /// A stream whose peers upload and ask as they are told to, on two shards.
 struct World {
@@ -50,18 +48,15 @@ impl World {
                 census.proven += 1;
                 census.upload_kbit += u64::from(*upload_kbit);
             }
-            let candidate = Candidate {
+            census.members.push(Member {
                 channel: *channel,
                 id: *channel,
-                address: ([10, 0, 0, 1], channel.to_be_bytes()[1].into()).into(),
+                address: ([10, 0, 0, 1], (channel >> 8) as u16 | 1).into(),
                 upload_kbit: *upload_kbit,
-                room_kbit: *upload_kbit,
-                links: 0,
+                rtt: Duration::from_millis(30),
+                relayed: u8::MAX,
                 age,
-            };
-            if census.best.len() < BEST_MAX {
-                census.best.push(candidate);
-            }
+            });
         }
         let needed = f64::from(census.peers) * self.situation.chunks * INTERVAL.as_secs_f64();
         census.rescued = (needed * self.rescue) as u64;
@@ -81,17 +76,6 @@ impl World {
             orders = Some(self.controller.step(self.now, &self.situation));
         }
         orders.unwrap()
-    }
-
-    /// How many peers are pushed each stripe.
-    fn pushed(&self, orders: &Orders) -> [u32; STRIPES] {
-        let mut counts = [0; STRIPES];
-        for (channel, ..) in &self.peers {
-            let stripes = orders.stripes(*channel);
-            let bits = counts.iter_mut().enumerate();
-            bits.for_each(|(stripe, count)| *count += u32::from(stripes >> stripe & 1));
-        }
-        counts
     }
 }
 
@@ -124,7 +108,7 @@ fn auto_gives_up_within_two_seconds_and_does_not_come_back_for_a_minute() {
     world.peers.iter_mut().for_each(|peer| peer.1 = 300);
     assert!(world.pass(1_000).hybrid);
     let orders = world.pass(1_000);
-    assert!(!orders.hybrid && orders.stripes(77) == 0xff && orders.candidates.is_empty());
+    assert!(!orders.hybrid && orders.plan.rows().is_empty());
     world.peers.iter_mut().zip(all).for_each(|(peer, upload)| peer.1 = upload);
     assert!(!world.pass(58_000).hybrid);
     assert!(world.pass(3_000).hybrid);
@@ -159,108 +143,25 @@ fn what_the_operator_chose_is_kept() {
     let mut hybrid = World::new(Mode::Hybrid);
     hybrid.come(1, 0);
     let orders = hybrid.pass(30_000);
-    assert!(orders.hybrid && orders.stripes(hybrid.peers[0].0) == 0xff, "the only one");
+    let row = orders.plan.get(hybrid.peers[0].0).unwrap();
+    assert!(orders.hybrid && row.parents == [0; 8], "the only one");
     let mut direct = World::new(Mode::Direct);
     direct.come(100, 50_000);
-    assert!(!direct.pass(30_000).hybrid);
+    let orders = direct.pass(30_000);
+    assert!(!orders.hybrid && orders.plan == Plan::default());
+    assert_eq!(direct.controller.copies(), 0);
 }
 
 #[test]
-fn copies_follow_what_peers_can_upload() {
-    // Uploads in parts of the bitrate, and the copies of each stripe for 100 peers.
-    for (part, copies) in [(1.5, 4..=4), (0.6, 55..=66), (0.0, 100..=100)] {
-        let mut world = World::new(Mode::Hybrid);
-        world.come(100, (4_000.0 * part) as u32);
-        // Neither too many nor too few rescues: nothing to put right.
-        world.rescue = 0.01;
-        let orders = world.pass(40_000);
-        let pushed = world.pushed(&orders);
-        let all: u32 = pushed.iter().sum();
-        let mean = (all as f64 / 8.0).round() as u32;
-        assert!(copies.contains(&mean), "{part}: {pushed:?}");
-        assert!(*copies.start() == 55 || pushed.iter().all(|n| copies.contains(n)), "{pushed:?}");
-    }
-    assert_eq!([0, 1, 50, 250, 10_000].map(least), [0, 1, 3, 5, 103]);
-}
-
-#[test]
-fn rescues_raise_copies_and_calm_lowers_them() {
+fn peers_of_all_shards_are_planned_together() {
     let mut world = World::new(Mode::Hybrid);
-    world.come(200, 6_000);
-    world.rescue = 0.01;
-    world.pass(30_000);
-    assert_eq!(world.controller.copies(), 5);
-    world.rescue = 0.1;
-    world.pass(10_000);
-    let more = world.controller.copies();
-    assert!((8..=14).contains(&more), "{more}");
-    world.rescue = 0.9;
-    world.pass(60_000);
-    assert!(world.controller.copies() > 40);
-    world.rescue = 0.001;
-    world.pass(400_000);
-    assert_eq!(world.controller.copies(), 5);
-}
-
-#[test]
-fn copies_never_exceed_the_budget() {
-    let mut world = World::new(Mode::Hybrid);
-    world.come(100, 400);
-    world.situation.egress = Some(BITRATE * 50);
-    world.rescue = 0.4;
-    world.pass(60_000);
-    let copies = world.controller.copies();
-    assert!((35..=36).contains(&copies), "{copies}");
-}
-
-#[test]
-fn seeds_are_spread_over_the_best_and_stay() {
-    let mut world = World::new(Mode::Hybrid);
-    world.come(100, 5_000);
-    world.come(20, 20_000);
-    world.come(20, 100);
-    world.rescue = 0.01;
-    let first = world.pass(30_000);
-    // Four of each stripe: 32 places, of which the 20 best take most.
-    assert_eq!(world.pushed(&first), [4; 8]);
-    let best: Vec<_> = first
-        .seeds
-        .iter()
-        .filter(|(channel, _)| {
-            world.peers.iter().any(|peer| peer.0 == *channel && peer.1 == 20_000)
-        })
-        .collect();
-    assert!(best.len() >= 16, "{}", best.len());
-    assert!(best.iter().all(|(_, stripes)| stripes.count_ones() <= 2));
-    // Hundreds of better ones come; nobody who is there is replaced.
-    world.come(300, 30_000);
-    let later = world.pass(30_000);
-    assert!(first.seeds.iter().all(|(channel, stripes)| {
-        later.seeds.iter().any(|(same, more)| same == channel && more & stripes == *stripes)
-    }));
-    // One leaves: only its stripes are given to others.
-    let (gone, _) = later.seeds[0];
-    world.peers.retain(|peer| peer.0 != gone);
-    let after = world.pass(250);
-    assert_eq!(world.pushed(&after), [7; 8]);
-    let kept = later.seeds.iter().filter(|seed| after.seeds.contains(seed)).count();
-    assert!(kept + 3 >= later.seeds.len(), "{kept} of {}", later.seeds.len());
-}
-
-#[test]
-fn newcomers_are_no_seeds_and_who_lost_its_upload_is_none_any_more() {
-    let mut world = World::new(Mode::Hybrid);
-    world.come(30, 8_000);
-    world.rescue = 0.01;
-    assert_eq!(world.pass(4_500).seeds, []);
-    let orders = world.pass(30_000);
-    assert_eq!(world.pushed(&orders), [3; 8]);
-    let (poor, _) = orders.seeds[0];
-    world.peers.iter_mut().filter(|peer| peer.0 == poor).for_each(|peer| peer.1 = 0);
-    let orders = world.pass(250);
-    assert!(orders.stripes(poor) == 0 && orders.seeds.iter().all(|seed| seed.0 != poor));
-    assert_eq!(world.pushed(&orders), [3; 8]);
-    assert_eq!(STRIPE_KBIT * 16, 8_000);
+    world.come(40, 8_000);
+    let orders = world.pass(2_750);
+    let across =
+        |row: &Row| row.parents.iter().any(|parent| *parent != 0 && parent ^ row.channel & 1 != 0);
+    assert_eq!(orders.plan.rows().len(), 40);
+    assert!(orders.plan.rows().iter().any(across));
+    assert_eq!(world.controller.copies(), 3);
 }
 
 #[test]

@@ -37,7 +37,7 @@ const ACK_MAX: Duration = Duration::from_millis(50);
 
 /// Silence of a neighbour's answer, beyond a round trip, after which it is asked again; and how
 /// long its next chunk may take before the last ones of a subtree are taken for lost.
-const NEIGHBOUR: Duration = Duration::from_millis(100);
+const NEIGHBOUR: Duration = Duration::from_millis(250);
 
 /// How long a chunk may be missing on a neighbour's link although a later one came.
 const SKIPPED: Duration = Duration::from_millis(20);

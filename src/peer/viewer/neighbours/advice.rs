@@ -11,13 +11,14 @@ impl Neighbours {
     /// The relay names who is to feed us; it feeds the other stripes itself. Who is not known yet
     /// is opened to.
     pub(in crate::peer::viewer) fn take_advice(&mut self, links: Links<'_>) {
-        self.advice.clear();
+        let known = std::mem::take(&mut self.advice);
         self.advice.extend(links.iter().map(|link| (link.address, link.stripes_in)));
         let named = self.advice.iter().fold(0, |named, (_, stripes)| named | stripes);
         self.mesh.set_relay_feeds(!named);
         for at in 0..self.advice.len() {
             let address = self.advice[at].0;
-            if self.find(address).is_none() {
+            let new = known.iter().all(|(before, _)| *before != address);
+            if new && self.find(address).is_none() {
                 self.introduce(address);
             }
         }

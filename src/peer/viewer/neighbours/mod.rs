@@ -64,6 +64,8 @@ pub(super) struct Neighbours {
     mesh: Mesh,
     upload: Upload,
     links: Vec<Link>,
+    /// Whose turn it is to be sent something.
+    turn: usize,
     shelf: Shelf,
     keys: u16,
     /// Addresses that the relay named.
@@ -96,6 +98,7 @@ impl Neighbours {
             mesh,
             upload: Upload::new(limit, shelf.bitrate()),
             links: Vec::new(),
+            turn: 0,
             shelf,
             keys: 0,
             introductions: VecDeque::new(),

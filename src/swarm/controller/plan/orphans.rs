@@ -1,0 +1,244 @@
+//! Parents for those who have none.
+//!
+//! One orphan of each stripe in turn, so that no stripe takes the links of another; in each
+//! stripe first those on whom others hang, then those that can feed many, so that trees are
+//! broad. The parent is the one through whom the stripe comes soonest. A peer for whom there is
+//! nobody stays with the relay, and then feeds others like a root.
+
+use crate::base::time::Mono;
+use crate::swarm::controller::mix;
+use crate::swarm::controller::plan::forest::Forest;
+use crate::swarm::realm::{Realm, can_meet};
+use crate::swarm::stripes::STRIPES;
+
+/// Peers among whom a parent is looked for, per stripe and realm.
+const POOL: usize = 256;
+
+/// How often these are collected anew in one step, because none of them fits.
+const POOLS_MAX: u32 = 16;
+
+/// Peers that are looked at in one step.
+const LOOKS_MAX: usize = 300_000;
+
+/// Parents that are given in one step: to one peer, so that not all its stripes come from
+/// strangers at once, and to all.
+const CHANGES_MAX: u8 = 3;
+const CHANGES_MAX_ALL: usize = 1_024;
+
+/// Hops from the relay if there is any choice, and at most.
+const DEPTH: u8 = 8;
+const DEPTH_MAX: u8 = 12;
+
+/// What makes a parent worse, in milliseconds: that it has not got the stripe itself yet, or is
+/// fed by the relay only as long as nobody else does; that its links are kept for a stripe of
+/// which it is a root; that the tree grows too high.
+const UNSURE: u32 = 300;
+const KEPT: u32 = 150;
+const HIGH: u32 = 10_000;
+
+/// Those of one realm who can take one more child in a stripe.
+#[derive(Debug)]
+struct Pool {
+    realm: Realm,
+    seats: Vec<u32>,
+    /// There are more than these.
+    more: bool,
+}
+
+/// Gives parents, in one step.
+pub(super) struct Matching<'a> {
+    pub(super) forest: &'a mut Forest,
+    now: Mono,
+    /// Children that each root shall have.
+    share: u16,
+    /// Who had a free link at the beginning.
+    open: Vec<u32>,
+    pools: [Option<Vec<Pool>>; STRIPES],
+    collected: u32,
+    looks: usize,
+    changes: usize,
+}
+
+impl<'a> Matching<'a> {
+    pub(super) fn new(now: Mono, forest: &'a mut Forest, share: u16) -> Matching<'a> {
+        let seats = forest.order.iter().map(|(_, seat)| *seat);
+        let open = seats.filter(|seat| forest.seat(*seat).free() > 0).collect();
+        Matching {
+            forest,
+            now,
+            share,
+            open,
+            pools: Default::default(),
+            collected: 0,
+            looks: 0,
+            changes: 0,
+        }
+    }
+
+    /// Gives parents to as many as can be.
+    pub(super) fn settle(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let queues = self.orphans();
+        let longest = queues.iter().map(Vec::len).max().unwrap_or(0);
+        for at in 0..longest {
+            for (stripe, queue) in queues.iter().enumerate() {
+                let Some((.., orphan)) = queue.get(at) else { continue };
+                if self.changes < CHANGES_MAX_ALL && self.looks < LOOKS_MAX {
+                    self.place(stripe, *orphan);
+                }
+            }
+        }
+        for (.., orphan) in queues.iter().flatten() {
+            self.forest.seat_mut(*orphan).waiting = 0;
+        }
+    }
+
+    /// Those who need a parent, by stripe, in the order in which they are given one.
+    fn orphans(&mut self) -> [Vec<(bool, u16, u64, u32)>; STRIPES] {
+        let mut queues: [Vec<_>; STRIPES] = Default::default();
+        for at in 0..self.forest.order.len() {
+            let (channel, at) = self.forest.order[at];
+            let (now, share) = (self.now, self.share);
+            let seat = self.forest.seat_mut(at);
+            let orphan = !seat.fed & !seat.root;
+            if orphan == 0 || seat.bars.rests(now) {
+                continue;
+            }
+            seat.waiting = orphan;
+            // Roughly: who is equal shall not be first in each stripe.
+            let strong = seat.free().saturating_sub(seat.reserve(None, share)).div_ceil(4);
+            for (stripe, queue) in queues.iter_mut().enumerate() {
+                if orphan >> stripe & 1 != 0 {
+                    let leaf = seat.branches[stripe].children == 0;
+                    let chance = mix(u64::from(channel) << 3 | stripe as u64);
+                    queue.push((leaf, u16::MAX - strong, chance, at));
+                }
+            }
+        }
+        queues.iter_mut().for_each(|queue| queue.sort_unstable());
+        queues
+    }
+
+    fn place(&mut self, stripe: usize, orphan: u32) {
+        if self.forest.seat(orphan).changes >= CHANGES_MAX {
+            return;
+        }
+        self.forest.seat_mut(orphan).waiting &= !(1 << stripe);
+        if let Some(parent) = self.find(stripe, orphan) {
+            self.give(stripe, orphan, parent);
+        }
+        self.offer(stripe, orphan);
+    }
+
+    /// Gives a peer a parent, perhaps another one.
+    pub(super) fn give(&mut self, stripe: usize, child: u32, parent: u32) {
+        self.forest.detach(stripe, child);
+        self.forest.attach(self.now, stripe, child, parent);
+        self.forest.seat_mut(child).changes += 1;
+        self.changes += 1;
+    }
+
+    /// Who has just been placed can feed others.
+    fn offer(&mut self, stripe: usize, at: u32) {
+        let seat = self.forest.seat(at);
+        let Some(pools) = self.pools[stripe].as_mut().filter(|_| seat.free() > 0) else { return };
+        let pool = pool_of(pools, seat.realm);
+        if pool.seats.len() < POOL {
+            pool.seats.push(at);
+        } else {
+            pool.more = true;
+        }
+    }
+
+    /// The best parent for a peer; it may have another one.
+    pub(super) fn find(&mut self, stripe: usize, child: u32) -> Option<u32> {
+        let realm = self.forest.seat(child).realm;
+        loop {
+            if self.pools[stripe].is_none() {
+                self.collect(stripe);
+            }
+            let best = self.find_in_pool(stripe, child, realm);
+            let pools = self.pools[stripe].as_mut()?;
+            if best.is_some() || !pool_of(pools, realm).more || self.collected >= POOLS_MAX {
+                return best;
+            }
+            // None of these fits, or all are full.
+            self.pools[stripe] = None;
+        }
+    }
+
+    fn find_in_pool(&mut self, stripe: usize, child: u32, realm: Realm) -> Option<u32> {
+        let leaf = self.forest.branch(stripe, child).children == 0;
+        let height = if leaf { 0 } else { self.forest.height(stripe, child) };
+        let pools = self.pools[stripe].as_mut()?;
+        let mut seats = std::mem::take(&mut pool_of(pools, realm).seats);
+        self.looks += seats.len();
+        seats.retain(|seat| self.forest.seat(*seat).free() > 0);
+        let costs = seats.iter().filter_map(|parent| {
+            let cost = self.cost(stripe, child, height, *parent)?;
+            Some((cost, *parent))
+        });
+        let best = costs.min().map(|(_, parent)| parent);
+        let pools = self.pools[stripe].as_mut()?;
+        pool_of(pools, realm).seats = seats;
+        best
+    }
+
+    /// What speaks against a parent; `None` if it cannot be.
+    fn cost(&self, stripe: usize, child: u32, height: u8, parent: u32) -> Option<u32> {
+        let (above, below) = (self.forest.seat(parent), self.forest.seat(child));
+        let depth = above.branches[stripe].depth.saturating_add(1).saturating_add(height);
+        if parent == child
+            || depth > DEPTH_MAX
+            || !can_meet(above.row.address, below.row.address)
+            || below.bars.has(self.now, above.row.channel)
+            || above.bars.has(self.now, below.row.channel)
+            || (height > 0 && self.forest.is_within(stripe, parent, child))
+        {
+            return None;
+        }
+        let bit = 1 << stripe;
+        let spare = above.fed & bit == 0 && above.root & bit == 0;
+        let unsure = spare || !above.is_sure_of(stripe);
+        let kept = above.free() <= above.reserve(Some(stripe), self.share);
+        let mut cost = above.branches[stripe].arrival + above.rtt / 2;
+        for (holds, worse) in [(unsure, UNSURE), (kept, KEPT), (depth > DEPTH, HIGH)] {
+            cost += if holds { worse } else { 0 };
+        }
+        Some(cost)
+    }
+
+    /// Collects who can take one more child in a stripe: the best of each realm.
+    fn collect(&mut self, stripe: usize) {
+        self.collected += 1;
+        let mut pools: Vec<Pool> = Vec::new();
+        for at in &self.open {
+            let seat = self.forest.seat(*at);
+            if seat.free() > 0 && seat.waiting >> stripe & 1 == 0 {
+                pool_of(&mut pools, seat.realm).seats.push(*at);
+            }
+        }
+        for pool in &mut pools {
+            if pool.seats.len() > POOL {
+                let key = |at: &u32| {
+                    let branch = self.forest.branch(stripe, *at);
+                    (branch.arrival + self.forest.seat(*at).rtt / 2, *at)
+                };
+                pool.seats.select_nth_unstable_by_key(POOL - 1, key);
+                pool.seats.truncate(POOL);
+                pool.more = true;
+            }
+        }
+        self.pools[stripe] = Some(pools);
+    }
+}
+
+fn pool_of(pools: &mut Vec<Pool>, realm: Realm) -> &mut Pool {
+    let at = pools.iter().position(|pool| pool.realm == realm).unwrap_or_else(|| {
+        pools.push(Pool { realm, seats: Vec::new(), more: false });
+        pools.len() - 1
+    });
+    &mut pools[at]
+}

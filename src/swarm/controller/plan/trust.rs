@@ -1,0 +1,160 @@
+//! What children say of a peer counts more than what it says of itself.
+//!
+//! The attack: somebody says that it carries a hundred links and feeds nobody, and so makes the
+//! relay feed many. It is found out after a few seconds, by three different children, and costs
+//! the more time the more often it happened. Nobody can have somebody else left out alone: a
+//! complaint bars a pair, and nothing more.
+
+use std::time::Duration;
+
+use crate::base::time::Mono;
+
+/// Strikes that are remembered, and how often one fades.
+const STRIKES_MAX: usize = 96;
+const FADE: Duration = Duration::from_secs(10);
+
+/// Different children that must complain before a peer is trusted less.
+const VOICES: usize = 3;
+
+/// For how long a peer is trusted less, doubled each time, and up to how long.
+const TERM: Duration = Duration::from_secs(30);
+const TERM_SILENT: Duration = Duration::from_secs(60);
+const TERM_MAX: Duration = Duration::from_secs(240);
+
+/// Links of an overloaded peer below which it is not taken at once, in parts of what it had.
+const LEAST: u16 = 8;
+
+/// How a peer does as a parent.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// The children that complained, the oldest first.
+    strikes: Vec<u32>,
+    faded: Mono,
+    /// The most links that it is given, and until when.
+    most: Option<u16>,
+    until: Mono,
+    term: Duration,
+    /// Whether it ever fed anybody.
+    pub(super) fed: bool,
+}
+
+impl Trust {
+    /// Links that it is given, if it says that it carries so many. What was taken comes back by
+    /// doubling.
+    pub(super) fn limit(&mut self, now: Mono, said: u16) -> u16 {
+        let Some(most) = self.most else { return said };
+        if now < self.until {
+            return said.min(most);
+        }
+        let more = most.saturating_mul(2);
+        if most == 0 || more >= said {
+            self.most = None;
+            return said;
+        }
+        (self.most, self.until) = (Some(more), now + TERM);
+        more
+    }
+
+    /// A child says that it is not fed.
+    pub(super) fn strike(&mut self, now: Mono, child: u32) {
+        if self.strikes.is_empty() {
+            self.faded = now;
+        }
+        if self.strikes.len() == STRIKES_MAX {
+            self.strikes.remove(0);
+        }
+        self.strikes.push(child);
+    }
+
+    /// Forgets old strikes.
+    pub(super) fn fade(&mut self, now: Mono) {
+        if !self.strikes.is_empty() && now.since(self.faded) >= FADE {
+            self.strikes.remove(0);
+            self.faded = now;
+        }
+    }
+
+    /// Trusts it less if enough have complained. It is given `slots` links, has `used` of them
+    /// left, and `fine` of these are content.
+    pub(super) fn judge(&mut self, now: Mono, slots: u16, used: u16, fine: u16) {
+        let mut voices = self.strikes.clone();
+        voices.sort_unstable();
+        voices.dedup();
+        if voices.len() < VOICES {
+            return;
+        }
+        let silent = !self.fed;
+        if !silent && self.strikes.len() < usize::from(used) {
+            return;
+        }
+        let first = if silent { TERM_SILENT } else { TERM };
+        self.term = (self.term * 2).clamp(first, TERM_MAX);
+        self.until = now + self.term;
+        self.most = Some(if silent { 0 } else { fine.max(slots / LEAST).min(slots / 2) });
+        self.strikes.clear();
+    }
+
+    /// It has fed somebody.
+    pub(super) fn feeds(&mut self) {
+        if !self.fed {
+            self.term = Duration::ZERO;
+        }
+        self.fed = true;
+    }
+}
+
+/// Pairs that are remembered, and for how long.
+const BARS_MAX: usize = 8;
+const BARRED: Duration = Duration::from_secs(60);
+
+/// Parents in a row that did not feed a child at all, after which it rests, and for how long:
+/// doubled each time.
+const FAILURES: u8 = 8;
+const REST: Duration = Duration::from_secs(10);
+const REST_MAX: Duration = Duration::from_secs(160);
+
+/// What a child has been through with its parents.
+#[derive(Debug, Default)]
+pub(super) struct Bars {
+    /// Parents that did not feed it, the oldest first, and until when they are left out.
+    pairs: Vec<(u32, Mono)>,
+    failures: u8,
+    rest: Duration,
+    until: Mono,
+}
+
+impl Bars {
+    /// Whether the pair is left out.
+    pub(super) fn has(&self, now: Mono, parent: u32) -> bool {
+        self.pairs.iter().any(|(channel, until)| *channel == parent && now < *until)
+    }
+
+    /// Leaves a pair out.
+    pub(super) fn add(&mut self, now: Mono, parent: u32) {
+        self.pairs.retain(|(channel, until)| *channel != parent && now < *until);
+        if self.pairs.len() == BARS_MAX {
+            self.pairs.remove(0);
+        }
+        self.pairs.push((parent, now + BARRED));
+    }
+
+    /// A parent has never fed the child: it is perhaps nobody's fault but its own line's.
+    pub(super) fn failed(&mut self, now: Mono) {
+        self.failures += 1;
+        if self.failures >= FAILURES {
+            self.failures = 0;
+            self.rest = (self.rest * 2).clamp(REST, REST_MAX);
+            self.until = now + self.rest;
+        }
+    }
+
+    /// A parent feeds it.
+    pub(super) fn succeeded(&mut self) {
+        (self.failures, self.rest) = (0, Duration::ZERO);
+    }
+
+    /// Whether it is given parents at the moment.
+    pub(super) fn rests(&self, now: Mono) -> bool {
+        now < self.until
+    }
+}
