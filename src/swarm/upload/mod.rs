@@ -98,9 +98,7 @@ pub struct Child {
     pub key: Key,
     /// How long what is sent to it waits on its way, if that is known.
     pub queueing: Option<Duration>,
-    /// Chunks that were sent since it was last told.
-    pub sent: u64,
-    /// Chunks that were acknowledged.
+    /// Chunks that were acknowledged since it was last told.
     pub acked: u64,
     /// Chunks that were lost.
     pub lost: u64,

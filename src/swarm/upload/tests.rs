@@ -8,7 +8,7 @@ use crate::wire::ppspp;
 
 fn child(key: u16, queue: u64, acked: u64, lost: u64) -> Child {
     let queueing = Some(Duration::from_millis(queue));
-    Child { key: Key(key), queueing, sent: acked + lost, acked, lost }
+    Child { key: Key(key), queueing, acked, lost }
 }
 
 fn at(millis: u64) -> Mono {
@@ -172,7 +172,7 @@ struct Home {
     owed: Vec<f64>,
     /// Chunks on their way: when something is heard of them, of whom, how long they waited.
     flying: VecDeque<(f64, usize, Option<f64>)>,
-    counts: Vec<[u64; 3]>,
+    counts: Vec<[u64; 2]>,
     queues: Vec<Option<f64>>,
     /// The longest queue since [`Home::run`], without those of trains, and bits that left.
     worst: f64,
@@ -198,7 +198,7 @@ impl Home {
             granted: vec![0; neighbours],
             owed: vec![0.0; neighbours],
             flying: VecDeque::new(),
-            counts: vec![[0; 3]; neighbours],
+            counts: vec![[0; 2]; neighbours],
             queues: vec![None; neighbours],
             worst: 0.0,
             carried: 0.0,
@@ -283,7 +283,6 @@ impl Home {
             while self.owed[child] >= 10_984.0 && self.upload.ready() <= at(self.now) {
                 self.owed[child] -= 10_984.0;
                 self.upload.sent(at(self.now), 1_345);
-                self.counts[child][2] += 1;
                 let now = self.now as f64;
                 let heard = match self.send(1_373.0) {
                     Some(left) => (left + TRIP, child, Some(left - now)),
@@ -300,10 +299,9 @@ impl Home {
             .iter()
             .zip(&self.queues)
             .zip(1..)
-            .map(|(([acked, lost, sent], queue), key)| Child {
+            .map(|(([acked, lost], queue), key)| Child {
                 key: Key(key),
                 queueing: queue.map(|wait| Duration::from_millis(wait as u64)),
-                sent: *sent,
                 acked: *acked,
                 lost: *lost,
             })
