@@ -431,13 +431,14 @@ fn the_line_is_measured_once_it_plays_and_not_for_ever() {
     world.run(3_000);
     let told = world.figures().sharing.upload_kbit;
     assert!((3_000..=3_400).contains(&told), "{told}");
-    world.run(90_000);
+    world.run(180_000);
     let startup = world.figures().startup.unwrap().as_millis() as u64;
-    let [(first, 12, 400), (second, 48, 1_200)] = world.relay.trains[..] else {
+    let [(first, 12, 400), (second, 48, 1_200), (third, 48, 1_200)] = world.relay.trains[..] else {
         panic!("{:?}", world.relay.trains);
     };
     assert!(first >= begun + startup && first < begun + startup + 400, "{first}");
     assert!((1_100..1_200).contains(&(second - first)), "{second}");
+    assert!((60_000..60_200).contains(&(third - second)), "{third}");
     // Nobody says: a stripe is tried.
     let mut world = World::new(3_000);
     world.run(30_000);

@@ -40,7 +40,8 @@ const TRIES: u8 = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 
-/// How often a line is measured that is believed to carry less than it once did.
+/// How long after the first time a line is measured again, and how often one that is believed to
+/// carry less than it once did.
 const REST: Duration = Duration::from_secs(60);
 
 /// Who carries so much of what it once did is left alone.
@@ -118,8 +119,7 @@ impl Default for Line {
 impl Line {
     /// A link to the relay begins.
     pub(super) fn linked(&mut self, now: Mono, measures: bool) {
-        self.waits = false;
-        self.tries = 0;
+        (self.waits, self.tries, self.first) = (false, 0, None);
         if !measures {
             self.due = None;
             self.guess = self.bits.is_none();
@@ -187,7 +187,9 @@ impl Line {
         self.bits = Some(bits);
         self.best = self.best.max(new);
         let surprise = old.is_some_and(|old| new > old * SURPRISE);
-        self.due = match (surprise, bits < (self.best * WHOLE).max(least)) {
+        // A first answer came at a moment when all at home and at the relay was in motion.
+        let doubtful = old.is_none() || bits < (self.best * WHOLE).max(least);
+        self.due = match (surprise, doubtful) {
             (true, _) => Some(now + PATIENCE),
             (false, true) => Some(now + REST),
             (false, false) => None,
