@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::peer::desk::{Desk, Wish};
@@ -47,8 +46,7 @@ impl Neighbours {
             .iter_mut()
             .map(|link| {
                 let [acked, lost] = link.sender.take_counts();
-                let sent = std::mem::take(&mut link.sent);
-                Child { key: link.key, queueing: link.sender.queueing(), sent, acked, lost }
+                Child { key: link.key, queueing: link.sender.queueing(), acked, lost }
             })
             .collect();
         self.upload.observe(now, &children);
@@ -110,7 +108,6 @@ impl Neighbours {
                     let bytes = sent_bytes(&parcel);
                     let all = (head.len() + headers.len() + body.len()) as u64;
                     link.out_bytes += bytes;
-                    link.sent += bytes / CHUNK as u64;
                     self.tally.sent_bytes += bytes;
                     self.tally.integrity_out += head.len() as u64;
                     let (to, channel) = (link.to, link.receiver.them());
