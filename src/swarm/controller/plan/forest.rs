@@ -268,16 +268,17 @@ impl Forest {
         None
     }
 
-    /// How many hops there are below a peer.
-    pub(super) fn height(&self, stripe: usize, top: u32) -> u8 {
-        let mut deepest = self.branch(stripe, top).depth;
-        let own = deepest;
-        let mut at = self.after(stripe, top, top);
+    /// How many hops there are below a peer, and by how much those there are later, in
+    /// milliseconds.
+    pub(super) fn height(&self, stripe: usize, top: u32) -> (u8, u32) {
+        let (own, mut at) = (self.branch(stripe, top), Some(top));
+        let (mut deepest, mut latest) = (own.depth, own.arrival);
         while let Some(here) = at {
-            deepest = deepest.max(self.branch(stripe, here).depth);
+            let branch = self.branch(stripe, here);
+            (deepest, latest) = (deepest.max(branch.depth), latest.max(branch.arrival));
             at = self.after(stripe, top, here);
         }
-        deepest - own
+        (deepest - own.depth, latest - own.arrival)
     }
 
     /// Whether one peer is another or below it.
