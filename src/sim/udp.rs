@@ -19,7 +19,7 @@ use crate::sim::world::{Event, PORT, Passed, RELAY, World};
 const PART: Duration = Duration::from_millis(8);
 
 /// Bytes that a viewer may send to an address that has not answered: openings, again and again.
-const CALLS: usize = 2_048;
+const CALLS: usize = 8_192;
 
 /// A line for which so much is waiting is over its capacity, and excuses who is behind it.
 const OVER: Duration = Duration::from_millis(300);

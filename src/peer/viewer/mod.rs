@@ -270,6 +270,9 @@ impl Viewer {
         let Some(playing) = &mut self.playing else { return };
         if let Some(neighbours) = &mut self.neighbours {
             neighbours.turn(now.mono, playing, desk);
+            if let Some(link) = &mut self.link {
+                link.receiver.set_stripes(neighbours.relay_stripes());
+            }
         }
         if playing.advance(now, &mut self.figures)
             && let Some((shard, stream)) = playing.ring()

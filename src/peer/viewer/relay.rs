@@ -10,7 +10,7 @@ use crate::peer::viewer::neighbours::Letter;
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::same;
 use crate::swarm::receiver::{Receiver, Tools};
-use crate::wire::ppspp::Message;
+use crate::wire::ppspp::{Message, Private};
 
 /// Addresses of other viewers that are taken from one datagram.
 const NAMED_MAX: usize = 16;
@@ -63,10 +63,19 @@ impl Viewer {
         let before = link.receiver.counts().payload;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
         let mut named: Vec<SocketAddr> = Vec::new();
+        let neighbours = &mut self.neighbours;
         link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
             let address: SocketAddr = match message {
+                Message::Private(Private::Probed { run, kbit }) => {
+                    neighbours.iter_mut().for_each(|them| them.measured(now, run, kbit));
+                    return Ok(());
+                }
                 Message::PexV4(address) => address.into(),
                 Message::PexV6(address) => address.into(),
+                Message::Private(Private::Links(links)) => {
+                    neighbours.iter_mut().for_each(|them| them.take_advice(links));
+                    return Ok(());
+                }
                 _ => return Ok(()),
             };
             if named.len() < NAMED_MAX {
@@ -127,6 +136,9 @@ impl Viewer {
             }
             let Some(n) = wrote else { break };
             desk.datagram(link.to, &buf[..n]);
+        }
+        if let Some(them) = neighbours {
+            them.probe(now, link.to, link.receiver.them(), desk);
         }
     }
 

@@ -39,6 +39,10 @@ const INTRODUCED: Duration = Duration::from_secs(60);
 /// The most addresses that are let in; the oldest makes room.
 const INTRODUCTIONS_MAX: usize = 64;
 
+/// Addresses that did not answer: they are let in, and not opened to again for as long as an
+/// introduction counts. The oldest is forgotten.
+const VAIN_MAX: usize = 64;
+
 /// The most openings of ours under way. What is beyond is not opened; the other side may still.
 const OPENINGS_MAX: usize = 16;
 
@@ -123,6 +127,7 @@ pub struct Doors {
     /// Who is let in, and until when; the oldest first.
     introduced: VecDeque<(SocketAddr, Mono)>,
     openings: Vec<Opening>,
+    vain: VecDeque<(SocketAddr, Mono)>,
     /// The oldest first.
     answers: VecDeque<Answer>,
     links: VecDeque<Link>,
@@ -138,6 +143,7 @@ impl Doors {
             profile,
             introduced: VecDeque::new(),
             openings: Vec::new(),
+            vain: VecDeque::new(),
             answers: VecDeque::new(),
             links: VecDeque::new(),
             dropped: VecDeque::new(),
@@ -155,7 +161,9 @@ impl Doors {
         let known = self.openings.iter().any(|opening| same(opening.to, addr))
             || self.answers.iter().any(|answer| same(answer.from, addr))
             || self.links.iter().any(|link| same(link.to, addr));
-        if known || self.openings.len() == OPENINGS_MAX {
+        self.vain.retain(|(_, until)| now < *until);
+        let vain = self.vain.iter().any(|(to, _)| same(*to, addr));
+        if known || vain || self.openings.len() == OPENINGS_MAX {
             return false;
         }
         let opener = Opener::new(self.profile, channel, now);
@@ -346,6 +354,10 @@ impl Doors {
     pub fn expire(&mut self, now: Mono, gone: &mut impl FnMut(u32, SocketAddr, bool)) {
         while let Some(place) = self.openings.iter().position(|open| open.opener.is_over(now)) {
             let Opening { opener, to } = self.openings.swap_remove(place);
+            if self.vain.len() == VAIN_MAX {
+                self.vain.pop_front();
+            }
+            self.vain.push_back((to, now + INTRODUCED));
             gone(opener.channel(), to, !self.has_strayed(to));
         }
         while self.answers.front().is_some_and(|answer| now >= answer.at + ANSWER_OVER) {

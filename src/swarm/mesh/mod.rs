@@ -1,26 +1,24 @@
 //! The mesh around one viewer: which neighbour feeds which stripe, and who is asked for what is
 //! missing.
 //!
-//! An epidemic broadcast tree per stripe (design of 2007: eager links push, lazy links announce),
-//! chosen by receivers over one neighbour graph. Each stripe has exactly one parent, or none as
-//! long as the relay pushes it. What a parent does not bring, the announcements of others show:
-//! then one of them is grafted, and the parent is pruned. A stripe is a label on a link and
+//! The relay names a neighbour for each stripe, or feeds it itself; the viewer takes the advice
+//! and judges it. A stripe whose neighbour does not bring it is asked of the relay again, at
+//! once; as long as that lasts the relay knows that its advice was bad. So the worst that can
+//! happen to a viewer is what it would have without neighbours. A stripe is a label on a link and
 //! nothing else; nobody announces, tracks or balances who takes which.
 //!
 //! There are no messages here and no sockets: facts come in, wishes are looked up.
 //!
-//! 1. Tell what happens: `note_*`, [`Mesh::add`], [`Mesh::remove`].
+//! 1. Tell what happens: `note_*`, [`Mesh::advise`], [`Mesh::add`], [`Mesh::remove`].
 //! 2. At [`Mesh::next_deadline`], which each of these may have moved: [`Mesh::turn`]. It is never
 //!    far, so what is newly missing need not be told before.
-//! 3. Then SUBSCRIBE each neighbour whose [`Mesh::stripes`] have changed, and ask for holes
-//!    where [`Mesh::source`] says.
+//! 3. Then SUBSCRIBE each neighbour whose [`Mesh::stripes`] have changed, and the relay if
+//!    [`Mesh::relay_stripes`] have; ask for holes where [`Mesh::source`] says.
 //!
 //! Without any neighbour the relay is asked for everything: that is direct mode.
 
 mod neighbour;
 mod stripe;
-#[cfg(test)]
-mod tests;
 mod track;
 mod turn;
 
@@ -35,7 +33,7 @@ use crate::swarm::stripes::{STRIPES, stripe_of};
 use crate::wire::ppspp::State;
 
 /// The most neighbours: a bit each in what is kept per subtree.
-pub const NEIGHBOURS_MAX: usize = 32;
+pub const NEIGHBOURS_MAX: usize = 64;
 
 /// The most subtrees that are tracked; the oldest is forgotten.
 const TRACKS_MAX: usize = 512;
@@ -45,12 +43,6 @@ const BEHIND: u64 = 64;
 
 /// Subtrees beyond the newest that was seen to exist; what is announced beyond is not believed.
 const AHEAD_MAX: u64 = 512;
-
-/// The parent's subtrees were copies of another neighbour's so many times in a row.
-const PARENT_COPIES: u8 = 4;
-
-/// The parent's subtrees were copies of what the relay had to be asked for so many times in a row.
-const ECHOES: u8 = 3;
 
 /// The round trip to the relay as long as nobody has said it.
 const RELAY_RTT: Duration = Duration::from_millis(100);
@@ -95,9 +87,9 @@ pub struct Missing {
 /// What has changed in the mesh since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
-    /// Stripes that got a parent.
+    /// Stripes that got another parent.
     pub grafts: u64,
-    /// Stripes whose parent is one no longer, though it is still there.
+    /// Parents that were kept beside the one that followed, and were not needed.
     pub prunes: u64,
 }
 
@@ -118,6 +110,8 @@ pub struct Mesh {
     /// Everything below was there before we joined: nobody pushes it.
     backlog: u64,
     relay_rtt: Duration,
+    /// The stripes that the relay feeds itself.
+    relay_feeds: u8,
     /// What a stripe takes of a neighbour's upload.
     stripe_kbit: u32,
     events: Events,
@@ -138,6 +132,7 @@ impl Mesh {
             seen: None,
             backlog: 0,
             relay_rtt: RELAY_RTT,
+            relay_feeds: u8::MAX,
             stripe_kbit: 1,
             events: Events::default(),
             due: None,
@@ -173,7 +168,7 @@ impl Mesh {
         if slot == self.neighbours.len() {
             self.neighbours.push(None);
         }
-        self.neighbours[slot] = Some(Neighbour::new(key, rtt));
+        self.neighbours[slot] = Some(Neighbour::new(now, key, rtt));
         true
     }
 
@@ -182,7 +177,9 @@ impl Mesh {
         self.clock = now;
         let Some(slot) = self.slot(key) else { return };
         self.neighbours[slot] = None;
-        self.stripes.iter_mut().for_each(|stripe| stripe.leave(slot));
+        self.stripes.iter_mut().for_each(|stripe| {
+            stripe.leave(slot);
+        });
         self.tracks.values_mut().for_each(|track| track.leave(slot));
         self.wake(now);
     }
@@ -192,8 +189,35 @@ impl Mesh {
         if let Some(neighbour) = self.neighbour(key) {
             neighbour.room_kbit = Some(state.room_kbit);
         }
-        if self.stripes.iter().any(Stripe::is_free) {
+    }
+
+    /// The relay's advice: `stripes` from this neighbour.
+    pub fn advise(&mut self, key: Key, stripes: u8) {
+        if let Some(neighbour) = self.neighbour(key)
+            && std::mem::replace(&mut neighbour.advised, stripes) != stripes
+        {
             self.wake(self.clock);
+        }
+    }
+
+    /// The stripes that the relay feeds itself: it has named nobody for them.
+    pub fn set_relay_feeds(&mut self, stripes: u8) {
+        if std::mem::replace(&mut self.relay_feeds, stripes) != stripes {
+            self.wake(self.clock);
+        }
+    }
+
+    /// The relay is asked for everything, until neighbours bring it: nobody knows what it did
+    /// before, or what was missed.
+    pub fn begin_anew(&mut self) {
+        self.stripes.iter_mut().for_each(|stripe| stripe.relayed = true);
+        self.wake(self.clock);
+    }
+
+    /// Something came from a neighbour.
+    pub fn note_heard(&mut self, now: Mono, key: Key) {
+        if let Some(neighbour) = self.neighbour(key) {
+            neighbour.heard = now;
         }
     }
 
@@ -218,11 +242,6 @@ impl Mesh {
         if self.seen.is_some_and(|seen| subtree > seen.saturating_add(AHEAD_MAX)) {
             return;
         }
-        let index = stripe_of(subtree);
-        let rtt = self.neighbour(key).map_or(Duration::ZERO, |neighbour| {
-            neighbour.note_newest(now, index, subtree);
-            neighbour.rtt
-        });
         if subtree < self.floor.saturating_sub(BEHIND) {
             return;
         }
@@ -232,20 +251,14 @@ impl Mesh {
         if let Some(neighbour) = self.neighbour(key).filter(|_| new) {
             neighbour.note_lag(track.lag(now));
         }
-        if track.whole.is_some() {
-            return;
+        // Somebody to ask: perhaps that was missing.
+        if track.whole.is_none() && (track.missed || track.late || subtree < self.backlog) {
+            self.wake(now);
         }
-        let soon = now + turn::MISS + rtt;
-        let late = track.pushed.is_some() || subtree < self.backlog;
-        let stripe = &self.stripes[index];
-        // What is announced before its time to be pushed has come is not asked for.
-        let at_once = late || stripe.is_free() || subtree <= stripe.from;
-        self.wake(if at_once { now } else { soon });
     }
 
     /// The first pushed datagram of a subtree has come from `from`: its hashes, or a chunk if
-    /// they were lost. What was asked for is not pushed. May be told again when the relay pushes
-    /// the same subtree later than a neighbour.
+    /// they were lost. What was asked for is not pushed. Told of each who pushes it.
     pub fn note_hash(&mut self, now: Mono, from: Pusher, subtree: u64) {
         self.clock = now;
         self.seen = self.seen.max(Some(subtree));
@@ -259,8 +272,7 @@ impl Mesh {
         };
         let backlog = subtree < self.backlog;
         let track = self.track(now, subtree);
-        let (first, rescued) = (track.pushed.is_none(), track.rescued || backlog);
-        if first {
+        if track.pushed.is_none() {
             track.pushed = Some((pushed, now));
             track.source = match from {
                 Pusher::Neighbour(key) => Source::Neighbour(key),
@@ -268,42 +280,24 @@ impl Mesh {
             };
         }
         let index = stripe_of(subtree);
-        match pushed {
-            // An answer is no push.
-            Pushed::Relay if rescued => return,
-            Pushed::Relay => {
-                track.relay_too = true;
-                self.stripes[index].note_relay(now, first);
-                if self.stripes[index].is_relayed() && self.stripes[index].parent.is_some() {
-                    self.prune(index);
-                }
-            }
-            Pushed::By(slot) if first => {
-                let stripe = &mut self.stripes[index];
-                stripe.relay_run = 0;
-                let parent = stripe.parent == Some(slot);
-                stripe.echoes = if parent { 0 } else { stripe.echoes };
-                if let Some(neighbour) = self.neighbours[slot].as_mut() {
-                    neighbour.note_newest(now, index, subtree);
-                    neighbour.refusals = if parent { 0 } else { neighbour.refusals };
-                }
-            }
-            Pushed::By(_) | Pushed::Http => {}
+        let stripe = &mut self.stripes[index];
+        let parent = matches!(pushed, Pushed::By(slot) if stripe.parent == Some(slot));
+        if pushed == Pushed::Relay && stripe.parent.is_none() && !backlog {
+            stripe.retiring = None;
+        }
+        let new = parent && subtree > stripe.from;
+        let track = self.track(now, subtree);
+        if new && !std::mem::replace(&mut track.brought, true) {
+            let lag = now.since(track.since);
+            self.stripes[index].note_brought(now, lag);
         }
         self.wake(now + turn::LATE);
     }
 
-    /// The relay has announced a subtree instead of pushing it: it does not push the stripe, for
-    /// to whom it pushes it announces nothing before.
+    /// The relay has announced a subtree.
     pub fn note_relay_have(&mut self, now: Mono, subtree: u64) {
         self.clock = now;
         self.seen = self.seen.max(Some(subtree));
-        let pushed = self.tracks.get(&subtree).is_some_and(|track| track.pushed.is_some());
-        let stripe = &mut self.stripes[stripe_of(subtree)];
-        if subtree >= self.backlog && !pushed && stripe.is_relayed() {
-            stripe.lapse_relay();
-            self.wake(now);
-        }
     }
 
     /// We have all of a subtree.
@@ -315,56 +309,8 @@ impl Mesh {
             return;
         }
         track.whole = Some(now);
-        let track = *track;
-        let stripe = &mut self.stripes[stripe_of(subtree)];
         if !track.late {
-            stripe.late_row = 0;
-        }
-        if !track.relay_too {
-            stripe.relay_copies = 0;
-        }
-        if subtree >= self.backlog && stripe.note_answered(track.pushed.is_none()) {
-            self.wake(now);
-        }
-        let stripe = &mut self.stripes[stripe_of(subtree)];
-        if subtree >= self.backlog && stripe.note_leads(now, &track) {
-            self.wake(now);
-        }
-    }
-
-    /// A neighbour pushed `chunks` chunks of a subtree that we had.
-    pub fn note_duplicates(&mut self, now: Mono, key: Key, subtree: u64, chunks: u32) {
-        self.clock = now;
-        let index = stripe_of(subtree);
-        let parent = self.stripes[index].parent;
-        if chunks == 0 || parent.is_none() || parent != self.slot(key) {
-            return;
-        }
-        let track = self.track(now, subtree);
-        if std::mem::replace(&mut track.copied, true) {
-            return;
-        }
-        let (pushed, rescued) = (track.pushed, track.rescued);
-        let stripe = &mut self.stripes[index];
-        match (pushed, parent) {
-            (Some((Pushed::By(first), _)), Some(parent)) if first != parent => {
-                // Somebody whom we have pruned still pushes, and is faster than the parent.
-                stripe.copies = stripe.copies.saturating_add(1);
-                if stripe.copies >= PARENT_COPIES {
-                    self.graft(now, index, first);
-                }
-            }
-            (_, Some(parent)) if rescued => {
-                // What the relay gave us comes back to us, or the parent lives from it as we do.
-                stripe.echoes = stripe.echoes.saturating_add(1);
-                if stripe.echoes >= ECHOES {
-                    self.prune(index);
-                    if let Some(neighbour) = self.neighbours[parent].as_mut() {
-                        neighbour.bar(now, index, false);
-                    }
-                }
-            }
-            _ => {}
+            self.stripes[stripe_of(subtree)].note_in_time();
         }
     }
 
@@ -375,10 +321,10 @@ impl Mesh {
         self.stripes_of(slot)
     }
 
-    /// The stripes that the relay pushes to us, a bit each.
+    /// The stripes that the relay is to push to us, a bit each.
     #[must_use]
     pub fn relay_stripes(&self) -> u8 {
-        self.mask(Stripe::is_relayed)
+        if self.is_alone() { u8::MAX } else { self.mask(|stripe| stripe.relayed) }
     }
 
     /// Who is to be asked for the holes of a subtree now.
@@ -389,7 +335,7 @@ impl Mesh {
         }
         match self.tracks.get(&subtree) {
             Some(track) => track.source,
-            None => self.stripes[stripe_of(subtree)].source(),
+            None => Source::Wait,
         }
     }
 
@@ -428,7 +374,9 @@ impl Mesh {
     }
 
     fn stripes_of(&self, slot: usize) -> u8 {
-        self.mask(|stripe| stripe.parent == Some(slot))
+        self.mask(|stripe| {
+            stripe.parent == Some(slot) || stripe.retiring.is_some_and(|(before, _)| before == slot)
+        })
     }
 
     /// The track of a subtree, which exists at the latest from now on.
@@ -436,8 +384,7 @@ impl Mesh {
         if !self.tracks.contains_key(&subtree) && self.tracks.len() >= TRACKS_MAX {
             self.tracks.pop_first();
         }
-        let source = self.stripes[stripe_of(subtree)].source();
-        self.tracks.entry(subtree).or_insert_with(|| Track::new(now, source))
+        self.tracks.entry(subtree).or_insert_with(|| Track::new(now, Source::Wait))
     }
 
     fn wake(&mut self, at: Mono) {

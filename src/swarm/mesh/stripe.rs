@@ -1,175 +1,136 @@
-//! One stripe: its parent, and what speaks for another one.
+//! One stripe: who feeds it, and whether the relay is asked for it as well.
 
 use std::time::Duration;
 
 use crate::base::time::Mono;
-use crate::swarm::mesh::track::Track;
-use crate::swarm::mesh::{NEIGHBOURS_MAX, Source};
 
-/// From the relay first so many times in a row: the relay pushes the stripe.
-const RELAY_RUN: u8 = 2;
+/// Nothing of a subtree has come so long after it was known to exist: it is missed. The mean of
+/// what its parent takes, twice, and a margin; within bounds.
+const MARGIN: Duration = Duration::from_millis(300);
+const MISS_MIN: Duration = Duration::from_millis(350);
+const MISS_MAX: Duration = Duration::from_millis(900);
 
-/// From the relay so many times in a row, though later than from the parent: it does, too.
-const RELAY_COPIES: u8 = 4;
+/// The lag of a parent of which nothing is known yet.
+const LAG: Duration = Duration::from_millis(100);
 
-/// Not pushed and whole so many times in a row: the relay does not push it any longer.
-const ANSWERED: u8 = 2;
+/// So many subtrees in a row of which nothing came: the parent does not feed us.
+const MISSED: u8 = 2;
 
-/// So much before we are whole a neighbour announces that would be a better parent.
-const LEAD: Duration = Duration::from_millis(150);
+/// So many in a row that were begun and not brought to an end in time: it does not keep up.
+const LATE: u8 = 3;
 
-/// In so many subtrees of the stripe in a row.
-const LEADS: u8 = 4;
+/// A parent that failed must bring so many subtrees until the relay is not asked any more, for
+/// so long after it failed; another one must bring one.
+const TRUST_AGAIN: u8 = 3;
+const DISTRUST: Duration = Duration::from_secs(15);
 
-/// How long after such a change there is none again; it doubles each time, up to the longest. A
-/// neighbour at the same depth always seems better than a parent whose upload we share, so two
-/// such would take turns for ever.
-const HOLD: Duration = Duration::from_secs(5);
-const HOLD_MAX: Duration = Duration::from_secs(80);
+/// How long a parent is kept beside the one that is to follow it.
+pub(super) const RETIRING: Duration = Duration::from_secs(2);
 
 /// A stripe of the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stripe {
-    /// The place of its parent.
+    /// The place of the neighbour that was asked to feed it.
     pub parent: Option<usize>,
-    /// When it was last grafted; `None` when its parent has left since.
-    pub grafted: Option<Mono>,
-    /// The newest subtree that was known when it was: the parent pushes only later ones.
+    /// When it was.
+    pub since: Mono,
+    /// The newest subtree that was known then: the parent pushes only later ones.
     pub from: u64,
-    /// How many subtrees in a row came from the relay first.
-    pub relay_run: u8,
-    /// How many in a row came from it as a copy.
-    pub relay_copies: u8,
-    /// How many in a row came only because they were asked for, while the relay should push.
-    answered: u8,
-    /// When one last did first.
-    pub relay_at: Option<Mono>,
-    /// How many in a row the parent was late with, while another had them whole.
-    pub late_row: u8,
-    /// How many of the parent's in a row were copies.
-    pub copies: u8,
-    /// How many of them in a row of what the relay had been asked for.
-    pub echoes: u8,
-    /// Of each neighbour: how many subtrees in a row it announced long before we were whole.
-    leads: [u8; NEIGHBOURS_MAX],
-    /// Somebody who would be better.
-    pub rival: Option<usize>,
-    /// Before this time nobody is.
-    hold_until: Mono,
-    hold: Duration,
+    /// The relay is asked for it.
+    pub relayed: bool,
+    /// The parent before, until the new one or the relay feeds us, and since when.
+    pub retiring: Option<(usize, Mono)>,
+    /// Subtrees in a row of which the parent brought nothing in time; that were late; and that
+    /// it brought since it failed.
+    missed: u8,
+    late: u8,
+    brought: u8,
+    /// When the parent failed, if it did.
+    failed: Option<Mono>,
+    /// How long after a subtree is known to exist the parent begins with it: a mean.
+    lag: Duration,
 }
 
 impl Default for Stripe {
     fn default() -> Stripe {
         Stripe {
             parent: None,
-            grafted: None,
+            since: Mono::ZERO,
             from: 0,
-            relay_run: 0,
-            relay_copies: 0,
-            answered: 0,
-            relay_at: None,
-            late_row: 0,
-            copies: 0,
-            echoes: 0,
-            leads: [0; NEIGHBOURS_MAX],
-            rival: None,
-            hold_until: Mono::ZERO,
-            hold: HOLD,
+            relayed: true,
+            retiring: None,
+            missed: 0,
+            late: 0,
+            brought: 0,
+            failed: None,
+            lag: LAG,
         }
     }
 }
 
 impl Stripe {
-    /// Whether nobody feeds it, as far as is known.
-    pub(super) fn is_free(&self) -> bool {
-        self.parent.is_none() && self.relay_run == 0
+    /// How long after a subtree is known to exist it is missed.
+    pub(super) fn patience(&self) -> Duration {
+        (self.lag * 2 + MARGIN).clamp(MISS_MIN, MISS_MAX)
     }
 
-    /// Whether the relay pushes it.
-    pub(super) fn is_relayed(&self) -> bool {
-        self.relay_run >= RELAY_RUN
-    }
-
-    /// Who is asked for a subtree of which nothing is known.
-    pub(super) fn source(&self) -> Source {
-        if self.is_relayed() { Source::Relay } else { Source::Wait }
-    }
-
-    /// The relay pushed a subtree of it, as the first or when it was there already.
-    pub(super) fn note_relay(&mut self, now: Mono, first: bool) {
-        self.relay_at = Some(now);
-        if first {
-            self.relay_run = self.relay_run.saturating_add(1);
-            return;
-        }
-        self.relay_copies = self.relay_copies.saturating_add(1);
-        if self.relay_copies >= RELAY_COPIES {
-            self.relay_run = self.relay_run.max(RELAY_RUN);
-        }
-    }
-
-    /// The relay has stopped pushing it.
-    pub(super) fn lapse_relay(&mut self) {
-        (self.relay_run, self.relay_copies, self.relay_at) = (0, 0, None);
-        self.answered = 0;
-    }
-
-    /// A subtree is whole; whether nobody had pushed any of it. One train may be lost as a whole;
-    /// after more the relay, if it should push, has stopped: true.
-    pub(super) fn note_answered(&mut self, only: bool) -> bool {
-        self.answered = if only && self.is_relayed() { self.answered + 1 } else { 0 };
-        let lapses = self.answered >= ANSWERED;
-        if lapses {
-            self.lapse_relay();
-        }
-        lapses
-    }
-
-    /// Its parent is another one, or nobody.
-    pub(super) fn set_parent(&mut self, parent: Option<usize>) {
+    /// Another neighbour is to feed it, or nobody.
+    pub(super) fn follow(&mut self, now: Mono, parent: Option<usize>, newest: u64) {
+        let before = self.parent.take().filter(|before| Some(*before) != parent);
+        // As long as nobody has taken over, it goes on.
+        self.retiring = before.map(|before| (before, now)).filter(|_| !self.relayed);
         self.parent = parent;
-        self.forget_parent();
+        (self.since, self.from) = (now, newest);
+        (self.missed, self.late, self.brought, self.failed) = (0, 0, 0, None);
+        self.lag = LAG;
+        self.relayed |= parent.is_none();
     }
 
-    fn forget_parent(&mut self) {
-        (self.late_row, self.copies, self.echoes, self.relay_copies) = (0, 0, 0, 0);
-        (self.leads, self.rival) = ([0; NEIGHBOURS_MAX], None);
+    /// A neighbour is gone. Whether it had fed the stripe.
+    pub(super) fn leave(&mut self, slot: usize) -> bool {
+        self.retiring = self.retiring.filter(|(before, _)| *before != slot);
+        let parent = self.parent == Some(slot);
+        if parent {
+            self.parent = None;
+            self.relayed |= self.retiring.is_none();
+        }
+        parent
     }
 
-    /// A neighbour is gone.
-    pub(super) fn leave(&mut self, slot: usize) {
-        self.leads[slot] = 0;
-        self.rival = self.rival.filter(|rival| *rival != slot);
-        if self.parent == Some(slot) {
-            (self.parent, self.grafted) = (None, None);
-            self.forget_parent();
-        }
+    /// The parent has begun with a subtree, so long after it was known to exist. Whether the
+    /// relay need not be asked any longer.
+    pub(super) fn note_brought(&mut self, now: Mono, lag: Duration) -> bool {
+        self.missed = 0;
+        self.lag = (self.lag * 7 + lag.min(MISS_MAX)) / 8;
+        self.retiring = None;
+        self.brought = self.brought.saturating_add(1);
+        let distrusted = self.failed.is_some_and(|at| now.since(at) < DISTRUST);
+        let enough = self.brought >= if distrusted { TRUST_AGAIN } else { 1 };
+        self.relayed && enough && std::mem::replace(&mut self.relayed, false)
     }
 
-    /// A subtree is whole: notes who announced it how long before. Whether somebody is a rival
-    /// now.
-    pub(super) fn note_leads(&mut self, now: Mono, track: &Track) -> bool {
-        let mut led = 0_u32;
-        for (slot, at) in track.announcers() {
-            let leads = now.since(at) > LEAD && self.parent != Some(slot);
-            led |= u32::from(leads) << slot;
-        }
-        for (slot, count) in self.leads.iter_mut().enumerate() {
-            *count = if led & (1 << slot) != 0 { count.saturating_add(1) } else { 0 };
-        }
-        if self.parent.is_none() || now < self.hold_until {
-            return false;
-        }
-        // The first to announce this one.
-        let mut best = track.announcers().filter(|(slot, _)| self.leads[*slot] >= LEADS);
-        self.rival = best.next().map(|(slot, _)| slot);
-        self.rival.is_some()
+    /// A subtree was whole in time.
+    pub(super) fn note_in_time(&mut self) {
+        self.late = 0;
     }
 
-    /// A rival has become the parent.
-    pub(super) fn hold(&mut self, now: Mono) {
-        self.hold_until = now + self.hold;
-        self.hold = (self.hold * 2).min(HOLD_MAX);
+    /// A subtree was begun and is not whole in time. Whether the relay is asked from now on.
+    pub(super) fn note_late(&mut self, now: Mono) -> bool {
+        self.late = self.late.saturating_add(1);
+        self.late >= LATE && self.fail(now)
+    }
+
+    /// Nothing of a subtree came in time. Whether the relay is asked from now on. `silent`: the
+    /// parent has said nothing at all for a while.
+    pub(super) fn note_missed(&mut self, now: Mono, silent: bool) -> bool {
+        self.missed = self.missed.saturating_add(1);
+        (silent || self.missed >= MISSED) && self.fail(now)
+    }
+
+    /// The parent does not feed us.
+    fn fail(&mut self, now: Mono) -> bool {
+        (self.brought, self.late) = (0, 0);
+        self.failed = Some(now);
+        !std::mem::replace(&mut self.relayed, true)
     }
 }

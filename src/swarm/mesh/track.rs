@@ -23,27 +23,23 @@ pub(super) struct Track {
     /// When it was first known to exist.
     pub since: Mono,
     /// Who has announced it, a bit each.
-    pub have: u32,
-    /// The first of them, and when they did, in that order.
-    firsts: [Option<(u8, Mono)>; FIRSTS],
+    pub have: u64,
+    /// The first of them.
+    firsts: [Option<u8>; FIRSTS],
     /// When the first announcement of all came.
     announced: Option<Mono>,
     /// Who pushed it first, and when.
     pub pushed: Option<(Pushed, Mono)>,
-    /// The relay pushed it, too.
-    pub relay_too: bool,
-    /// The parent's chunks of it were copies.
-    pub copied: bool,
+    /// The parent has begun with it, first or not.
+    pub brought: bool,
     /// Who is asked for it instead of whoever should push it, and since when.
     pub asked: Option<(u8, Mono)>,
     /// Who was asked and did not bring it, a bit each.
-    pub tried: u32,
+    pub tried: u64,
     /// The parent had begun it and was late.
     pub late: bool,
     /// The parent did not begin it, and was judged for that.
     pub missed: bool,
-    /// The relay was asked because its deadline is near.
-    pub rescued: bool,
     /// When we had all of it.
     pub whole: Option<Mono>,
     /// When it is played.
@@ -60,13 +56,11 @@ impl Track {
             firsts: [None; FIRSTS],
             announced: None,
             pushed: None,
-            relay_too: false,
-            copied: false,
+            brought: false,
             asked: None,
             tried: 0,
             late: false,
             missed: false,
-            rescued: false,
             whole: None,
             deadline: None,
             source,
@@ -81,7 +75,7 @@ impl Track {
         self.have |= 1 << slot;
         self.announced.get_or_insert(now);
         if let Some(free) = self.firsts.iter_mut().find(|first| first.is_none()) {
-            *free = Some((slot as u8, now));
+            *free = Some(slot as u8);
         }
         true
     }
@@ -91,9 +85,10 @@ impl Track {
         self.announced.map_or(Duration::ZERO, |first| now.since(first))
     }
 
-    /// The first who announced it, and when.
-    pub(super) fn announcers(&self) -> impl Iterator<Item = (usize, Mono)> {
-        self.firsts.into_iter().flatten().map(|(slot, at)| (usize::from(slot), at))
+    /// The first of `among` who announced it.
+    pub(super) fn first_of(&self, among: u64) -> Option<usize> {
+        let mut firsts = self.firsts.into_iter().flatten().map(usize::from);
+        firsts.find(|slot| among & (1 << slot) != 0)
     }
 
     /// A neighbour is gone.
@@ -105,10 +100,10 @@ impl Track {
         self.asked = self.asked.filter(|(asked, _)| !is(*asked));
         self.pushed = self.pushed.filter(|(by, _)| *by != Pushed::By(slot));
         for first in &mut self.firsts {
-            *first = first.filter(|(announcer, _)| !is(*announcer));
+            *first = first.filter(|announcer| !is(*announcer));
         }
         // Their order is kept.
-        self.firsts.sort_by_key(|first| first.map_or((true, Mono::ZERO), |(_, at)| (false, at)));
+        self.firsts.sort_by_key(Option::is_none);
         if matches!(self.source, Source::Neighbour(_)) && self.asked.is_none() {
             self.source = Source::Wait;
         }

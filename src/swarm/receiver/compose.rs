@@ -13,6 +13,9 @@ use crate::wire::ppspp::{Message, Private, Span, Subscribe, Writer, build};
 /// How often everything that is wanted is said again.
 const REPEAT: Duration = Duration::from_secs(1);
 
+/// How soon a change is said once more: the datagram may be lost.
+const REPEAT_CHANGE: Duration = Duration::from_millis(150);
+
 /// Silence after which it is said more often, and how often then.
 const SILENCE: Duration = Duration::from_millis(250);
 const REPEAT_IN_SILENCE: Duration = Duration::from_millis(200);
@@ -34,7 +37,7 @@ const ACK_MAX: Duration = Duration::from_millis(50);
 
 /// Silence of a neighbour's answer, beyond a round trip, after which it is asked again; and how
 /// long its next chunk may take before the last ones of a subtree are taken for lost.
-const NEIGHBOUR: Duration = Duration::from_millis(100);
+const NEIGHBOUR: Duration = Duration::from_millis(250);
 
 /// How long a chunk may be missing on a neighbour's link although a later one came.
 const SKIPPED: Duration = Duration::from_millis(20);
@@ -132,6 +135,9 @@ impl Receiver {
         if !self.neighbour {
             return part.last + self.patience(assembly);
         }
+        if let Some(at) = part.skipped_at.filter(|_| part.lacks_hash()) {
+            return at + SKIPPED;
+        }
         if !part.has_begun() {
             // Somebody has waited for it already.
             return Mono::ZERO;
@@ -158,12 +164,13 @@ impl Receiver {
     }
 
     fn refresh_at(&self) -> Mono {
-        if !self.stripes_told {
-            return Mono::ZERO;
-        }
-        let repeat = self.told + REPEAT;
-        // Somebody who pushes nothing may well have nothing to say.
-        if self.stripes == 0 {
+        let repeat = match self.stripes_told {
+            0 => return Mono::ZERO,
+            1 => self.told + REPEAT_CHANGE,
+            _ => self.told + REPEAT,
+        };
+        // Who pushes little may well have nothing to say.
+        if self.stripes != Subscribe::ALL {
             return repeat;
         }
         let soon = (self.told + REPEAT_IN_SILENCE).max(self.heard + SILENCE);
@@ -172,7 +179,7 @@ impl Receiver {
 
     /// Says everything that is wanted, with an acknowledgement.
     fn refresh(&mut self, now: Mono, writer: &mut Writer<'_>) {
-        (self.told, self.stripes_told) = (now, true);
+        (self.told, self.stripes_told) = (now, self.stripes_told.saturating_add(1).min(2));
         if let Some((span, delay)) = self.run {
             let _ = writer.push(Message::Ack { span, delay });
         }
@@ -280,6 +287,7 @@ impl Receiver {
         let fresh = match (fresh, part.skipped_at) {
             (false, _) => 0,
             // Those behind the newest that came may still be on their way.
+            (true, Some(_)) if self.neighbour && part.lacks_hash() => unasked,
             (true, Some(_)) if self.neighbour && now < part.last + NEIGHBOUR + self.rtt => {
                 unasked & part.below_newest()
             }
@@ -325,7 +333,13 @@ impl Receiver {
         if missing == 0 {
             return 0;
         }
-        match missing & !self.orphaned(number, n) {
+        let orphaned = self.orphaned(number, n);
+        if self.neighbour && orphaned != 0 {
+            // Only the hash is missing, as far as is known: it goes before a chunk that is asked
+            // for again.
+            return 1 << orphaned.trailing_zeros();
+        }
+        match missing & !orphaned {
             0 => 1 << missing.trailing_zeros(),
             holes => holes,
         }

@@ -155,12 +155,11 @@ enum Farewell {
 /// What a link brought, for whoever chooses among links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// The hash datagram of a subtree came without having been asked for, and was right.
+    /// A subtree is being pushed: its hash datagram came without having been asked for, and was
+    /// right; or a chunk, if that was lost.
     Hashed(u64),
     /// The other end has these chunks.
     Have(Span),
-    /// Chunks of a subtree came that were there already.
-    Duplicates(u64, u32),
 }
 
 /// The receiving half of one link.
@@ -201,9 +200,9 @@ pub struct Receiver {
     told: Mono,
     /// The first datagram to the source's channel is still to be sent.
     hello: bool,
-    /// The stripes that are wanted, and whether that was said.
+    /// The stripes that are wanted, and how often that was said, up to twice.
     stripes: u8,
-    stripes_told: bool,
+    stripes_told: u8,
     /// Shown with the first datagram.
     token: Option<Box<[u8]>>,
     /// What is reported with the next SUBSCRIBE.
@@ -277,7 +276,7 @@ impl Receiver {
             told: now,
             hello: true,
             stripes: 0,
-            stripes_told: false,
+            stripes_told: 0,
             token: None,
             report: None,
             run: None,
@@ -297,7 +296,7 @@ impl Receiver {
     /// The stripes that the other end shall push; said at once if they are others than before.
     pub fn set_stripes(&mut self, stripes: u8) {
         if std::mem::replace(&mut self.stripes, stripes) != stripes {
-            self.stripes_told = false;
+            self.stripes_told = 0;
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Part {
     pub hashed: bool,
     /// It was asked for at least once.
     pub was_asked: bool,
+    /// A chunk came before its hash.
+    pub unproven: bool,
 }
 
 impl Part {
@@ -54,12 +56,18 @@ impl Part {
             passed_at: since,
             hashed: false,
             was_asked: false,
+            unproven: false,
         }
     }
 
     /// Whether anything of it came on this link.
     pub fn has_begun(&self) -> bool {
         self.hashed || self.came != 0
+    }
+
+    /// Whether chunks came on this link, and no hash for them.
+    pub fn lacks_hash(&self) -> bool {
+        self.unproven && !self.hashed && self.came == 0
     }
 
     /// Chunks `bits` came, `delay` after they were sent.

@@ -99,6 +99,11 @@ impl Receiver {
             // The answer came without its hashes: one is asked for again soon.
             part.asked &= !bit;
             part.passed &= !bit;
+            part.skipped_at.get_or_insert(now);
+            if !part.was_asked && !std::mem::replace(&mut part.unproven, true) {
+                // It was pushed all the same.
+                self.tell(News::Hashed(number));
+            }
             self.keep(chunk, n, bytes, delay);
             return Ok(());
         }
@@ -112,9 +117,6 @@ impl Receiver {
         part.skipped_at = if skipped { part.skipped_at.or(Some(now)) } else { None };
         if took == Took::Duplicate {
             self.counts.duplicates += 1;
-            if !asked {
-                self.tell(News::Duplicates(number, 1));
-            }
             return Ok(());
         }
         self.counts.payload += CHUNK as u64;

@@ -65,6 +65,8 @@ pub(super) struct Cut {
     pub(super) fresh: u8,
     /// The last chunk that was sent.
     last: Option<u64>,
+    /// Stripes that the peer feeds us: of those it need not be told.
+    fed: u8,
     /// Whether there are news that wait.
     news: bool,
     /// Chunks acknowledged and lost, for whoever measures the upload.
@@ -235,7 +237,8 @@ impl Cut {
             let sent = slot.has() == full;
             let comes = pushed & bit_of(subtree) != 0 && !slot.is(PASSED) && subtree >= self.from;
             let known = slot.is(TOLD) || slot.shown == full || sent && !slot.is(DOUBTED);
-            !known && (sent || !comes) && stock.chunks(subtree) == full
+            let fed = self.fed & bit_of(subtree) != 0;
+            !known && !fed && (sent || !comes) && stock.chunks(subtree) == full
         };
         let mut all = self.first.max(source.subtrees.start)..source.subtrees.end;
         let first = all.find(|subtree| tell(*subtree, self.get(*subtree)));
@@ -262,6 +265,14 @@ impl Sender {
     pub fn take_counts(&mut self) -> [u64; 2] {
         let Some(cut) = &mut self.cut else { return [0; 2] };
         [std::mem::take(&mut cut.acked), std::mem::take(&mut cut.lost)]
+    }
+
+    /// The peer feeds us these stripes: it is told of none of their subtrees, so that it shows
+    /// whether it brings them, also as long as somebody else is faster.
+    pub fn set_fed(&mut self, stripes: u8) {
+        if let Some(cut) = &mut self.cut {
+            cut.fed = stripes;
+        }
     }
 
     /// What goes out next: what a neighbour that we feed lacks, then what is new, then what others

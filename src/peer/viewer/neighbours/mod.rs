@@ -1,8 +1,10 @@
 //! A viewer among others: whom it knows, who feeds it, whom it feeds.
 //!
 //! ```text
+//! advice  whom the relay names to feed us
 //! link    one link to another viewer, both halves
 //! greet   introductions, openings, links that begin and end
+//! probe   the line is measured
 //! share   what is passed on, and how much of it
 //! shelf   what there is to pass on
 //! ```
@@ -10,8 +12,10 @@
 //! Who feeds whom is decided by [`crate::swarm::mesh`], how much is passed on by
 //! [`crate::swarm::upload`]; here is only who tells them what, and who does what they want.
 
+mod advice;
 mod greet;
 mod link;
+mod probe;
 mod share;
 mod shelf;
 
@@ -33,10 +37,10 @@ use crate::swarm::upload::Upload;
 use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
 
 /// Links to neighbours, at most; beyond it nobody is let in.
-const LINKS_MAX: usize = 24;
+const LINKS_MAX: usize = 64;
 
 /// With fewer of them the relay is asked for more.
-const LINKS_WANTED: usize = 10;
+const LINKS_WANTED: usize = 3;
 
 /// How often it is asked.
 const ASK_APART: Duration = Duration::from_secs(2);
@@ -60,10 +64,14 @@ pub(super) struct Neighbours {
     mesh: Mesh,
     upload: Upload,
     links: Vec<Link>,
+    /// Whose turn it is to be sent something.
+    turn: usize,
     shelf: Shelf,
     keys: u16,
     /// Addresses that the relay named.
     introductions: VecDeque<SocketAddr>,
+    /// Who is to feed us, and which stripes, as the relay says.
+    advice: Vec<(SocketAddr, u8)>,
     /// What the links saw that are gone, and what was counted besides.
     gone: Counts,
     tally: Sharing,
@@ -90,9 +98,11 @@ impl Neighbours {
             mesh,
             upload: Upload::new(limit, shelf.bitrate()),
             links: Vec::new(),
+            turn: 0,
             shelf,
             keys: 0,
             introductions: VecDeque::new(),
+            advice: Vec::new(),
             gone: Counts::default(),
             tally: Sharing::default(),
             asked_at: Mono::ZERO,
@@ -116,6 +126,17 @@ impl Neighbours {
         feeders.map(|link| link.receiver.silence(now)).min().unwrap_or(Duration::MAX)
     }
 
+    /// The relay has let us in, perhaps again: it feeds us until neighbours do.
+    pub(super) fn begin_anew(&mut self) {
+        self.advice.clear();
+        self.mesh.begin_anew();
+    }
+
+    /// The stripes that the relay is to push.
+    pub(super) fn relay_stripes(&self) -> u8 {
+        self.mesh.relay_stripes()
+    }
+
     /// The relay's link has brought something.
     pub(super) fn note_relay(&mut self, now: Mono, news: Vec<News>, rtt: Duration) {
         self.mesh.set_relay_rtt(rtt);
@@ -130,7 +151,6 @@ impl Neighbours {
                     let (first, end) = whole(span, n);
                     (first..end).for_each(|subtree| self.mesh.note_relay_have(now, subtree));
                 }
-                News::Duplicates(..) => {}
             }
         }
     }
@@ -156,6 +176,7 @@ impl Neighbours {
         let Link { receiver, sender, wanted, state, .. } = link;
         let before = (receiver.counts().payload, *wanted);
         sender.hear(now);
+        mesh.note_heard(now, link.key);
         let mut ear = Ear { now, sender, source: &shelf.source, wanted, state };
         let Playing { assembly, store, fresh, .. } = playing;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
@@ -168,9 +189,6 @@ impl Neighbours {
                     mesh.note_hash(now, Pusher::Neighbour(link.key), subtree);
                 }
                 News::Have(span) => note_have(mesh, now, link.key, span, assembly.n()),
-                News::Duplicates(subtree, chunks) => {
-                    mesh.note_duplicates(now, link.key, subtree, chunks);
-                }
             }
         }
         for signed in receiver.take_signed().collect::<Vec<_>>() {
@@ -232,6 +250,7 @@ impl Neighbours {
         });
         self.missing.clear();
         self.missing.extend(missing.take(MISSING_MAX));
+        self.follow(now);
         self.mesh.turn(now, &self.missing);
         let events = self.mesh.take_events();
         self.tally.grafts += events.grafts;
@@ -240,6 +259,7 @@ impl Neighbours {
             let stripes = self.mesh.stripes(link.key);
             if stripes != link.receiver.stripes() {
                 link.receiver.set_stripes(stripes);
+                link.sender.set_fed(stripes);
                 link.receives_at = Mono::ZERO;
             }
         }

@@ -59,25 +59,27 @@ impl Neighbours {
             .for_each(|place| self.grant(place));
     }
 
-    /// Asks the sending halves what to send, one parcel each in turn, so that all children get
-    /// the same chunks at about the same time.
+    /// Asks the sending halves what to send: of one subtree as much as there is, then the next
+    /// half. If all children got a part in turn, all would wait for the end, and theirs with them.
     pub(super) fn share(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
         let mut over = Vec::new();
         let mut sent = 0;
         loop {
-            let before = sent;
-            for place in 0..self.links.len() {
-                if self.links[place].sends_at > now || desk.full {
-                    continue;
-                }
-                match self.share_one(now, place, playing, desk) {
-                    Ok(did) => sent += usize::from(did),
+            let (before, first, links) = (sent, self.turn, self.links.len());
+            let mut stopped = None;
+            for place in (0..links).map(|step| (first + step) % links) {
+                match self.share_subtree(now, place, playing, desk) {
+                    Ok(parcels) => sent += parcels,
                     Err(why) => {
                         over.push((self.links[place].channel, why));
                         self.links[place].sends_at = now + OBSERVE;
                     }
                 }
+                if sent > before && stopped.is_none() && self.upload.ready() > now {
+                    stopped = Some(place);
+                }
             }
+            self.turn = stopped.unwrap_or(first);
             if sent == before || sent >= ROUND_MAX {
                 break;
             }
@@ -89,23 +91,45 @@ impl Neighbours {
         }
     }
 
-    /// What one link sends next. Returns whether it has sent anything.
+    /// What one link sends of one subtree, as far as the line takes it. Returns how many parcels
+    /// that were.
+    fn share_subtree(
+        &mut self,
+        now: Mono,
+        place: usize,
+        playing: &Playing,
+        desk: &mut Desk<'_>,
+    ) -> Result<usize, Over> {
+        let (mut parcels, mut first) = (0, None);
+        while self.links[place].sends_at <= now && !desk.full && parcels < ROUND_MAX {
+            let Some(subtree) = self.share_one(now, place, playing, desk)? else { break };
+            parcels += 1;
+            if *first.get_or_insert(subtree) != subtree {
+                break;
+            }
+        }
+        Ok(parcels)
+    }
+
+    /// What one link sends next. Returns of which subtree that was.
     fn share_one(
         &mut self,
         now: Mono,
         place: usize,
         playing: &Playing,
         desk: &mut Desk<'_>,
-    ) -> Result<bool, Over> {
+    ) -> Result<Option<u64>, Over> {
         let mut haves: Vec<Run> = Vec::new();
         let did = loop {
             let Neighbours { links, shelf, upload, .. } = self;
             let link = &mut links[place];
             match link.sender.next(now, &shelf.sight(now, playing, upload)) {
                 Next::Have(run) if haves.len() < HAVES_MAX => haves.push(run),
-                Next::Have(_) => break true,
+                Next::Have(_) => break None,
                 Next::Send(parcel) => {
-                    let Some(load) = shelf.load(playing, &parcel) else { break true };
+                    let Some(load) = shelf.load(playing, &parcel) else {
+                        break Some(parcel.subtree);
+                    };
                     let Load { head, headers, header, body } = load;
                     let bytes = sent_bytes(&parcel);
                     let all = (head.len() + headers.len() + body.len()) as u64;
@@ -132,13 +156,13 @@ impl Neighbours {
                     if !body.is_empty() {
                         desk.wish(train(Payload::Empty, headers, body));
                     }
-                    break true;
+                    break Some(parcel.subtree);
                 }
                 Next::Wait => {
                     let at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
                     let paced = Some(upload.ready()).filter(|at| *at > now);
                     link.sends_at = paced.map_or(at, |paced| at.min(paced));
-                    break false;
+                    break None;
                 }
                 Next::Close(over) => return Err(over),
             }

@@ -51,6 +51,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Of these rows, one for each peer.
+    #[must_use]
+    pub fn new(mut rows: Vec<Row>) -> Plan {
+        rows.sort_unstable_by_key(|row| row.channel);
+        Plan { rows }
+    }
+
     /// Of the peer with this channel.
     #[must_use]
     pub fn get(&self, channel: u32) -> Option<&Row> {
