@@ -84,12 +84,11 @@ impl Swarms {
             ),
             Family::gauge(
                 "headwater_stream_swarm_pushes",
-                "In hybrid mode: peers that each stripe is pushed to, peers that are seeds by \
-                 name, stripes that are pushed for a while to peers that keep asking.",
+                "In hybrid mode, by plan: the most peers that a stripe is pushed to, and peers \
+                 that get a stripe or more from the relay.",
                 [
                     self.sums(&[("kind", "copies")], |s| s.copies),
                     self.sums(&[("kind", "seeds")], |s| s.seeds),
-                    self.sums(&[("kind", "leases")], |s| s.leases),
                 ]
                 .concat(),
             ),

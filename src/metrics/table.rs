@@ -152,8 +152,9 @@ table! {
     IntroductionsTooSoon: Counter "headwater_swarm_introductions" { outcome = "too_soon" } "Addresses of other peers that peers were told, and wishes for them that were not answered, by reason.";
     IntroductionsNobody: Counter "headwater_swarm_introductions" { outcome = "nobody" } "Addresses of other peers that peers were told, and wishes for them that were not answered, by reason.";
     IntroductionsDropped: Counter "headwater_swarm_introductions" { outcome = "dropped" } "Addresses of other peers that peers were told, and wishes for them that were not answered, by reason.";
-    SwarmLeases: Counter "headwater_swarm_leases" {} "Stripes that the relay began to push to a peer for a while because it kept asking for them.";
     SwarmOvertaken: Counter "headwater_swarm_overtaken" {} "Trains that were not sent because their bytes had left the window.";
+    SwarmProbesAnswered: Counter "headwater_swarm_probes" { outcome = "answered" } "Trains by which peers measure their upload: those that were answered, and datagrams that came too soon or did not belong to one.";
+    SwarmProbesDropped: Counter "headwater_swarm_probes" { outcome = "dropped" } "Trains by which peers measure their upload: those that were answered, and datagrams that came too soon or did not belong to one.";
     SwarmLettersDropped: Counter "headwater_swarm_letters_dropped" {} "Answers to openings and closes that were not sent because the socket was full for long.";
     CrimeMalformed: Counter "headwater_swarm_crimes" { crime = "malformed" } "What peers did that no honest one does, by name.";
     CrimeUnknownMessage: Counter "headwater_swarm_crimes" { crime = "unknown_message" } "What peers did that no honest one does, by name.";

@@ -115,9 +115,7 @@ pub struct Share {
     pub rescue_bytes: AtomicU64,
     /// Datagrams with hashes and signatures.
     pub hash_bytes: AtomicU64,
-    /// Stripes that are pushed to peers because they asked for them again and again.
-    pub leases: AtomicU32,
-    /// Peers that are pushed stripes by name, to pass them on.
+    /// Peers that are to get a stripe or more from the relay, by plan; 0 in direct mode.
     pub seeds: AtomicU32,
     /// What they told in all.
     pub told: Told,
@@ -143,7 +141,7 @@ pub struct SwarmState {
     pub hybrid: AtomicBool,
     /// How often that was changed.
     pub switches: AtomicU64,
-    /// Peers that each stripe is pushed to, leases aside; 0 in direct mode.
+    /// The most peers that a stripe is pushed to by plan; 0 in direct mode.
     pub copies: AtomicU32,
 }
 

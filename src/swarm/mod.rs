@@ -18,6 +18,7 @@
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
 //! realm      who can open to whom; row: things with numbers in a row
 //! stripes    what is dealt out to whom: labels on links
+//! probing    how fast trains come by which a peer measures its line
 //! upload     how much a viewer passes on, and to whom
 //! stamp      the relay's clock as a viewer sees it; timeline: when each byte came in there
 //! controller direct or hybrid, and who feeds whom
@@ -37,6 +38,7 @@ pub mod mesh;
 pub mod opener;
 pub mod pacer;
 pub mod playout;
+pub mod probing;
 pub mod realm;
 pub mod receiver;
 pub mod requests;

@@ -39,6 +39,8 @@ pub struct Opened {
     pub extended: bool,
     /// It can be asked for other peers.
     pub names_peers: bool,
+    /// It measures the line to it.
+    pub measures: bool,
     /// Time from the opening to the answer.
     pub rtt: Duration,
     /// The chunks that it keeps behind its newest, if it said so.
@@ -50,9 +52,9 @@ impl Opened {
     /// A link that the other side opened, whose channel is `channel`: it has shown nothing yet.
     #[must_use]
     pub const fn by_other(channel: u32, private: bool) -> Opened {
-        let (extended, names_peers, rtt) = (false, false, RTT_GUESS);
+        let (extended, names_peers, measures, rtt) = (false, false, false, RTT_GUESS);
         let (window, have) = (None, [None; HAVES]);
-        Opened { channel, private, extended, names_peers, rtt, window, have }
+        Opened { channel, private, extended, names_peers, measures, rtt, window, have }
     }
 
     /// What the source has, in the order in which it said so.
@@ -127,6 +129,7 @@ impl Opener {
             private: is_private(&options),
             extended: is_private(&options) && options.knows(kind::LINKS),
             names_peers: options.messages.is_some() && options.knows(kind::PEX_REQUEST),
+            measures: is_private(&options) && options.knows(kind::PROBE),
             // Which opening was answered, nobody can tell. Too long costs a little time once; too
             // short, everything is asked for again while it is on its way.
             rtt: now.since(self.first),
@@ -168,7 +171,7 @@ mod tests {
     use super::*;
     use crate::ring::records::SubtreeSize;
     use crate::swarm::integrity::{KeyPair, Signer};
-    use crate::wire::ppspp::{Addressing, channel, split};
+    use crate::wire::ppspp::{Addressing, MessageSet, channel, split};
 
     fn ms(n: u64) -> Mono {
         Mono::from_millis(n)
@@ -214,6 +217,10 @@ mod tests {
             let span = Span { first: 32, last: 47 };
             let opened = ask(options, 7, &[span]).unwrap();
             assert_eq!((opened.channel, opened.private), (7, true));
+            assert!(opened.measures);
+            let direct = MessageSet::OURS.without(kind::PROBE);
+            let direct = Options { messages: Some(direct), ..options };
+            assert!(!ask(direct, 7, &[]).unwrap().measures);
             assert_eq!(opened.have().collect::<Vec<_>>(), [span]);
             assert_eq!(opened.rtt, Duration::from_millis(30));
             let plain = Options { messages: None, ..options };

@@ -82,12 +82,10 @@ pub struct Swarm {
     pub rescue_bytes: u64,
     /// With hashes and signatures.
     pub hash_bytes: u64,
-    /// Peers that each stripe is pushed to; 0 in direct mode.
+    /// The most peers that a stripe is pushed to by plan; 0 in direct mode.
     pub copies: u64,
-    /// Peers that are pushed stripes by name, to pass them on.
+    /// Peers that are to get a stripe or more from the relay, by plan; 0 in direct mode.
     pub seeds: u64,
-    /// Stripes that are pushed to peers because they keep asking for them.
-    pub leases: u64,
     /// How often the mode was changed.
     pub switches: u64,
     /// Bytes that they say they got from the relay.
@@ -181,7 +179,6 @@ pub fn swarm(stream: &Stream) -> Swarm {
         let told = &share.told;
         all.peers += u64::from(share.peers.load(Relaxed));
         all.seeds += u64::from(share.seeds.load(Relaxed));
-        all.leases += u64::from(share.leases.load(Relaxed));
         for (sum, figure) in [
             (&mut all.bytes, &share.swarm_bytes),
             (&mut all.push_bytes, &share.push_bytes),
@@ -266,7 +263,6 @@ mod tests {
             share.peers.store(10 * n, Relaxed);
             share.reporting.store(n, Relaxed);
             share.seeds.store(n, Relaxed);
-            share.leases.store(4 * n, Relaxed);
             for (figure, value) in [
                 (&share.swarm_bytes, 1_000),
                 (&share.push_bytes, 600),
@@ -287,7 +283,7 @@ mod tests {
         let seen = swarm(&stream);
         assert_eq!((seen.mode, seen.peers, seen.bytes), ("hybrid", 30, 3_000));
         assert_eq!((seen.push_bytes, seen.rescue_bytes, seen.hash_bytes), (1_800, 300, 600));
-        assert_eq!((seen.seeds, seen.leases, seen.duplicates), (3, 12, 9));
+        assert_eq!((seen.seeds, seen.duplicates), (3, 9));
         assert_eq!(
             (seen.delay_p50_ms, seen.delay_p99_ms, seen.arrival_p50_ms),
             (1_500, 1_602, 150)

@@ -67,6 +67,7 @@ impl Swarm {
             if shoal.members.is_empty() {
                 // Orders that come no more must not bind whoever comes next.
                 shoal.orders = Arc::new(Orders::direct(now));
+                shoal.stream.share(self.shard).seeds.store(0, Relaxed);
                 continue;
             }
             let census = self.census(now, index, span);
@@ -80,11 +81,12 @@ impl Swarm {
         }
     }
 
-    /// Looks at every peer of a stream: moves its leases on, sets what it is pushed, counts it.
+    /// Looks at every peer of a stream, and counts it.
     fn census(&mut self, now: Mono, index: usize, span: Duration) -> Census {
         let mut census = Census { span, ..Census::default() };
         let Some(Some(shoal)) = self.shoals.get_mut(index) else { return census };
         census.rescued = std::mem::take(&mut shoal.rescued);
+        let mut seeds = 0;
         for place in &shoal.members {
             let Some(session) = self.sessions.get(*place) else { continue };
             let shares = session.extras.shares();
@@ -95,6 +97,9 @@ impl Swarm {
             told.tick();
             let Some(since) = told.since else { continue };
             census.peers += 1;
+            let row = shoal.orders.plan.get(session.ours);
+            let fed = row.is_some_and(|row| !row.parents.contains(&0));
+            seeds += u32::from(shoal.orders.hybrid && !fed);
             let upload_kbit = told.state.map_or(0, |state| state.upload_kbit);
             let age = now.since(since);
             if age >= PROVEN {
@@ -113,6 +118,7 @@ impl Swarm {
                 });
             }
         }
+        shoal.stream.share(self.shard).seeds.store(seeds, Relaxed);
         census
     }
 
@@ -155,7 +161,7 @@ impl Swarm {
                 self.decide(now, stream, shard, *census, graph);
             }
             Note::Orders { stream, orders } => self.obey(now, &stream, orders),
-            Note::Introduce { channel, address } => self.named(channel, address),
+            Note::Introduce { channel, address } => self.named(now, channel, address),
         }
     }
 
@@ -203,25 +209,18 @@ impl Swarm {
         }
     }
 
-    /// Takes orders. Those that change the mode are carried out at once, others with the next
-    /// count.
+    /// Takes orders, and begins to tell them.
     fn obey(&mut self, now: Mono, stream: &Arc<Stream>, orders: Arc<Orders>) {
         let Some(shoal) = self.shoals.get_mut(stream.slot.0 as usize) else { return };
         let same = |shoal: &&mut Shoal| Arc::ptr_eq(&shoal.stream, stream);
         let Some(shoal) = shoal.as_mut().filter(same) else { return };
         shoal.orders = orders;
-        let index = stream.slot.0 as usize;
-        for at in 0.. {
-            let shoal = self.shoals.get(index).and_then(Option::as_ref);
-            let Some(place) = shoal.and_then(|shoal| shoal.members.get(at)) else { break };
-            self.advise(now, index, *place);
-        }
+        self.begin_round(now, stream.slot.0 as usize);
     }
 
     /// A peer has asked for the stream for the first time.
     pub(super) fn enrol(&mut self, now: Mono, place: u32) {
         let Some(session) = self.sessions.get(place) else { return };
-        let Some(Some(shoal)) = self.shoals.get(session.stream.0 as usize) else { return };
         let channels = &self.channels;
         let told = session.told.get_or_insert_with(|| Told::new(session.to, channels));
         told.since = Some(now);

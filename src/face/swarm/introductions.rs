@@ -3,8 +3,9 @@
 //!
 //! The attack: somebody asks for addresses to find out who watches, or to have datagrams sent to
 //! others. An answer names at most eight, one comes every two seconds, each address that is told
-//! costs one small datagram to its owner, and nobody is named or told more often than a few
-//! times a second. Peers that do not share are told nobody and named to nobody.
+//! costs its owner one small datagram at most, and beyond [`NAMED_MAX`](super::told) nobody is
+//! told more of those than some in a second. Peers that do not share are told nobody and named to
+//! nobody.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub(super) const ANSWER: usize = 8;
 
 /// How often a peer is answered: it asks every two seconds, and datagrams are early at times.
 const ANSWER_APART: Duration = Duration::from_millis(1_900);
+
+/// Addresses that wait to be told to peers of this shard; beyond it they are dropped and counted.
+pub(super) const MEETINGS_MAX: usize = 1_024;
 
 /// Rows that are looked at for one answer.
 const LOOKED_AT: usize = 32;
@@ -110,20 +114,41 @@ impl Swarm {
         }
     }
 
-    /// Tells a peer of this shard of one that was told its address.
-    pub(super) fn named(&mut self, channel: u32, address: SocketAddr) {
+    /// A peer of this shard is to be told of one that is told its address now.
+    pub(super) fn named(&mut self, now: Mono, channel: u32, address: SocketAddr) {
         let Some((place, _)) = self.sessions.find(channel) else { return };
         let Some(session) = self.sessions.get(place) else { return };
         let told = session.told.as_deref_mut().filter(|_| session.extras.shares());
         let Some(told) = told else { return };
-        if !told.may_be_named() {
+        if self.meetings.len() >= MEETINGS_MAX || !told.may_be_named() {
             return self.cells.add(Cell::IntroductionsDropped, 1);
         }
-        let head = answer(std::iter::once(address));
-        self.cells.add(Cell::Introductions, 1);
-        if let Some(letter) = self.letter(place, head.into()) {
-            self.post(letter);
+        self.meetings.push((channel, address));
+        self.attend_advice(now);
+    }
+
+    /// Tells peers of those that were told their addresses: several in one datagram, for who is
+    /// to feed many is named to many at once.
+    pub(super) fn tell_meetings(&mut self) {
+        let mut meetings = std::mem::take(&mut self.meetings);
+        meetings.sort_unstable();
+        meetings.dedup();
+        let mut done = 0;
+        for some in meetings.chunk_by(|a, b| a.0 == b.0).flat_map(|same| same.chunks(ANSWER)) {
+            // What waits for the socket must leave room for answers to openings.
+            if self.letters.len() >= LETTERS_MAX / 4 * 3 {
+                break;
+            }
+            done += some.len();
+            let Some((place, _)) = self.sessions.find(some[0].0) else { continue };
+            let head = answer(some.iter().map(|(_, address)| *address));
+            self.cells.add(Cell::Introductions, some.len() as u64);
+            if let Some(letter) = self.letter(place, head.into()) {
+                self.post(letter);
+            }
         }
+        meetings.drain(..done);
+        self.meetings = meetings;
     }
 }
 

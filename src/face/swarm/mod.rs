@@ -6,9 +6,11 @@
 //! serve      who is due is asked what to send; links that are over are closed
 //! sessions   the links, by place and by channel
 //! shoal      the peers of one stream here, and which of its subtrees can be sent
-//! told       what peers say of themselves, what they keep asking for
+//! told       what peers say of themselves, and what they were told
 //! hybrid     what is counted for the stream's controller, and its orders
+//! advice     peers are told who is to feed them
 //! introductions  peers are told of each other
+//! probing    peers measure what their lines carry
 //! notes      what the faces of different shards tell each other
 //! trains     what is the same for all of them, made once
 //! wheel      timers
@@ -27,6 +29,7 @@ mod hybrid;
 mod introductions;
 pub mod notes;
 mod opening;
+mod probing;
 mod serve;
 mod sessions;
 mod shoal;
@@ -63,6 +66,7 @@ pub use sessions::PEER_BYTES;
 
 use hybrid::Helm;
 use notes::Note;
+use probing::Probings;
 use sessions::{Line, Sessions};
 use shoal::Shoal;
 use wheel::Wheel;
@@ -151,8 +155,14 @@ pub struct Swarm {
     helms: Vec<Option<Helm>>,
     /// For other shards.
     notes: VecDeque<(ShardId, Note)>,
+    /// Peers of this shard by channel, and who is to be told to each.
+    meetings: Vec<(u32, SocketAddr)>,
+    /// When peers are told who is to feed them, and of each other, if there is anything to tell.
+    advise_at: Option<Mono>,
     /// Peers of a stream by rank, kept for its memory.
     ranked: Vec<(u64, u32)>,
+    /// Trains by which peers measure their lines.
+    probings: Probings,
     /// What is chosen by chance.
     dice: u64,
     /// Closes by reason, without a channel, for peers that hear why and for others.
@@ -191,7 +201,10 @@ impl Swarm {
             second: None,
             helms: Vec::new(),
             notes: VecDeque::new(),
+            meetings: Vec::new(),
+            advise_at: None,
             ranked: Vec::new(),
+            probings: Probings::default(),
             dice: key.iter().fold(u64::from(shard.0), |dice, byte| mix(dice ^ u64::from(*byte))),
             closes: serve::closes(),
             close: Bytes::copy_from_slice(&ppspp::build::close(0)),
@@ -282,7 +295,7 @@ impl Swarm {
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         let shoals = self.shoals.iter().flatten().filter_map(Shoal::deadline);
-        shoals.chain(self.wheel.next()).min()
+        shoals.chain(self.wheel.next()).chain(self.advise_at).min()
     }
 
     /// Whether there is any peer.
@@ -308,6 +321,7 @@ impl Swarm {
     pub fn publish_figures(&mut self, now: Mono) {
         self.openings.expire(now);
         self.cells.set(Cell::SwarmHalfOpen, self.openings.len() as u64);
+        self.end_trains(now);
         self.count(now);
         for shoal in self.shoals.iter().flatten() {
             let share = shoal.stream.share(self.shard);
@@ -362,6 +376,7 @@ impl Swarm {
             }
         }
         self.due = due;
+        self.advise_if_due(now);
         for index in 0..self.shoals.len() {
             let Some(shoal) = &mut self.shoals[index] else { continue };
             if shoal.look_if_due(now) {

@@ -12,8 +12,9 @@ use crate::registry::stream::Stream;
 use crate::swarm::controller::{Census, Orders};
 
 /// Introductions that wait to be told to other shards; beyond it they are dropped and counted:
-/// whoever lacks neighbours asks again. Of other notes there is one per stream, shard and round.
-const NOTES_MAX: usize = 1_024;
+/// who is advised waits until there is room, and who asks for addresses asks again. Of other notes
+/// there is one per stream, shard and round.
+pub(super) const NOTES_MAX: usize = 1_024;
 
 /// A note of one face to another.
 #[derive(Debug)]

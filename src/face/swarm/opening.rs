@@ -18,8 +18,9 @@ use crate::registry::identity::Identity;
 use crate::registry::stream::Stream;
 use crate::swarm::channel::Taken;
 use crate::swarm::integrity::SwarmId;
+use crate::swarm::settings::Mode;
 use crate::wire::ppspp::build::reply;
-use crate::wire::ppspp::{Handshake, Message, Messages, Options};
+use crate::wire::ppspp::{Handshake, Message, MessageSet, Messages, Options, kind};
 
 /// The largest answer: a handshake and one HAVE are 60 bytes.
 const REPLY_MAX: usize = 128;
@@ -100,8 +101,13 @@ impl Swarm {
         let new = taken(ours) == Taken::Free;
         let Some(identity) = stream.identity() else { return Cell::SwarmOpeningsUnknown };
         let mut buf = [0; REPLY_MAX];
+        // Nobody passes anything on: a line that is not used need not be known.
+        let measures = self.settings.mode != Mode::Direct;
         let shoal = self.attend(now, stream, identity);
-        let options = Options::reply(identity.addressing, shoal.source.window, CHUNK as u32);
+        let mut options = Options::reply(identity.addressing, shoal.source.window, CHUNK as u32);
+        if !measures {
+            options.messages = Some(MessageSet::OURS.without(kind::PROBE));
+        }
         let have = shoal.span();
         // By the options that must be in it a request is larger than its answer; still, never
         // rely on that.

@@ -10,7 +10,7 @@ use crate::face::swarm::sessions::{Extras, Line, Session};
 use crate::face::swarm::{Shipment, Swarm};
 use crate::metrics::table::Cell;
 use crate::swarm::sender::{Next, Over, Parcel, Why};
-use crate::swarm::stripes::{bit_of, stripe_of};
+use crate::swarm::stripes::bit_of;
 use crate::wire::ppspp::{Addressing, Bye, Handshake, Message, Private, Writer};
 
 /// A BYE and a close, without a channel, for each reason.
@@ -95,7 +95,7 @@ impl Swarm {
             && let Some(run) = run.filter(|_| shoal.orders.hybrid)
             // Else it repairs what was pushed.
             && session.sender.pushed_stripes() & bit_of(subtree) == 0
-            && let Some(told) = session.told.as_deref_mut().filter(|told| told.is_settled(now))
+            && session.told.as_deref().is_some_and(|told| told.is_settled(now))
         {
             shoal.rescued += run.chunks();
         }

@@ -26,6 +26,7 @@ impl Extras {
     const STATE: u16 = 16;
     const LINKS: u16 = 32;
     const PEX: u16 = 64;
+    const PROBE: u16 = 128;
     const SHARES: u16 = Extras::SUBSCRIBE | Extras::STATE | Extras::LINKS | Extras::PEX;
 
     /// What an opening said.
@@ -36,7 +37,8 @@ impl Extras {
             | bit(kind::TOKEN, Extras::TOKEN)
             | bit(kind::BYE, Extras::BYE)
             | bit(kind::STATE, Extras::STATE)
-            | bit(kind::LINKS, Extras::LINKS);
+            | bit(kind::LINKS, Extras::LINKS)
+            | bit(kind::PROBE, Extras::PROBE);
         let pex = [kind::PEX_REQUEST, kind::PEX_V4, kind::PEX_V6];
         let pex = if pex.iter().all(|kind| options.knows(*kind)) { Extras::PEX } else { 0 };
         Extras(known | any | pex)
@@ -61,6 +63,11 @@ impl Extras {
     /// Whether it is told why it is closed.
     pub(super) fn hears_bye(self) -> bool {
         self.0 & Extras::BYE != 0
+    }
+
+    /// Whether it is told how fast its trains come.
+    pub(super) fn probes(self) -> bool {
+        self.0 & Extras::PROBE != 0
     }
 
     /// Whether private messages may come from it.

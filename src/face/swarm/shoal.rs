@@ -8,6 +8,7 @@ use crate::base::ids::ShardId;
 use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
+use crate::face::swarm::advice::Round;
 use crate::face::swarm::hybrid;
 use crate::face::swarm::trains::{Style, Trains};
 use crate::registry::identity::Identity;
@@ -44,6 +45,8 @@ pub(super) struct Shoal {
     pub(super) touched: bool,
     /// What its controller last said.
     pub(super) orders: Arc<Orders>,
+    /// How far these were told.
+    pub(super) round: Round,
     /// Chunks that were asked for since the last count, and when that was.
     pub(super) rescued: u64,
     pub(super) counted: Mono,
@@ -79,6 +82,7 @@ impl Shoal {
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
             touched: false,
             orders: Arc::new(Orders::direct(now)),
+            round: Round::default(),
             rescued: 0,
             counted: now,
             drawn: now,

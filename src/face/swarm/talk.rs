@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
+use crate::face::swarm::probing::Probings;
 use crate::face::swarm::sessions::{Extras, Line, Session};
 use crate::face::swarm::told::Told;
 use crate::face::swarm::wheel::Hook;
@@ -18,11 +19,12 @@ use crate::registry::stream::Share;
 use crate::swarm::channel::Channels;
 use crate::swarm::crimes::{Crime, Record};
 use crate::swarm::halfopen::Opening;
+use crate::swarm::probing::Heard;
 use crate::swarm::sender::{Sender, Source};
-use crate::swarm::settings::Join;
-use crate::swarm::stripes::ALL_STRIPES;
-use crate::wire::ppspp::{Addressing, Bye, Malformed, Message, Messages, Private, Report};
-use crate::wire::ppspp::{Span, Subscribe};
+use crate::swarm::settings::{Join, Mode};
+use crate::wire::ppspp::{
+    Addressing, Bye, CHANNEL, Malformed, Message, Messages, Private, Probe, Report, Span, Subscribe,
+};
 
 /// UDP, IP and hash datagrams on top of a stream's bytes, in percent: what a peer is promised.
 const OVERHEAD: u64 = 111;
@@ -150,7 +152,20 @@ impl Swarm {
         session.sender.hear(now);
         let share = shoal.stream.share(self.shard);
         let (source, channels) = (&shoal.source, &self.channels);
-        let mut ear = Ear { now, source, share, channels, ended: None, wants: false, pex: false };
+        let measures = self.settings.mode != Mode::Direct && session.extras.probes();
+        let mut ear = Ear {
+            now,
+            source,
+            share,
+            channels,
+            bytes: CHANNEL + messages.len(),
+            probings: Some(&mut self.probings).filter(|_| measures),
+            ended: None,
+            wants: false,
+            pex: false,
+            probed: None,
+            dropped: 0,
+        };
         let mut guilty = false;
         for message in Messages::new(messages, shoal.identity.addressing, CHUNK) {
             let crime = match message {
@@ -164,7 +179,10 @@ impl Swarm {
                 guilty |= session.crimes.note(crime);
             }
         }
-        let Ear { ended, wants, pex, .. } = ear;
+        let Ear { ended, wants, pex, probed, dropped, .. } = ear;
+        if dropped > 0 {
+            self.cells.add(Cell::SwarmProbesDropped, dropped);
+        }
         let asked = session.sender.is_asked();
         if let Some(why) = ended {
             self.cells.add(why, 1);
@@ -178,6 +196,9 @@ impl Swarm {
             }
             if pex {
                 self.asked(now, place);
+            }
+            if let Some((run, kbit)) = probed {
+                self.tell_rate(place, run, kbit);
             }
         }
     }
@@ -202,12 +223,19 @@ struct Ear<'a> {
     source: &'a Source,
     share: &'a Share,
     channels: &'a Channels,
+    /// Of the datagram.
+    bytes: usize,
+    /// If the peer may measure its line.
+    probings: Option<&'a mut Probings>,
     /// The peer closed, and how that is counted.
     ended: Option<Cell>,
-    /// It asked for the stream for the first time.
+    /// It subscribed for the first time.
     wants: bool,
     /// It asked for addresses.
     pex: bool,
+    /// Its train is over: which, and how fast it came. Parts of trains that do not count.
+    probed: Option<(u8, u32)>,
+    dropped: u64,
 }
 
 impl Ear<'_> {
@@ -255,14 +283,24 @@ impl Ear<'_> {
         session.told.get_or_insert_with(|| Told::new(session.to, self.channels))
     }
 
+    fn probe(&mut self, session: &Session, probe: &Probe<'_>) {
+        let (now, bytes) = (self.now, self.bytes);
+        let probings = self.probings.as_deref_mut();
+        match probings.map_or(Heard::Dropped, |all| all.hear(now, session.ours, probe, bytes)) {
+            Heard::More => {}
+            Heard::Over(run, kbit) => self.probed = Some((run, kbit)),
+            Heard::Dropped => self.dropped += 1,
+        }
+    }
+
     fn private(&mut self, session: &mut Session, private: &Private<'_>) {
         match private {
             Private::Subscribe(Subscribe { start, stripes, window }) => {
-                let stripes = *stripes;
                 let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
-                session.sender.subscribe(stripes, start, *window, self.source);
+                session.sender.subscribe(*stripes, start, *window, self.source);
                 let since = session.told.as_deref().and_then(|told| told.since);
-                self.wants |= stripes != 0 && since.is_none();
+                // Whose neighbours bring everything asks for nothing, and is inside all the same.
+                self.wants |= since.is_none();
             }
             Private::Report(report) => {
                 let told = self.told(session);
@@ -279,7 +317,8 @@ impl Ear<'_> {
             }
             Private::State(state) => self.told(session).state = Some(*state),
             Private::Links(links) => self.told(session).take(*links, self.channels),
-            Private::Token(_) | Private::Unknown { .. } => {}
+            Private::Probe(probe) => self.probe(session, probe),
+            Private::Token(_) | Private::Probed { .. } | Private::Unknown { .. } => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a peer has told us about itself, and what it keeps asking for.
+//! What a peer has told us about itself, and what it was told.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,8 +12,10 @@ use crate::wire::ppspp::{Link, Links, Report, State};
 /// For so long after a peer first asked for the stream its questions are about what it missed.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Addresses that a peer is told without having asked, at once; two more every tick.
-const NAMED_MAX: u8 = 24;
+/// Addresses that a peer is told without having asked, at once, and how many more every tick:
+/// who is to feed many hears of all of them when a stream becomes hybrid.
+const NAMED_MAX: u8 = 128;
+const NAMED_TICK: u8 = 16;
 
 /// The neighbours that a peer told of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,16 +54,6 @@ impl Neighbours {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u8)> {
         let count = usize::from(self.count);
         self.ids[..count].iter().copied().zip(self.stripes)
-    }
-
-    /// How many there are.
-    pub(super) fn count(&self) -> u8 {
-        self.count
-    }
-
-    /// Whether one is among them.
-    pub(super) fn has(&self, id: u32) -> bool {
-        self.ids[..usize::from(self.count)].contains(&id)
     }
 }
 
@@ -119,6 +111,6 @@ impl Told {
 
     /// A quarter of a second is over.
     pub(super) fn tick(&mut self) {
-        self.named -= self.named.min(2);
+        self.named -= self.named.min(NAMED_TICK);
     }
 }

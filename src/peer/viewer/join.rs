@@ -214,6 +214,7 @@ impl Viewer {
             Box::new(Neighbours::new(now.mono, opener.channel().into(), limit, playing))
         });
         neighbours.begin_anew();
+        neighbours.linked(now.mono, opened.measures);
         self.base = neighbours.shared();
         self.figures.joins += 1;
         self.next_tick = now.mono;

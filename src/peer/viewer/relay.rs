@@ -66,6 +66,10 @@ impl Viewer {
         let neighbours = &mut self.neighbours;
         link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
             let address: SocketAddr = match message {
+                Message::Private(Private::Probed { run, kbit }) => {
+                    neighbours.iter_mut().for_each(|them| them.measured(now, run, kbit));
+                    return Ok(());
+                }
                 Message::PexV4(address) => address.into(),
                 Message::PexV6(address) => address.into(),
                 Message::Private(Private::Links(links)) => {
@@ -132,6 +136,9 @@ impl Viewer {
             }
             let Some(n) = wrote else { break };
             desk.datagram(link.to, &buf[..n]);
+        }
+        if let Some(them) = neighbours {
+            them.probe(now, link.to, link.receiver.them(), desk);
         }
     }
 

@@ -8,7 +8,8 @@
 //!   forwarder cuts through: the hash datagram as soon as it was verified, then chunks as they
 //!   come, some from this parent and some from that. Only with consent: a subscription, or from a
 //!   peer without our extensions the first question that reaches the live edge; and only stripes
-//!   that are allowed as well. A choke stops it.
+//!   that are allowed as well. A choke stops it. Who subscribes to nothing gets it all from its
+//!   neighbours, and is a subscriber all the same.
 //! - *News* of subtrees that are not pushed, some at once.
 //! - *Answers* to questions come before it: who asks has a deadline. They are paced.
 //! - LEDBAT bounds what is under way, of both together; one second of the stream is the most.
@@ -45,22 +46,6 @@ const ACK_MAX: Duration = Duration::from_secs(1);
 
 /// How often.
 const PROBE: Duration = Duration::from_millis(200);
-
-/// After so long in vain the peer is dead.
-const PROBING_MAX: Duration = Duration::from_secs(10);
-
-/// As much at a forwarder: the second before the first probe makes it three.
-const PROBING_MAX_FORWARDER: Duration = Duration::from_secs(2);
-
-/// A subscriber repeats itself every second: silence for so long means that it is gone.
-const SILENCE_SUBSCRIBED: Duration = Duration::from_secs(10);
-
-/// As much at a forwarder.
-const SILENCE_FORWARDER: Duration = Duration::from_secs(5);
-
-/// Silence of other peers after which they are gone, if three datagrams were sent meanwhile
-/// (RFC 7574, 3.12).
-const SILENCE: Duration = Duration::from_secs(180);
 
 /// How often a peer hears of new subtrees that are not pushed to it.
 const HAVE: Duration = Duration::from_millis(50);
@@ -174,6 +159,8 @@ pub struct Sender {
     probing: bool,
     /// Whether the peer speaks our extensions.
     ours: bool,
+    /// Whether it has ever subscribed, be it to nothing.
+    member: bool,
     choked: bool,
     greeted: bool,
     /// Whether a question waits that could be answered, but for its pace.
@@ -213,6 +200,7 @@ impl Sender {
             ever_acked: false,
             probing: false,
             ours,
+            member: false,
             choked: false,
             greeted: false,
             asked: false,
@@ -246,8 +234,9 @@ impl Sender {
     }
 
     /// The peer subscribes to `stripes`, from chunk `start` on if it says so. Full state: the
-    /// same again changes nothing.
+    /// same again changes nothing. None: its neighbours bring all of them.
     pub fn subscribe(&mut self, stripes: u8, start: Option<u64>, credit: u32, source: &Source) {
+        self.member = true;
         self.change(source, |sender| (sender.stripes, sender.credit) = (stripes, credit));
         if let Some(start) = start.map(|start| start.div_ceil(source.size))
             && start > self.next
@@ -270,6 +259,10 @@ impl Sender {
         self.pass(source);
         change(self);
         let new = self.pushed_stripes() & !before;
+        if before == 0 && new != 0 && !self.ever_acked {
+            // Trains of long ago, that nobody waited for, say nothing of the path.
+            self.trains = 0;
+        }
         if let Some(cut) = &mut self.cut {
             cut.fresh |= new;
         } else if before == 0 && new != 0 {
@@ -485,34 +478,7 @@ impl Sender {
         if self.has_news() {
             at = at.min(self.have_at + self.have_every());
         }
-        if self.trains >= FIRST_TRAINS && !self.ever_acked {
-            at = at.min(self.first_trains + FIRST_TRAINS_WAIT);
-        }
-        at
-    }
-
-    /// Why the link is over, if it is.
-    fn over(&self, now: Mono) -> Option<Over> {
-        let (probing_max, silence_max) = match self.cut {
-            None => (PROBING_MAX, SILENCE_SUBSCRIBED),
-            Some(_) => (PROBING_MAX_FORWARDER, SILENCE_FORWARDER),
-        };
-        let in_vain = self.probing && now.since(self.probing_since) >= probing_max;
-        let silence = now.since(self.heard);
-        let gone = match self.ours && self.stripes != 0 {
-            true => silence >= silence_max,
-            false => silence >= SILENCE && self.unheard >= 3,
-        };
-        let stuck = self.trains >= FIRST_TRAINS && !self.ever_acked;
-        if in_vain || gone {
-            Some(Over::Dead)
-        } else if !self.probing && self.losses.endured(now) {
-            Some(Over::Downlink)
-        } else if stuck && now.since(self.first_trains) >= FIRST_TRAINS_WAIT {
-            Some(Over::Mtu)
-        } else {
-            None
-        }
+        self.stuck_at().map_or(at, |stuck| at.min(stuck))
     }
 
     /// Gives up trains that later ones have overtaken.
@@ -622,7 +588,7 @@ impl Sender {
     /// neighbours bring it.
     fn greet(&mut self, source: &Source) -> Option<Parcel> {
         let greeted = std::mem::replace(&mut self.greeted, true);
-        if greeted || self.pushes() || self.ours && self.stripes != 0 {
+        if greeted || self.pushes() || self.is_member() {
             return None;
         }
         let subtree = source.newest()?;

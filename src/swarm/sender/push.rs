@@ -174,7 +174,6 @@ impl Sender {
 
     /// How often there are.
     pub(super) fn have_every(&self) -> Duration {
-        let withheld = self.ours && self.stripes != 0 && !self.choked && self.cut.is_none();
-        if withheld { HAVE_WITHHELD } else { HAVE }
+        if self.is_member() && !self.choked { HAVE_WITHHELD } else { HAVE }
     }
 }

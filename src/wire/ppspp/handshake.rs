@@ -282,12 +282,18 @@ impl MessageSet {
     pub const RFC_ALL: MessageSet = MessageSet(0xfffc << 48);
 
     /// Every message of the RFC, and our private ones.
-    pub const OURS: MessageSet = MessageSet(0xfffc_0000_0000_de00);
+    pub const OURS: MessageSet = MessageSet(0xfffc_0000_0000_df00);
 
     /// The set of the types whose bits are 1, the first bit being type 0.
     #[must_use]
     pub const fn from_bits(bits: u64) -> MessageSet {
         MessageSet(bits)
+    }
+
+    /// The set without type `kind`.
+    #[must_use]
+    pub const fn without(self, kind: u8) -> MessageSet {
+        MessageSet(if kind < 64 { self.0 & !(1 << (63 - kind)) } else { self.0 })
     }
 
     /// Whether type `kind` is known.

@@ -27,6 +27,7 @@ pub mod kind {
     pub const REPORT: u8 = 0x34;
     pub const BYE: u8 = 0x35;
     pub const LINKS: u8 = 0x36;
+    pub const PROBE: u8 = 0x37;
     /// The block of our private messages: each has a length, so that one that is not known can
     /// be skipped.
     pub const PRIVATE: std::ops::RangeInclusive<u8> = 0x30..=0x3f;

@@ -17,7 +17,7 @@ pub use decode::{Malformed, Messages};
 pub use encode::Writer;
 pub use handshake::{Handshake, MessageSet, Options, Unfit};
 pub use message::{Message, kind};
-pub use private::{Bye, Link, Links, Private, Report, State, Subscribe};
+pub use private::{Bye, Link, Links, Private, Probe, Report, State, Subscribe};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::wire::ppspp::decode::{Cursor, Malformed};
 use crate::wire::ppspp::encode::Writer;
-use crate::wire::ppspp::kind;
+use crate::wire::ppspp::{CHANNEL, kind};
 
 /// A private message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,15 @@ pub enum Private<'a> {
     Bye(Bye),
     /// Who feeds the sender, to the relay.
     Links(Links<'a>),
+    /// A datagram of a train by which a viewer measures its line, to the relay.
+    Probe(Probe<'a>),
+    /// What the relay says of a train.
+    Probed {
+        /// Which train.
+        run: u8,
+        /// Thousands of bits per second at which it came; 0: nothing follows from what came.
+        kbit: u32,
+    },
     /// One that we do not know.
     Unknown {
         /// Its type.
@@ -268,6 +277,58 @@ impl<'a> Links<'a> {
     }
 }
 
+/// PROBE: one datagram of a train that is sent in one go, so that the line spaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe<'a> {
+    /// Which train: a number of the sender's.
+    pub run: u8,
+    /// Which datagram of it, and of how many.
+    pub index: u8,
+    /// How many there are.
+    pub of: u8,
+    /// What makes the datagram long.
+    pub padding: &'a [u8],
+}
+
+impl<'a> Probe<'a> {
+    /// Bytes of a datagram with one, and the most of them in a train.
+    pub const DATAGRAM: usize = 1_200;
+    /// See [`Probe::DATAGRAM`].
+    pub const MOST: u8 = 64;
+    /// Without them it would be as short as the answer to it, which has the same number.
+    const PADDING_MIN: usize = 3;
+    const PADDING: &'static [u8] = &[0; Probe::DATAGRAM - CHANNEL - 3 - 3];
+    /// Bytes of the body of an answer.
+    const ANSWER: usize = 5;
+
+    /// The one that fills a datagram.
+    #[must_use]
+    pub const fn long(run: u8, index: u8, of: u8) -> Probe<'static> {
+        Probe { run, index, of, padding: Probe::PADDING }
+    }
+
+    fn read(body: &'a [u8], at: &mut Cursor<'a>) -> Result<Private<'a>, Malformed> {
+        let run = at.u8()?;
+        if body.len() == Probe::ANSWER {
+            return Ok(Private::Probed { run, kbit: at.u32()? });
+        }
+        let (index, of) = (at.u8()?, at.u8()?);
+        let padding = at.bytes(body.len() - 3)?;
+        match padding.len() {
+            ..Probe::PADDING_MIN => Err(Malformed::PrivateLength(kind::PROBE)),
+            _ => Ok(Private::Probe(Probe { run, index, of, padding })),
+        }
+    }
+
+    fn write(&self, to: &mut Writer<'_>) {
+        if self.padding.len() < Probe::PADDING_MIN {
+            to.refuse();
+        }
+        to.bytes(&[self.run, self.index, self.of]);
+        to.bytes(self.padding);
+    }
+}
+
 impl<'a> Private<'a> {
     /// The message's first byte.
     #[must_use]
@@ -279,6 +340,7 @@ impl<'a> Private<'a> {
             Private::Report(_) => kind::REPORT,
             Private::Bye(_) => kind::BYE,
             Private::Links(_) => kind::LINKS,
+            Private::Probe(_) | Private::Probed { .. } => kind::PROBE,
             Private::Unknown { kind, .. } => *kind,
         }
     }
@@ -307,6 +369,7 @@ impl<'a> Private<'a> {
             kind::REPORT => Private::Report(Report::read(at)?),
             kind::BYE => Private::Bye(Bye::from_code(at.u8()?)),
             kind::LINKS => Private::Links(Links::read(at)?),
+            kind::PROBE => Probe::read(body, at)?,
             kind::TOKEN => Private::Token(at.bytes(body.len())?),
             kind => Private::Unknown { kind, body: at.bytes(body.len())? },
         })
@@ -346,6 +409,11 @@ impl<'a> Private<'a> {
             Private::Links(links) => {
                 to.u8(links.len() as u8);
                 to.bytes(links.0);
+            }
+            Private::Probe(probe) => probe.write(to),
+            Private::Probed { run, kbit } => {
+                to.u8(*run);
+                to.u32(*kbit);
             }
             Private::Token(body) | Private::Unknown { body, .. } => to.bytes(body),
         }

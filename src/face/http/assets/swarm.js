@@ -125,7 +125,6 @@ function numbers(swarm) {
     ["Relay sent", bytes(swarm.bytes)],
     ["of it rescue", bytes(swarm.rescue_bytes)],
     ["Seeds", count(swarm.seeds)],
-    ["Leases", count(swarm.leases)],
     ["Twice", shares ? share(swarm.duplicates * 1316, swarm.peer_bytes + swarm.relay_bytes) : "–"],
     ["Bad chunks", count(swarm.bad)],
   ];

@@ -2,6 +2,7 @@
 
 mod hybrid;
 mod joining;
+mod probing;
 mod serving;
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use crate::swarm::integrity::{self, KeyPair, SignerClock};
 use crate::swarm::settings::{Join, Mode};
 use crate::wire::ppspp::build::opening;
 use crate::wire::ppspp::{
-    Addressing, Handshake, Message, MessageSet, Messages, Options, Private, Report, Span,
+    Addressing, Handshake, Link, Message, MessageSet, Messages, Options, Private, Report, Span,
     Subscribe, Writer,
 };
 
@@ -317,7 +318,12 @@ impl World {
                     heard.data = Some(chunk);
                 }
                 Message::PexV4(address) => heard.named.push(address.into()),
+                Message::Private(Private::Probed { run, kbit }) => heard.probed = Some((run, kbit)),
                 Message::Private(Private::Bye(bye)) => heard.bye = Some(bye),
+                Message::Private(Private::Links(links)) => {
+                    let one = |link: Link| (link.address, link.stripes_in);
+                    heard.links = Some(links.iter().map(one).collect());
+                }
                 Message::Handshake(handshake) => heard.closed = handshake.channel == 0,
                 other => panic!("{other:?}"),
             }
@@ -336,6 +342,9 @@ struct Heard {
     data: Option<u64>,
     bye: Option<Bye>,
     named: Vec<SocketAddr>,
+    /// Who is to feed the peer, and with what.
+    links: Option<Vec<(SocketAddr, u8)>>,
+    probed: Option<(u8, u32)>,
     closed: bool,
 }
 

@@ -4,6 +4,7 @@
 //! advice  whom the relay names to feed us
 //! link    one link to another viewer, both halves
 //! greet   introductions, openings, links that begin and end
+//! probe   the line is measured
 //! share   what is passed on, and how much of it
 //! shelf   what there is to pass on
 //! ```
@@ -14,6 +15,7 @@
 mod advice;
 mod greet;
 mod link;
+mod probe;
 mod share;
 mod shelf;
 

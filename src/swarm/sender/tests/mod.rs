@@ -63,6 +63,8 @@ struct World {
     live: bool,
     path: Path,
     manner: Manner,
+    /// What it subscribes to, if it is one of ours.
+    stripes: u8,
     random: fastrand::Rng,
     /// By time and order.
     letters: BTreeMap<(Mono, u64), (bool, Letter)>,
@@ -98,6 +100,7 @@ impl World {
                 free: now,
             },
             manner,
+            stripes: ALL_STRIPES,
             random: fastrand::Rng::with_seed(delay_ms * 100 + u64::from(loss)),
             letters: BTreeMap::new(),
             count: 0,
@@ -199,7 +202,7 @@ impl World {
                 self.sender.handle_ack(now, *run, *delay, source).unwrap()
             }
             Letter::Request(run) => drop(self.sender.handle_request(now, *run, source)),
-            Letter::Subscribe => self.sender.subscribe(ALL_STRIPES, None, 0, source),
+            Letter::Subscribe => self.sender.subscribe(self.stripes, None, 0, source),
             _ => {}
         }
     }

@@ -2,6 +2,14 @@
 
 use super::*;
 
+impl World {
+    /// The peer subscribes to these stripes from now on.
+    fn want(&mut self, stripes: u8) {
+        self.stripes = stripes;
+        self.reach_sender(&Letter::Subscribe);
+    }
+}
+
 /// What is pushed, by number.
 fn pushed(world: &World) -> Vec<u64> {
     world.by(Why::Push).iter().map(|parcel| parcel.subtree).collect()
@@ -15,9 +23,7 @@ fn told(world: &World, subtree: u64) -> usize {
 #[test]
 fn what_is_withheld_is_told_of_four_times_a_second() {
     let mut world = World::new(Manner::Ours, 20, 0);
-    world.sender.set_allowed(0b101, &world.source);
-    world.reach_sender(&Letter::Subscribe);
-    assert_eq!((world.sender.subscribed(), world.sender.pushed_stripes()), (ALL_STRIPES, 0b101));
+    world.want(0b101);
     world.run(Duration::from_secs(10));
     let end = world.source.subtrees.end;
     let wanted: Vec<_> = (200..end).filter(|subtree| [0, 2].contains(&(subtree % 8))).collect();
@@ -37,8 +43,7 @@ fn what_is_withheld_is_told_of_four_times_a_second() {
 #[test]
 fn nothing_pushed_is_still_told_and_answered() {
     let mut world = World::new(Manner::Ours, 20, 0);
-    world.sender.set_allowed(0, &world.source);
-    world.reach_sender(&Letter::Subscribe);
+    world.want(0);
     world.run(Duration::from_secs(2));
     assert_eq!((pushed(&world), world.by(Why::Newest).len()), (vec![], 0));
     let end = world.source.subtrees.end;
@@ -58,8 +63,7 @@ fn nothing_pushed_is_still_told_and_answered() {
 #[test]
 fn what_the_push_will_bring_is_no_answer() {
     let mut world = World::new(Manner::Ours, 20, 0);
-    world.sender.set_allowed(0x0f, &world.source);
-    world.reach_sender(&Letter::Subscribe);
+    world.want(0x0f);
     let end = world.source.subtrees.end;
     world.reach_sender(&Letter::Request([end * SIZE, (end + 16) * SIZE - 1]));
     world.run(Duration::from_secs(3));
@@ -72,17 +76,16 @@ fn what_the_push_will_bring_is_no_answer() {
 #[test]
 fn a_stripe_that_is_added_begins_with_the_next_subtree() {
     let mut world = World::new(Manner::Ours, 20, 0);
-    world.sender.set_allowed(0b1, &world.source);
-    world.reach_sender(&Letter::Subscribe);
+    world.want(0b1);
     world.run(Duration::from_secs(2));
     world.sent.clear();
     world.haves.clear();
     let end = world.source.subtrees.end;
-    world.sender.set_allowed(ALL_STRIPES, &world.source);
+    world.want(ALL_STRIPES);
     world.run(Duration::from_secs(2));
     let after = pushed(&world);
     assert!(after.iter().copied().eq(end..end + after.len() as u64), "{end}: {after:?}");
-    world.sender.set_allowed(0b10, &world.source);
+    world.want(0b10);
     let end = world.source.subtrees.end;
     world.run(Duration::from_secs(2));
     assert!(pushed(&world).iter().all(|subtree| *subtree < end || subtree % 8 == 1));
@@ -129,8 +132,7 @@ fn a_stripe_that_is_added_behind_a_full_path_waits_until_that_has_caught_up() {
 #[test]
 fn a_pause_leaves_nothing_to_tell_and_no_work() {
     let mut world = World::new(Manner::Ours, 20, 0);
-    world.sender.set_allowed(0b1, &world.source);
-    world.reach_sender(&Letter::Subscribe);
+    world.want(0b1);
     world.run(Duration::from_secs(1));
     world.live = false;
     world.source.subtrees.end += 1;
@@ -139,4 +141,68 @@ fn a_pause_leaves_nothing_to_tell_and_no_work() {
     world.look();
     let deadline = world.sender.deadline(world.now, &world.source);
     assert!(deadline > world.now + Duration::from_millis(100), "{deadline:?}");
+}
+
+#[test]
+fn who_subscribes_to_nothing_stays_a_subscriber() {
+    let mut world = World::new(Manner::Ours, 20, 0);
+    world.want(0);
+    world.run(Duration::from_secs(30));
+    assert_eq!((world.over, world.sent.len()), (None, 0), "no munro, no train, no probe");
+    let times = &world.haves;
+    assert!((110..=120).contains(&times.len()), "{}", times.len());
+    assert!(times.windows(2).all(|w| w[1].0.since(w[0].0) >= HAVE_WITHHELD));
+    let end = world.source.subtrees.end;
+    assert!((201..end - 4).all(|subtree| told(&world, subtree) == 1));
+    // It says so every second: silence means that it is gone.
+    world.path.mute = true;
+    let mute = world.now;
+    world.run(Duration::from_secs(20));
+    let (at, over) = world.over.unwrap();
+    let after = at.since(mute);
+    assert_eq!(over, Over::Dead);
+    assert!(after > Duration::from_secs(9) && after < Duration::from_secs(12), "{after:?}");
+}
+
+#[test]
+fn a_parent_that_fails_is_made_good_with_the_next_subtree_of_the_stripe() {
+    let mut world = World::new(Manner::Ours, 20, 0);
+    world.want(ALL_STRIPES);
+    world.run(Duration::from_secs(3));
+    world.want(0);
+    world.run(Duration::from_secs(3));
+    world.sent.clear();
+    let end = world.source.subtrees.end;
+    world.want(0b100);
+    world.run(Duration::from_secs(3));
+    let wanted: Vec<_> =
+        (end..world.source.subtrees.end).filter(|subtree| subtree % 8 == 2).collect();
+    assert_eq!(pushed(&world), wanted, "from {end} on");
+    assert_eq!(world.over, None);
+}
+
+#[test]
+fn trains_that_went_before_the_peer_wanted_none_say_nothing_of_the_path() {
+    let mut world = subscribed(20, 0);
+    world.path.narrow = true;
+    world.run(Duration::from_millis(400));
+    assert!(world.sent.len() >= 3 && !world.sender.ever_acked);
+    // Neighbours bring what it would ask for.
+    world.hashed.clear();
+    world.due.clear();
+    world.want(0);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.over, None, "its neighbours bring everything");
+    assert_eq!(world.sender.stuck_at(), None, "and nothing is to be done");
+    world.path.narrow = false;
+    world.want(0b1);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.over, None);
+    let mut world = World::new(Manner::Ours, 20, 0);
+    world.path.narrow = true;
+    world.want(0);
+    world.run(Duration::from_secs(5));
+    world.want(ALL_STRIPES);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.over.map(|(_, over)| over), Some(Over::Mtu));
 }

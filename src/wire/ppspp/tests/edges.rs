@@ -97,6 +97,8 @@ fn private_messages_have_our_layout() {
             "3600270200000000000000000000ffffc0000201000781\
              20010db800000000000000000000000100097e",
         ),
+        (Private::Probe(Probe { run: 1, index: 2, of: 3, padding: &[4; 3] }), "370006010203040404"),
+        (Private::Probed { run: 1, kbit: 100_000 }, "37000501000186a0"),
     ] {
         // Ids take eight bytes under both methods.
         for to in [Addressing::Chunks32, Addressing::Chunks64] {
@@ -121,6 +123,18 @@ fn more_links_than_allowed_are_none_and_no_more_are_written() {
         bytes.extend(&body);
         assert_eq!(results(&bytes), [Err(Malformed::PrivateLength(kind::LINKS))]);
     }
+}
+
+#[test]
+fn a_probe_is_longer_than_its_answer_and_fills_its_datagram() {
+    let short = Message::Private(Private::Probe(Probe { run: 1, index: 2, of: 3, padding: &[4] }));
+    assert!(!Writer::new(&mut [0; 99], 7, TO).push(short));
+    for body in ["", "01", "0102", "010203", "01020304"] {
+        let text = format!("3700{:02x}{body}", body.len() / 2);
+        assert_eq!(results(&hex(&text)), [Err(Malformed::PrivateLength(kind::PROBE))]);
+    }
+    let long = Message::Private(Private::Probe(Probe::long(1, 2, 48)));
+    assert_eq!(write(7, TO, &[long]).len(), Probe::DATAGRAM);
 }
 
 #[test]
@@ -234,12 +248,24 @@ fn a_bitmap_may_end_in_zeroes() {
     let ours: Vec<u8> = (14..=255).filter(|kind| MessageSet::OURS.contains(*kind)).collect();
     assert_eq!(
         ours,
-        [kind::SUBSCRIBE, kind::STATE, kind::TOKEN, kind::REPORT, kind::BYE, kind::LINKS],
+        [
+            kind::SUBSCRIBE,
+            kind::STATE,
+            kind::TOKEN,
+            kind::REPORT,
+            kind::BYE,
+            kind::LINKS,
+            kind::PROBE
+        ],
         "and nothing that is not ours"
     );
     let mut buf = [0; 40];
     let opening = Options { messages: Some(MessageSet::OURS), ..Options::NONE };
     let length = build::opening(&mut buf, 1, opening).unwrap();
+    assert_eq!(buf[9..length], hex("0807fffc00000000dfff"));
+    let direct = MessageSet::OURS.without(kind::PROBE).without(200);
+    let opening = Options { messages: Some(direct), ..Options::NONE };
+    assert_eq!(build::opening(&mut buf, 1, opening), Some(length));
     assert_eq!(buf[9..length], hex("0807fffc00000000deff"));
 }
 

@@ -15,7 +15,7 @@ struct Owned {
 
 fn owned() -> impl Strategy<Value = Owned> {
     let bytes = prop::collection::vec(any::<u8>(), 64..200);
-    (0..20u8, any::<[u64; 4]>(), bytes, any::<u16>())
+    (0..22u8, any::<[u64; 4]>(), bytes, any::<u16>())
         .prop_map(|(kind, numbers, bytes, options)| Owned { kind, numbers, bytes, options })
 }
 
@@ -70,7 +70,12 @@ impl Owned {
                 duplicates: c as u32,
             }),
             18 => Private::Bye(Bye::from_code(a as u8)),
-            _ => Private::Unknown { kind: 0x37 + (a % 9) as u8, body: &self.bytes },
+            19 => {
+                let [run, index, of] = [a as u8, b as u8, c as u8];
+                Private::Probe(Probe { run, index, of, padding: &self.bytes })
+            }
+            20 => Private::Probed { run: a as u8, kbit: b as u32 },
+            _ => Private::Unknown { kind: 0x38 + (a % 8) as u8, body: &self.bytes },
         }
     }
 

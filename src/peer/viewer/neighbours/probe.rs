@@ -1,0 +1,52 @@
+//! The line is measured: trains to the relay, and what it says of them.
+
+use std::net::SocketAddr;
+
+use crate::base::time::Mono;
+use crate::peer::desk::Desk;
+use crate::peer::viewer::neighbours::Neighbours;
+use crate::swarm::upload::Probe as Train;
+use crate::wire::ppspp::{Message, Private, Probe, Writer};
+
+impl Neighbours {
+    /// The link to the relay begins, which `measures` lines or does not.
+    pub(in crate::peer::viewer) fn linked(&mut self, now: Mono, measures: bool) {
+        self.upload.linked(now, measures);
+    }
+
+    /// Sends the train that is due to the relay, whose channel is `them`.
+    pub(in crate::peer::viewer) fn probe(
+        &mut self,
+        now: Mono,
+        to: SocketAddr,
+        them: u32,
+        desk: &mut Desk<'_>,
+    ) {
+        // Behind what waits for the socket it would show how the socket is emptied.
+        if desk.full {
+            return;
+        }
+        let Some(Train { run, of }) = self.upload.probe(now) else { return };
+        let addressing = self.profile.addressing;
+        for index in 0..of {
+            let mut writer = Writer::new(&mut self.buf[..], them, addressing);
+            let whole = writer.push(Message::Private(Private::Probe(Probe::long(run, index, of))));
+            debug_assert!(whole);
+            let n = writer.len();
+            self.tally.control_out += n as u64;
+            desk.datagram(to, &self.buf[..n]);
+        }
+        self.upload.probed(now, run, of);
+    }
+
+    /// The relay says how fast a train came.
+    pub(in crate::peer::viewer) fn measured(&mut self, now: Mono, run: u8, kbit: u32) {
+        let Some(kbit) = self.upload.measured(now, run, kbit) else { return };
+        tracing::info!(kbit, "upload measured");
+        for place in 0..self.links.len() {
+            if self.links[place].wanted != 0 {
+                self.grant(place);
+            }
+        }
+    }
+}
