@@ -48,6 +48,22 @@ impl Default for Settings {
     }
 }
 
+/// What the relay needs to make good what neighbours did not bring: so many round trips of the
+/// way to it, beside what the way through neighbours takes; and where that ends.
+const WAY_TRIPS: u32 = 4;
+const WAY: Duration = Duration::from_millis(1_100);
+const WAY_MAX: Duration = Duration::from_millis(2_800);
+
+impl Settings {
+    /// The same for a viewer whose round trip to the relay is `trip`: no nearer to live than what
+    /// was lost on such a way can come again.
+    #[must_use]
+    pub fn over(self, trip: Duration) -> Settings {
+        let least = (WAY + trip * WAY_TRIPS).min(WAY_MAX).min(self.max);
+        Settings { target: self.target.max(least), ..self }
+    }
+}
+
 /// An access point: its stream offset and how long ago it came in.
 pub type Entrance = (u64, Duration);
 
