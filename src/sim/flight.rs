@@ -158,7 +158,10 @@ impl Flight {
         };
         let mut seen = [0; SEEN];
         let len = bytes.len().min(SEEN);
-        seen[..len].copy_from_slice(&bytes[..len]);
+        match bytes.first_chunk() {
+            Some(whole) => seen = *whole,
+            None => seen[..len].copy_from_slice(bytes),
+        }
         if let Cargo::Train(train) = &self.cargo
             && len >= 4
         {

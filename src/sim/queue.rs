@@ -1,7 +1,7 @@
 //! What is going to happen, in the order in which it will: virtual time, and for events of one
 //! instant the order in which they were planned.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::base::time::Mono;
@@ -9,21 +9,21 @@ use crate::base::time::Mono;
 /// Events to come.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Planned<E>>,
+    /// Small things to sort: the events lie still.
+    heap: BinaryHeap<Reverse<Planned>>,
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
     planned: u64,
     now: Mono,
 }
 
-#[derive(Debug)]
-struct Planned<E> {
-    at: Mono,
-    order: u64,
-    event: E,
-}
+/// When an event happens, its turn among those of one instant, and where it lies.
+type Planned = (Mono, u64, u32);
 
 impl<E> Default for Queue<E> {
     fn default() -> Queue<E> {
-        Queue { heap: BinaryHeap::new(), planned: 0, now: Mono::ZERO }
+        let (heap, events, free) = (BinaryHeap::new(), Vec::new(), Vec::new());
+        Queue { heap, events, free, planned: 0, now: Mono::ZERO }
     }
 }
 
@@ -37,39 +37,24 @@ impl<E> Queue<E> {
     /// Plans an event; what should have happened already happens now.
     pub fn plan(&mut self, at: Mono, event: E) {
         self.planned += 1;
-        self.heap.push(Planned { at: at.max(self.now), order: self.planned, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            (self.events.len() - 1) as u32
+        });
+        self.events[place as usize] = Some(event);
+        self.heap.push(Reverse((at.max(self.now), self.planned, place)));
     }
 
     /// The next event, if it happens until `end`. Time moves on to it.
     pub fn next_until(&mut self, end: Mono) -> Option<E> {
-        if self.heap.peek().is_none_or(|next| next.at > end) {
+        if self.heap.peek().is_none_or(|Reverse((at, ..))| *at > end) {
             self.now = self.now.max(end);
             return None;
         }
-        let Planned { at, event, .. } = self.heap.pop()?;
+        let Reverse((at, _, place)) = self.heap.pop()?;
         self.now = at;
-        Some(event)
-    }
-}
-
-impl<E> PartialEq for Planned<E> {
-    fn eq(&self, other: &Planned<E>) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<E> Eq for Planned<E> {}
-
-impl<E> PartialOrd for Planned<E> {
-    fn partial_cmp(&self, other: &Planned<E>) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Planned<E> {
-    /// The heap gives the greatest first: here the earliest is.
-    fn cmp(&self, other: &Planned<E>) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
+        self.free.push(place);
+        self.events[place as usize].take()
     }
 }
 

@@ -5,7 +5,8 @@
 //! clock, no socket. Hosts have clocks of their own, which agree about nothing but the length of
 //! a second.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::sim::flight::{Cargo, Flight};
 use crate::sim::link::{Link, Pipe, Weather};
 use crate::sim::losses::Losses;
 use crate::sim::nat::Nat;
-use crate::sim::proofs::Proofs;
+use crate::sim::proofs::{Mix, Proofs};
 use crate::sim::queue::Queue;
 use crate::sim::tcp::{Ports, TcpEvent, Wires};
 
@@ -156,7 +157,7 @@ pub struct World {
     pub(super) queue: Queue<Event>,
     /// All hosts; never fewer.
     pub hosts: Vec<Host>,
-    places: BTreeMap<Ipv4Addr, usize>,
+    places: HashMap<Ipv4Addr, usize, BuildHasherDefault<Mix>>,
     /// Who has proven the address to which host, by the traffic between them.
     pub(super) proofs: Proofs,
     pub(super) seats: Vec<Seat>,
@@ -186,7 +187,7 @@ impl World {
             seed,
             queue: Queue::default(),
             hosts: Vec::new(),
-            places: BTreeMap::new(),
+            places: HashMap::default(),
             proofs: Proofs::default(),
             seats: Vec::new(),
             wires: Wires::new(Dice::new(seed, "tcp", 0)),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use crate::base::time::Mono;
 use crate::peer::viewer::neighbours::Neighbours;
 use crate::swarm::doors::same;
 use crate::wire::ppspp::Links;
@@ -12,6 +11,7 @@ impl Neighbours {
     /// is opened to.
     pub(in crate::peer::viewer) fn take_advice(&mut self, links: Links<'_>) {
         let known = std::mem::take(&mut self.advice);
+        self.followed = false;
         self.advice.extend(links.iter().map(|link| (link.address, link.stripes_in)));
         let named = self.advice.iter().fold(0, |named, (_, stripes)| named | stripes);
         self.mesh.set_relay_feeds(!named);
@@ -25,7 +25,10 @@ impl Neighbours {
     }
 
     /// Tells the mesh what was advised about those that are known by now.
-    pub(super) fn follow(&mut self, _now: Mono) {
+    pub(super) fn follow(&mut self) {
+        if std::mem::replace(&mut self.followed, true) {
+            return;
+        }
         let mut advised = vec![0; self.links.len()];
         for (address, stripes) in &self.advice {
             if let Some(place) = self.find(*address) {

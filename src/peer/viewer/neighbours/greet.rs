@@ -94,6 +94,7 @@ impl Neighbours {
         let receiver = Receiver::neighbour(profile, theirs, private, rtt, now);
         self.mesh.add(now, key, receiver.rtt());
         self.links.push(Link::new(key, to, ours, receiver, now));
+        self.followed = false;
         for span in opened.iter().flat_map(|opened| opened.have()) {
             note_have(&mut self.mesh, now, key, span, self.shelf.source.size);
         }
@@ -153,6 +154,7 @@ impl Neighbours {
         desk: &mut Desk<'_>,
     ) {
         let mut link = self.links.swap_remove(place);
+        self.followed = false;
         if let Some(bye) = bye {
             link.receiver.leave(bye);
         }

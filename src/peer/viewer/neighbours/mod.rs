@@ -72,6 +72,8 @@ pub(super) struct Neighbours {
     introductions: VecDeque<SocketAddr>,
     /// Who is to feed us, and which stripes, as the relay says.
     advice: Vec<(SocketAddr, u8)>,
+    /// Whether the mesh was told, of all links that there are.
+    followed: bool,
     /// What the links saw that are gone, and what was counted besides.
     gone: Counts,
     tally: Sharing,
@@ -103,6 +105,7 @@ impl Neighbours {
             keys: 0,
             introductions: VecDeque::new(),
             advice: Vec::new(),
+            followed: false,
             gone: Counts::default(),
             tally: Sharing::default(),
             asked_at: Mono::ZERO,
@@ -129,6 +132,7 @@ impl Neighbours {
     /// The relay has let us in, perhaps again: it feeds us until neighbours do.
     pub(super) fn begin_anew(&mut self) {
         self.advice.clear();
+        self.followed = false;
         self.mesh.begin_anew();
     }
 
@@ -240,13 +244,29 @@ impl Neighbours {
         }
     }
 
-    /// Lets the mesh decide; call it every few milliseconds.
+    /// Lets the mesh decide if it wants to; call it every few milliseconds.
     pub(super) fn turn(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
         self.shelf.refresh(playing);
         self.shelf.release();
         if self.links.is_empty() {
             return;
         }
+        self.follow();
+        if self.mesh.next_deadline().is_none_or(|at| at <= now) {
+            self.decide(now, playing);
+            let state = self.state(playing);
+            for link in self.links.iter_mut().filter(|link| link.wants_state(now, &state)) {
+                link.receives_at = Mono::ZERO;
+            }
+        }
+        self.observe(now);
+        while let Some(place) = self.links.iter().position(|l| l.receiver.silence(now) >= SILENCE) {
+            self.remove(now, place, Some(Bye::Leaving), playing, desk);
+        }
+    }
+
+    /// Lets the mesh decide, and does what it says.
+    fn decide(&mut self, now: Mono, playing: &Playing) {
         let Playing { assembly, store, .. } = playing;
         let missing = assembly.missing(store).map(|(subtree, since)| Missing {
             subtree,
@@ -255,7 +275,6 @@ impl Neighbours {
         });
         self.missing.clear();
         self.missing.extend(missing.take(MISSING_MAX));
-        self.follow(now);
         self.mesh.turn(now, &self.missing);
         let events = self.mesh.take_events();
         self.tally.grafts += events.grafts;
@@ -274,14 +293,6 @@ impl Neighbours {
             {
                 link.receives_at = link.receives_at.min(now);
             }
-        }
-        let state = self.state(playing);
-        for link in self.links.iter_mut().filter(|link| link.wants_state(now, &state)) {
-            link.receives_at = Mono::ZERO;
-        }
-        self.observe(now);
-        while let Some(place) = self.links.iter().position(|l| l.receiver.silence(now) >= SILENCE) {
-            self.remove(now, place, Some(Bye::Leaving), playing, desk);
         }
     }
 
