@@ -22,8 +22,10 @@ pub mod judge;
 pub mod leech;
 pub mod mutate;
 pub mod netns;
+pub mod outcome;
 pub mod peer;
 pub mod relay;
+pub mod scale;
 pub mod ts;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
