@@ -441,7 +441,11 @@ fn a_subtree_is_put_together_from_two_links() {
     let whole = world.assembly.take_whole();
     assert_eq!(whole.len(), 1);
     assert_eq!(world.assembly.servable(first / 16), Some(u16::MAX));
-    assert_eq!(other.take_news(), [News::Duplicates(first / 16, 1)]);
+    assert_eq!(
+        other.take_news(),
+        [News::Hashed(first / 16)],
+        "pushed, though its hash came elsewhere"
+    );
     // Each is acknowledged where it came.
     let World { assembly, store, .. } = &world;
     let view = View { assembly, store, asks: &|_| false };

@@ -24,6 +24,11 @@ const CHANGED_OVER: Duration = Duration::from_secs(1);
 /// Who began or ceased to ask the relay within this lacked the stripe until just now.
 const LACKED: Duration = Duration::from_millis(2_500);
 
+/// If half of so many roots and more, which get everything from the relay itself, feed nobody any
+/// more at the same time, nothing comes in. Nobody is blamed for that, for so long.
+const ROOTS_FEW: usize = 3;
+const DRY: Duration = Duration::from_secs(10);
+
 /// How much longer a child waits for a parent that is not at fault.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -67,15 +72,35 @@ impl Forest {
 
     fn look(&mut self, now: Mono) -> Vec<Complaint> {
         let mut complaints = Vec::new();
+        let gone = if self.is_dry() { DRY } else { GONE };
         for at in 0..self.order.len() {
             let child = self.order[at].1;
             self.note_delivered(now, child);
             let seat = self.seat_mut(child);
             seat.trust.fade(now);
             let asks = seat.relayed & seat.fed;
-            complaints.extend(bits(asks).filter_map(|stripe| self.complaint(now, stripe, child)));
+            complaints
+                .extend(bits(asks).filter_map(|stripe| self.complaint(now, stripe, child, gone)));
         }
         complaints
+    }
+
+    /// Whether children of most roots miss what they had.
+    fn is_dry(&self) -> bool {
+        let (mut roots, mut dry) = (0, 0);
+        for (_, root) in &self.order {
+            let (mut had, mut missing) = (0, 0);
+            for stripe in bits(self.seat(*root).root) {
+                for child in self.children(stripe, *root) {
+                    let child = self.seat(child);
+                    had += usize::from(child.delivered >> stripe & 1);
+                    missing += usize::from((child.delivered & child.relayed) >> stripe & 1);
+                }
+            }
+            roots += usize::from(had > 0);
+            dry += usize::from(missing * 2 > had);
+        }
+        roots >= ROOTS_FEW && dry * 2 > roots
     }
 
     /// Sees what has come from parents.
@@ -90,15 +115,15 @@ impl Forest {
             let seat = self.seat_mut(child);
             seat.delivered |= 1 << stripe;
             seat.bars.succeeded();
-            self.seat_mut(branch.parent).trust.feeds();
+            self.seat_mut(branch.parent).trust.fed = true;
         }
     }
 
-    fn complaint(&self, now: Mono, stripe: usize, child: u32) -> Option<Complaint> {
+    fn complaint(&self, now: Mono, stripe: usize, child: u32, gone: Duration) -> Option<Complaint> {
         let seat = self.seat(child);
         let branch = &seat.branches[stripe];
         let (missing, patience) = if seat.delivered >> stripe & 1 != 0 {
-            (now.since(branch.turned), GONE)
+            (now.since(branch.turned), gone)
         } else if branch.planned.since(seat.came) < NEW {
             (now.since(branch.planned), BEGIN_NEW)
         } else {

@@ -30,6 +30,8 @@ pub(super) struct Branch {
     next: u32,
     before: u32,
     pub(super) children: u16,
+    /// Which of its parent's children it is, the oldest being the first.
+    rank: u16,
     /// Hops from the relay.
     pub(super) depth: u8,
     /// How long after the relay it has the stripe, in milliseconds, as an estimate.
@@ -46,8 +48,9 @@ pub(super) struct Seat {
     /// What it is told.
     pub(super) row: Row,
     pub(super) realm: Realm,
-    /// Its round trip to the relay in milliseconds.
+    /// Its round trip to the relay, and how long its line takes for a subtree, in milliseconds.
     pub(super) rtt: u32,
+    pub(super) train: u32,
     /// When it came.
     pub(super) came: Mono,
     /// Stripes it asks the relay for; has a parent in; has got from that parent.
@@ -64,9 +67,6 @@ pub(super) struct Seat {
     pub(super) lessened: Mono,
     pub(super) slots: u16,
     pub(super) used: u16,
-    /// Parents that it was given in this step, and when it was last moved without need.
-    pub(super) changes: u8,
-    pub(super) moved: Option<Mono>,
     pub(super) trust: Trust,
     pub(super) bars: Bars,
     pub(super) branches: [Branch; STRIPES],
@@ -75,6 +75,12 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn free(&self) -> u16 {
         self.slots.saturating_sub(self.used)
+    }
+
+    /// How bad it is as a parent of parents, as far as its line goes: a subtree goes through all
+    /// of its children before it is everywhere.
+    pub(super) fn slowness(&self) -> u32 {
+        self.train.saturating_mul(6).saturating_add(self.rtt)
     }
 
     /// Links that it keeps for the stripes other than `stripe` in which it is a root, if each
@@ -157,6 +163,7 @@ impl Forest {
         let above = self.branch_mut(stripe, parent);
         above.first = child;
         above.children += 1;
+        let rank = above.children;
         self.seat_mut(parent).used += 1;
         let seat = self.seat_mut(child);
         seat.row.parents[stripe] = channel;
@@ -164,7 +171,7 @@ impl Forest {
         seat.delivered &= !(1 << stripe);
         let branch = &mut seat.branches[stripe];
         (branch.parent, branch.next, branch.before) = (parent, newest, NONE);
-        branch.planned = now;
+        (branch.planned, branch.rank) = (now, rank);
         self.fed[stripe] += 1;
         self.measure(stripe, child);
     }
@@ -194,10 +201,19 @@ impl Forest {
         self.measure(stripe, child);
     }
 
-    /// How late a child would have the stripe from this parent.
-    pub(super) fn arrival_from(&self, stripe: usize, parent: u32, rtt: u32) -> u32 {
+    /// How late a peer with such a round trip has the stripe as one of the children of another,
+    /// which serves one after the other.
+    pub(super) fn arrival_from(&self, stripe: usize, parent: u32, rtt: u32, rank: u16) -> u32 {
         let above = self.seat(parent);
-        above.branches[stripe].arrival.saturating_add((above.rtt + rtt) / 2 + HOP)
+        let served = above.train.saturating_mul(rank.into());
+        let way = (above.rtt + rtt) / 2 + HOP;
+        above.branches[stripe].arrival.saturating_add(served).saturating_add(way)
+    }
+
+    /// How late a peer would have it as one more child.
+    pub(super) fn arrival_under(&self, stripe: usize, parent: u32, child: u32) -> u32 {
+        let rank = self.branch(stripe, parent).children + 1;
+        self.arrival_from(stripe, parent, self.seat(child).rtt, rank)
     }
 
     /// Reckons depth and delay anew, from a peer downwards.
@@ -205,16 +221,23 @@ impl Forest {
         let mut at = Some(top);
         while let Some(here) = at {
             let rtt = self.seat(here).rtt;
-            let parent = self.branch(stripe, here).parent;
+            let Branch { parent, rank, next, .. } = *self.branch(stripe, here);
             let (depth, arrival) = match parent {
                 NONE => (1, rtt / 2),
                 parent => (
                     self.branch(stripe, parent).depth.saturating_add(1),
-                    self.arrival_from(stripe, parent, rtt),
+                    self.arrival_from(stripe, parent, rtt, rank),
                 ),
             };
             let branch = self.branch_mut(stripe, here);
             (branch.depth, branch.arrival) = (depth, arrival);
+            let Branch { first, children, .. } = *branch;
+            if first != NONE {
+                self.branch_mut(stripe, first).rank = children;
+            }
+            if here != top && next != NONE {
+                self.branch_mut(stripe, next).rank = rank.saturating_sub(1).max(1);
+            }
             at = self.after(stripe, top, here);
         }
     }
@@ -290,6 +313,7 @@ impl Branch {
             next: NONE,
             before: NONE,
             children: 0,
+            rank: 0,
             depth: 1,
             arrival: rtt / 2,
             planned: now,

@@ -72,6 +72,10 @@ impl Plan {
     }
 }
 
+/// Children that a root shall have in its stripe: those beyond wait longer for their turn than
+/// for another hop.
+const SHARE: u32 = 6;
+
 /// Makes plans, each from the one before.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
@@ -83,14 +87,14 @@ pub(super) struct Planner {
 impl Planner {
     /// Plans anew, every [`crate::swarm::controller::INTERVAL`].
     pub(super) fn step(&mut self, now: Mono, members: &[Member], bitrate: u64) -> Plan {
-        let stripe = self.rate.stripe(now, bitrate);
+        self.rate.take(now, bitrate);
         let forest = &mut self.forest;
-        forest.sync(now, members, stripe);
+        forest.sync(now, members, &self.rate);
         forest.hear(now);
         forest.shed();
         let peers = forest.peers();
         let copies = copies(peers);
-        let share = peers.div_ceil(copies.max(1)).min(u32::from(u16::MAX)) as u16;
+        let share = peers.div_ceil(copies.max(1)).min(SHARE) as u16;
         forest.choose_roots(self.turn, copies, share);
         forest.measure_all((self.turn % STRIPES as u64) as usize);
         let mut matching = Matching::new(now, forest, share);

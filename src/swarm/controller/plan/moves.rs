@@ -1,38 +1,42 @@
-//! Trees that have grown badly are put right, one peer at a time.
+//! Trees that have grown badly are put right, a few peers at a time.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::base::time::Mono;
-use crate::swarm::controller::plan::forest::Forest;
+use crate::swarm::controller::plan::forest::{Branch, Forest, NONE};
 use crate::swarm::controller::plan::orphans::Matching;
 use crate::swarm::stripes::STRIPES;
 
-/// Peers that are looked at in one step.
+/// Peers that are looked at in one step, those of them that are tried, and those that are moved
+/// at most.
 const WINDOW: usize = 128;
+const TRIED: usize = 16;
+const MOVES_MAX: usize = 4;
 
-/// Nobody is moved twice in so long.
-const APART: Duration = Duration::from_secs(20);
+/// Nobody is moved twice in a stripe in so long.
+const APART: Duration = Duration::from_secs(10);
 
-/// Hops from the relay beyond which a peer is moved, and how much sooner it must have the stripe
-/// afterwards otherwise, in milliseconds.
-const DEEP: u8 = 6;
-const BETTER: u32 = 200;
+/// How much sooner a peer must have the stripe to be moved, and one with children, in
+/// milliseconds: with these many others change.
+const BETTER: u32 = 100;
+const BETTER_ALL: u32 = 150;
+
+/// Links that make a peer without children worth a better place.
+const PROMISING: u16 = 5;
 
 impl Forest {
-    /// Whether all that a peer is to have comes from its parents, and has for long.
+    /// Whether a stripe comes from a peer's parent, and has for long.
     fn is_settled(&self, now: Mono, stripe: usize, at: u32) -> bool {
         let seat = self.seat(at);
-        let bit = 1 << stripe;
-        seat.fed & bit != 0
-            && seat.fed | seat.root == u8::MAX
-            && seat.delivered & !seat.relayed == seat.fed
-            && now.since(seat.branches[stripe].planned) >= APART
-            && seat.moved.is_none_or(|moved| now.since(moved) >= APART)
+        let branch = &seat.branches[stripe];
+        branch.parent != NONE && seat.is_sure_of(stripe) && now.since(branch.planned) >= APART
     }
 }
 
 impl Matching<'_> {
-    /// Moves the peer that has most need of it among some, in one stripe.
+    /// Moves those that have most need of it in one stripe, of those whose turn it is to be
+    /// looked at.
     pub(super) fn improve(&mut self, now: Mono, turn: u64) {
         let peers = self.forest.order.len();
         if peers == 0 {
@@ -43,25 +47,82 @@ impl Matching<'_> {
         let from = (turn as usize / STRIPES).wrapping_mul(WINDOW) % peers;
         let window = (0..WINDOW.min(peers)).map(|n| self.forest.order[(from + n) % peers].1);
         let settled = window.filter(|at| self.forest.is_settled(now, stripe, *at));
-        let worst = settled.max_by_key(|at| {
-            let branch = self.forest.branch(stripe, *at);
-            (branch.depth > DEEP, branch.arrival, *at)
-        });
-        let Some(child) = worst else { return };
+        let mut window: Vec<(u32, u32)> =
+            settled.map(|at| (self.forest.branch(stripe, at).arrival, at)).collect();
+        window.sort_unstable_by_key(|late| Reverse(*late));
+        let mut moves = 0;
+        for (_, at) in window.iter().take(TRIED) {
+            if moves < MOVES_MAX && self.lift(now, stripe, *at) {
+                moves += 1;
+            }
+        }
+        if moves + 2 <= MOVES_MAX {
+            self.promote(now, stripe, &window);
+        }
+    }
+
+    /// Gives a peer a parent through whom it has the stripe sooner, if one has a free link.
+    fn lift(&mut self, now: Mono, stripe: usize, child: u32) -> bool {
         let branch = *self.forest.branch(stripe, child);
-        // Nobody is nearer than a child of a root.
-        if branch.depth <= DEEP && branch.arrival <= BETTER {
-            return;
+        let better = if branch.children > 0 { BETTER_ALL } else { BETTER };
+        if branch.arrival <= better || !self.forest.is_settled(now, stripe, child) {
+            return false;
         }
-        let Some(parent) = self.find(stripe, child) else { return };
-        let arrival = self.forest.arrival_from(stripe, parent, self.forest.seat(child).rtt);
-        let higher = self.forest.branch(stripe, parent).depth + 1 < branch.depth;
-        let sooner = arrival + BETTER < branch.arrival || branch.depth > DEEP && higher;
-        let parents = self.forest.seat(parent);
-        let root = parents.root >> stripe & 1 != 0 || parents.fed >> stripe & 1 != 0;
-        if sooner && root && parents.is_sure_of(stripe) {
+        let Some(parent) = self.find(stripe, child) else { return false };
+        let above = self.forest.seat(parent);
+        let arrival = self.forest.arrival_under(stripe, parent, child);
+        // Who has no parent itself is perhaps given one next to nowhere.
+        let kept = (above.root | above.fed) >> stripe & 1 != 0;
+        let well = parent != branch.parent
+            && kept
+            && above.is_sure_of(stripe)
+            && arrival + better < branch.arrival;
+        if well {
             self.give(stripe, child, parent);
-            self.forest.seat_mut(child).moved = Some(now);
         }
+        well
+    }
+
+    /// Lets one that feeds others, or can, change places with one that does not and lies nearer
+    /// to the relay.
+    fn promote(&mut self, now: Mono, stripe: usize, window: &[(u32, u32)]) {
+        let forest = &*self.forest;
+        let settled = |at: &u32| forest.is_settled(now, stripe, *at);
+        let feeds = |at: &u32| {
+            forest.branch(stripe, *at).children > 0 || forest.seat(*at).free() >= PROMISING
+        };
+        let late = window.iter().map(|(_, at)| *at).filter(|at| settled(at) && feeds(at));
+        let mut late: Vec<u32> = late.take(TRIED).collect();
+        late.sort_by_key(|at| Reverse(forest.branch(stripe, *at).children > 0));
+        let early = window.iter().rev().map(|(_, at)| *at);
+        let early: Vec<u32> = early.filter(|at| settled(at) && !feeds(at)).take(TRIED).collect();
+        for at in late {
+            let fits = early.iter().copied().find(|leaf| self.can_swap(stripe, at, *leaf));
+            if let Some(leaf) = fits {
+                let of = |at: u32| self.forest.branch(stripe, at).parent;
+                let (above, beside) = (of(at), of(leaf));
+                self.forest.detach(stripe, at);
+                self.give(stripe, leaf, above);
+                self.give(stripe, at, beside);
+                return;
+            }
+        }
+    }
+
+    /// Whether a peer had better be where another is, on whom nobody hangs.
+    fn can_swap(&self, stripe: usize, at: u32, leaf: u32) -> bool {
+        let of = |at: u32| *self.forest.branch(stripe, at);
+        let (Branch { parent: above, arrival: late, .. }, beside) = (of(at), of(leaf).parent);
+        let (strong, weak) = (self.forest.seat(at), self.forest.seat(leaf));
+        if beside == above || strong.slowness() > weak.slowness() {
+            return false;
+        }
+        let sooner = self.forest.arrival_from(stripe, beside, strong.rtt, of(beside).children);
+        let later = self.forest.arrival_from(stripe, above, weak.rtt, of(above).children);
+        sooner + BETTER_ALL < late
+            && later <= late + BETTER
+            && self.can_pair(beside, at)
+            && self.can_pair(above, leaf)
+            && !self.forest.is_within(stripe, beside, at)
     }
 }

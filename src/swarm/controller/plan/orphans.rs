@@ -6,8 +6,7 @@
 //! nobody stays with the relay, and then feeds others like a root.
 
 use crate::base::time::Mono;
-use crate::swarm::controller::mix;
-use crate::swarm::controller::plan::forest::Forest;
+use crate::swarm::controller::plan::forest::{Forest, bits};
 use crate::swarm::realm::{Realm, can_meet};
 use crate::swarm::stripes::STRIPES;
 
@@ -22,19 +21,27 @@ const LOOKS_MAX: usize = 300_000;
 
 /// Parents that are given in one step: to one peer, so that not all its stripes come from
 /// strangers at once, and to all.
-const CHANGES_MAX: u8 = 3;
+const CHANGES_MAX: usize = 3;
 const CHANGES_MAX_ALL: usize = 1_024;
 
 /// Hops from the relay if there is any choice, and at most.
 const DEPTH: u8 = 8;
 const DEPTH_MAX: u8 = 12;
 
-/// What makes a parent worse, in milliseconds: that it has not got the stripe itself yet, or is
-/// fed by the relay only as long as nobody else does; that its links are kept for a stripe of
-/// which it is a root; that the tree grows too high.
+/// What makes a parent worse, in milliseconds: that it misses the stripe itself, or is fed by the
+/// relay only as long as nobody else does; that its links are kept for a stripe of
+/// which it is a root; that it has few left, in percent; that the tree grows too high.
 const UNSURE: u32 = 300;
 const KEPT: u32 = 150;
+const NEARLY_FULL: u32 = 150;
+const FULL: u16 = 85;
 const HIGH: u32 = 10_000;
+
+/// Who would get a stripe later than this, in milliseconds, had better be fed by the relay.
+const LATE: u32 = 1_200;
+
+/// Children that a peer is thought to have in each stripe in which it has any.
+const BROOD: u16 = 5;
 
 /// Those of one realm who can take one more child in a stripe.
 #[derive(Debug)]
@@ -44,6 +51,10 @@ struct Pool {
     /// There are more than these.
     more: bool,
 }
+
+/// A peer without parent in a stripe: whether nobody hangs on it, and whether nobody shall; how
+/// slow it is; its channel and seat.
+type Orphan = (bool, bool, u32, u32, u32);
 
 /// Gives parents, in one step.
 pub(super) struct Matching<'a> {
@@ -95,26 +106,38 @@ impl<'a> Matching<'a> {
         }
     }
 
-    /// Those who need a parent, by stripe, in the order in which they are given one.
-    fn orphans(&mut self) -> [Vec<(bool, u16, u64, u32)>; STRIPES] {
-        let mut queues: [Vec<_>; STRIPES] = Default::default();
+    /// Those who need a parent, by stripe, in the order in which they are given one: those first
+    /// on whom others hang, then those that shall feed others.
+    fn orphans(&mut self) -> [Vec<Orphan>; STRIPES] {
+        let mut all = Vec::new();
         for at in 0..self.forest.order.len() {
             let (channel, at) = self.forest.order[at];
-            let (now, share) = (self.now, self.share);
             let seat = self.forest.seat_mut(at);
-            let orphan = !seat.fed & !seat.root;
-            if orphan == 0 || seat.bars.rests(now) {
-                continue;
+            seat.waiting = !seat.fed & !seat.root;
+            if seat.bars.rests(self.now) {
+                seat.waiting = 0;
             }
-            seat.waiting = orphan;
-            // Roughly: who is equal shall not be first in each stripe.
-            let strong = seat.free().saturating_sub(seat.reserve(None, share)).div_ceil(4);
-            for (stripe, queue) in queues.iter_mut().enumerate() {
-                if orphan >> stripe & 1 != 0 {
-                    let leaf = seat.branches[stripe].children == 0;
-                    let chance = mix(u64::from(channel) << 3 | stripe as u64);
-                    queue.push((leaf, u16::MAX - strong, chance, at));
-                }
+            if seat.waiting != 0 {
+                all.push((seat.slowness(), channel, at));
+            }
+        }
+        all.sort_unstable();
+        // Nobody can be near to the relay in all stripes and have links for each.
+        let mut supply = [0; STRIPES];
+        let mut queues: [Vec<Orphan>; STRIPES] = Default::default();
+        for (slowness, channel, at) in all {
+            let seat = self.forest.seat(at);
+            let mut left = seat.free().saturating_sub(seat.reserve(None, self.share));
+            let mut stripes: Vec<usize> = bits(seat.waiting).collect();
+            stripes.sort_unstable_by_key(|stripe| {
+                let leaf = seat.branches[*stripe].children == 0;
+                (leaf, supply[*stripe], queues[*stripe].len(), *stripe)
+            });
+            for stripe in stripes.into_iter().take(CHANGES_MAX) {
+                let brood = left.min(BROOD);
+                (left, supply[stripe]) = (left - brood, supply[stripe] + brood);
+                let leaf = seat.branches[stripe].children == 0;
+                queues[stripe].push((leaf, brood == 0, slowness, channel, at));
             }
         }
         queues.iter_mut().for_each(|queue| queue.sort_unstable());
@@ -122,9 +145,6 @@ impl<'a> Matching<'a> {
     }
 
     fn place(&mut self, stripe: usize, orphan: u32) {
-        if self.forest.seat(orphan).changes >= CHANGES_MAX {
-            return;
-        }
         self.forest.seat_mut(orphan).waiting &= !(1 << stripe);
         if let Some(parent) = self.find(stripe, orphan) {
             self.give(stripe, orphan, parent);
@@ -136,7 +156,6 @@ impl<'a> Matching<'a> {
     pub(super) fn give(&mut self, stripe: usize, child: u32, parent: u32) {
         self.forest.detach(stripe, child);
         self.forest.attach(self.now, stripe, child, parent);
-        self.forest.seat_mut(child).changes += 1;
         self.changes += 1;
     }
 
@@ -188,26 +207,36 @@ impl<'a> Matching<'a> {
 
     /// What speaks against a parent; `None` if it cannot be.
     fn cost(&self, stripe: usize, child: u32, height: u8, parent: u32) -> Option<u32> {
-        let (above, below) = (self.forest.seat(parent), self.forest.seat(child));
+        let above = self.forest.seat(parent);
         let depth = above.branches[stripe].depth.saturating_add(1).saturating_add(height);
         if parent == child
             || depth > DEPTH_MAX
-            || !can_meet(above.row.address, below.row.address)
-            || below.bars.has(self.now, above.row.channel)
-            || above.bars.has(self.now, below.row.channel)
+            || !self.can_pair(parent, child)
             || (height > 0 && self.forest.is_within(stripe, parent, child))
         {
             return None;
         }
-        let bit = 1 << stripe;
-        let spare = above.fed & bit == 0 && above.root & bit == 0;
-        let unsure = spare || !above.is_sure_of(stripe);
-        let kept = above.free() <= above.reserve(Some(stripe), self.share);
-        let mut cost = above.branches[stripe].arrival + above.rtt / 2;
-        for (holds, worse) in [(unsure, UNSURE), (kept, KEPT), (depth > DEPTH, HIGH)] {
-            cost += if holds { worse } else { 0 };
+        let arrival = self.forest.arrival_under(stripe, parent, child);
+        if arrival > LATE {
+            return None;
         }
-        Some(cost)
+        let bit = 1 << stripe;
+        // One that has not begun to be fed by its parent is not worse: it is new, as all are.
+        let spare = (above.fed | above.root) & bit == 0;
+        let unsure = spare || above.delivered & above.relayed & bit != 0;
+        let kept = above.free() <= above.reserve(Some(stripe), self.share);
+        let full = (above.used + 1) * 100 > above.slots * FULL;
+        let reasons = [(unsure, UNSURE), (kept, KEPT), (full, NEARLY_FULL), (depth > DEPTH, HIGH)];
+        let worse: u32 = reasons.iter().filter(|(holds, _)| *holds).map(|(_, cost)| cost).sum();
+        Some(arrival.saturating_add(worse))
+    }
+
+    /// Whether two can have a link, as far as is known.
+    pub(super) fn can_pair(&self, parent: u32, child: u32) -> bool {
+        let (above, below) = (self.forest.seat(parent), self.forest.seat(child));
+        can_meet(above.row.address, below.row.address)
+            && !below.bars.has(self.now, above.row.channel)
+            && !above.bars.has(self.now, below.row.channel)
     }
 
     /// Collects who can take one more child in a stripe: the best of each realm.
@@ -222,10 +251,7 @@ impl<'a> Matching<'a> {
         }
         for pool in &mut pools {
             if pool.seats.len() > POOL {
-                let key = |at: &u32| {
-                    let branch = self.forest.branch(stripe, *at);
-                    (branch.arrival + self.forest.seat(*at).rtt / 2, *at)
-                };
+                let key = |at: &u32| (self.forest.arrival_under(stripe, *at, *at), *at);
                 pool.seats.select_nth_unstable_by_key(POOL - 1, key);
                 pool.seats.truncate(POOL);
                 pool.more = true;

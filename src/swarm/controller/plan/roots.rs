@@ -1,5 +1,6 @@
 //! Those of each stripe whom the relay feeds for good: strong ones, and others in each stripe.
 
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::swarm::controller::mix;
@@ -10,6 +11,11 @@ use crate::swarm::stripes::STRIPES;
 /// Peers of each stripe that the relay feeds, besides one of so many.
 const ROOTS: u32 = 3;
 const PEERS_PER_ROOT: u32 = 100;
+
+/// What speaks against a root besides the time it takes, in milliseconds: that it can feed hardly
+/// anybody; that it is one in another stripe already.
+const WEAK: u32 = 5_000;
+const TWICE: u32 = 200;
 
 /// In so many steps at most one root of each stripe is dismissed.
 const DISMISSALS: u64 = 20;
@@ -46,20 +52,20 @@ impl Forest {
             return;
         }
         let realms = self.realms();
-        let mut heap: BinaryHeap<(u16, u64, u32)> = BinaryHeap::new();
+        let mut heap: BinaryHeap<Reverse<(u32, u64, u32)>> = BinaryHeap::new();
         for (channel, seat) in &self.order {
-            let score = self.score(*seat, wanted, share, &realms);
-            heap.extend(score.map(|score| (score, mix(u64::from(*channel)), *seat)));
+            let cost = self.root_cost(*seat, wanted, share, &realms);
+            heap.extend(cost.map(|cost| Reverse((cost, mix(u64::from(*channel)), *seat))));
         }
-        while let Some((_, chance, at)) = heap.pop() {
+        while let Some(Reverse((_, chance, at))) = heap.pop() {
             let seat = self.seat_mut(at);
             let open = short(&missing) & !seat.fed & !seat.root;
             let neediest = bits(open).max_by_key(|stripe| (missing[*stripe], !stripe));
             let Some(stripe) = neediest else { continue };
             seat.root |= 1 << stripe;
             missing[stripe] -= 1;
-            let score = self.score(at, short(&missing), share, &realms);
-            heap.extend(score.map(|score| (score, chance, at)));
+            let cost = self.root_cost(at, short(&missing), share, &realms);
+            heap.extend(cost.map(|cost| Reverse((cost, chance, at))));
         }
     }
 
@@ -83,15 +89,18 @@ impl Forest {
         }
     }
 
-    /// Links that a peer could use as a root of one of these stripes, if it is any good for it.
-    fn score(&self, at: u32, wanted: u8, share: u16, realms: &[(Realm, u32)]) -> Option<u16> {
+    /// What speaks against a peer as a root of one of these stripes; `None` if it can be none.
+    fn root_cost(&self, at: u32, wanted: u8, share: u16, realms: &[(Realm, u32)]) -> Option<u32> {
         let seat = self.seat(at);
-        if wanted & !seat.fed & !seat.root == 0 {
+        if wanted & !seat.fed & !seat.root == 0 || seat.free() == 0 {
             return None;
         }
         let others = realms.iter().find(|(realm, _)| *realm == seat.realm).map_or(0, |(_, n)| *n);
-        let free = u32::from(seat.free()).min(others.saturating_sub(1)) as u16;
-        Some(free.saturating_sub(seat.reserve(None, share))).filter(|_| free > 0)
+        let free = u32::from(seat.free().saturating_sub(seat.reserve(None, share)));
+        let free = free.min(others.saturating_sub(1));
+        let weak = if free < u32::from(share / 2).max(1) { WEAK } else { 0 };
+        let cost = seat.slowness().saturating_add(seat.rtt);
+        Some(cost.saturating_add(weak + TWICE * seat.root.count_ones()))
     }
 
     /// How many peers are in each realm.

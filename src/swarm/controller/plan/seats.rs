@@ -18,11 +18,19 @@ const PLANNED: u64 = 95;
 const OVERHEAD: u64 = 108;
 
 /// The most links of one peer.
-const SLOTS_MAX: u64 = 96;
+const SLOTS_MAX: u64 = 48;
 
 /// A line that wavers around a whole number of links is taken at the lower one: more only if it
 /// is more than that by a quarter, or was never less for so long.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// A round trip that is other by more than this, in milliseconds, and by a quarter is taken, an
+/// eighth of the difference each time.
+const RTT_OTHER: u32 = 10;
+
+/// Bits of a subtree, and how long it lasts at most, in milliseconds.
+const SUBTREE: u64 = 16 * 1_316 * 8;
+const SUBTREE_LASTS: u64 = 150;
 
 /// A bitrate that is other by this much, in percent, is taken after [`RATE_OVER`]; by that much,
 /// at once.
@@ -39,8 +47,8 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// What one stripe takes in bits per second; 0 as long as nobody knows.
-    pub(super) fn stripe(&mut self, now: Mono, bitrate: u64) -> u64 {
+    /// Takes a reading.
+    pub(super) fn take(&mut self, now: Mono, bitrate: u64) {
         let off = self.held.abs_diff(bitrate) * 100;
         if bitrate == 0 || off < self.held * RATE_OTHER {
             self.other = None;
@@ -50,7 +58,17 @@ impl Rate {
                 (self.held, self.other) = (bitrate, None);
             }
         }
+    }
+
+    /// What one stripe takes in bits per second; 0 as long as nobody knows.
+    pub(super) fn stripe(&self) -> u64 {
         self.held * OVERHEAD / 100 / STRIPES as u64
+    }
+
+    /// How long a line takes for one subtree that carries so many stripes, in milliseconds.
+    fn train(&self, stripes: u16) -> u32 {
+        let lasts = (SUBTREE * 1_000).checked_div(self.held).unwrap_or(SUBTREE_LASTS);
+        (lasts.min(SUBTREE_LASTS) * STRIPES as u64 / u64::from(stripes.max(1))) as u32
     }
 }
 
@@ -61,6 +79,7 @@ impl Seat {
             row: Row { channel: member.channel, address: member.address, parents: [0; STRIPES] },
             realm: Realm::of(member.address.ip()),
             rtt,
+            train: 0,
             came: now - member.age,
             relayed: member.relayed,
             fed: 0,
@@ -71,8 +90,6 @@ impl Seat {
             lessened: Mono::ZERO,
             slots: 0,
             used: 0,
-            changes: 0,
-            moved: None,
             trust: Trust::default(),
             bars: Bars::default(),
             branches: [Branch::new(now, rtt); STRIPES],
@@ -80,15 +97,17 @@ impl Seat {
     }
 
     /// Takes what is new about the peer.
-    fn take(&mut self, now: Mono, member: &Member, stripe_rate: u64) {
-        self.changes = 0;
-        self.rtt = millis(member.rtt);
+    fn take(&mut self, now: Mono, member: &Member, rate: &Rate) {
+        let (rtt, held) = (millis(member.rtt), self.rtt);
+        if rtt.abs_diff(held) > (held / 4).max(RTT_OTHER) {
+            self.rtt = (held * 7 + rtt) / 8;
+        }
         let turned = self.relayed ^ member.relayed;
         self.relayed = member.relayed;
         bits(turned).for_each(|stripe| self.branches[stripe].turned = now);
         // In hundredths of a link.
         let carries = u64::from(member.upload_kbit) * 1_000 * PLANNED;
-        let carries = carries.checked_div(stripe_rate).unwrap_or(0).min(SLOTS_MAX * 100);
+        let carries = carries.checked_div(rate.stripe()).unwrap_or(0).min(SLOTS_MAX * 100);
         let whole = (carries / 100) as u16;
         if whole < self.said {
             (self.said, self.lessened) = (whole, now);
@@ -98,6 +117,7 @@ impl Seat {
         {
             self.said = whole;
         }
+        self.train = rate.train(self.said);
         let proven = now.since(self.came) >= PROVEN;
         self.slots = if proven { self.trust.limit(now, self.said) } else { 0 };
     }
@@ -106,7 +126,7 @@ impl Seat {
 impl Forest {
     /// Takes who is there: newcomers are left to the relay, and so are the children of those
     /// who are gone.
-    pub(super) fn sync(&mut self, now: Mono, members: &[Member], stripe_rate: u64) {
+    pub(super) fn sync(&mut self, now: Mono, members: &[Member], rate: &Rate) {
         let heard = (0u32..).zip(members).map(|(at, member)| (member.channel, at));
         let mut heard: Vec<(u32, u32)> = heard.filter(|(channel, _)| *channel != 0).collect();
         heard.sort_unstable();
@@ -129,7 +149,7 @@ impl Forest {
                     self.join(now, member)
                 }
             };
-            self.seat_mut(seat).take(now, member, stripe_rate);
+            self.seat_mut(seat).take(now, member, rate);
             order.push((channel, seat));
         }
         for (_, gone) in before {

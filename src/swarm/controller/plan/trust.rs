@@ -16,12 +16,13 @@ const FADE: Duration = Duration::from_secs(10);
 /// Different children that must complain before a peer is trusted less.
 const VOICES: usize = 3;
 
-/// For how long a peer is trusted less, doubled each time, and up to how long.
+/// For how long a peer is trusted less, and one that has never fed anybody; doubled each time
+/// that it happens again soon, and up to how long.
 const TERM: Duration = Duration::from_secs(30);
 const TERM_SILENT: Duration = Duration::from_secs(60);
 const TERM_MAX: Duration = Duration::from_secs(240);
 
-/// Links of an overloaded peer below which it is not taken at once, in parts of what it had.
+/// A peer is left one in so many of its links at least: perhaps it was a moment's queue.
 const LEAST: u16 = 8;
 
 /// How a peer does as a parent.
@@ -74,8 +75,8 @@ impl Trust {
         }
     }
 
-    /// Trusts it less if enough have complained. It is given `slots` links, has `used` of them
-    /// left, and `fine` of these are content.
+    /// Trusts it less if enough have complained: with as many links as work. It was given `slots`
+    /// links, has `used` of them left, and `fine` of these are content.
     pub(super) fn judge(&mut self, now: Mono, slots: u16, used: u16, fine: u16) {
         let mut voices = self.strikes.clone();
         voices.sort_unstable();
@@ -84,22 +85,18 @@ impl Trust {
             return;
         }
         let silent = !self.fed;
-        if !silent && self.strikes.len() < usize::from(used) {
+        if !silent && self.strikes.len() * 2 < usize::from(used) {
             return;
+        }
+        if now.since(self.until) >= TERM_MAX {
+            self.term = Duration::ZERO;
         }
         let first = if silent { TERM_SILENT } else { TERM };
         self.term = (self.term * 2).clamp(first, TERM_MAX);
         self.until = now + self.term;
-        self.most = Some(if silent { 0 } else { fine.max(slots / LEAST).min(slots / 2) });
+        self.most =
+            Some(if silent { 0 } else { fine.max(slots / LEAST).min(slots.saturating_sub(1)) });
         self.strikes.clear();
-    }
-
-    /// It has fed somebody.
-    pub(super) fn feeds(&mut self) {
-        if !self.fed {
-            self.term = Duration::ZERO;
-        }
-        self.fed = true;
     }
 }
 

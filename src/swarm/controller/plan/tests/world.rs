@@ -6,18 +6,22 @@ use std::time::Duration;
 use super::super::*;
 use crate::swarm::controller::{INTERVAL, mix};
 
-pub(super) const BITRATE: u64 = 4_000_000;
+pub(super) const BITRATE: u64 = 2_000_000;
 
 /// What one stripe takes, in kbit/s.
-pub(super) const STRIPE: u32 = 540;
+pub(super) const STRIPE: u32 = 270;
 
 /// How long a link takes to begin, and how long it is missed before the relay is asked.
 const BEGIN: Duration = Duration::from_millis(500);
 const MISSED: Duration = Duration::from_millis(300);
 
-/// Uploads in hundredths of the bitrate as in the simulator: points of the quantile function, in
-/// thousandths of the peers.
-const UPLOAD: [(u64, u64); 4] = [(0, 0), (200, 0), (201, 50), (1_000, 325)];
+/// Points of a quantile function: thousandths of the peers, and a value.
+type Quantiles = &'static [(u64, u64)];
+
+/// As in the simulator: uploads in hundredths of the bitrate, delays in microseconds.
+const UPLOAD: Quantiles = &[(0, 0), (200, 0), (201, 50), (1_000, 325)];
+const DELAY: Quantiles =
+    &[(0, 5_000), (250, 20_000), (500, 40_000), (900, 90_000), (990, 180_000), (1_000, 250_000)];
 
 /// What one stripe is to a peer.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +39,29 @@ pub(super) struct Peer {
     pub(super) carries: u32,
     pub(super) rtt: u64,
     pub(super) came: Mono,
+    /// Behind a NAT through which no other of this kind can be reached.
     pub(super) strict: bool,
+    pub(super) realm: u8,
     pub(super) relayed: u8,
     pub(super) feeds: [Feed; STRIPES],
+}
+
+impl Peer {
+    /// Links that it carries as it says.
+    fn slots(&self) -> u32 {
+        (self.said * 95 / 100 / STRIPE).min(48)
+    }
+}
+
+/// Where a peer is, in one of three realms.
+pub(super) fn address(channel: u32, realm: u8) -> SocketAddr {
+    let [_, high, middle, low] = (channel >> 8).to_be_bytes();
+    let port = 1_024 + u16::from(high);
+    match realm {
+        0 => ([198, 51, middle, low], port).into(),
+        1 => ([10, 51, middle, low], port).into(),
+        _ => ([0x2001, 0xdb8, 0, 0, 0, 0, middle.into(), low.into()], port).into(),
+    }
 }
 
 #[derive(Debug)]
@@ -46,10 +70,12 @@ pub(super) struct World {
     pub(super) planner: Planner,
     pub(super) peers: BTreeMap<u32, Peer>,
     pub(super) plan: Plan,
-    /// Of peers that are there: changes of parents.
+    /// Changes of parents, of all peers.
     pub(super) changes: u64,
+    /// Nothing comes in at the relay.
+    pub(super) dry: bool,
     dice: u64,
-    next: u32,
+    pub(super) next: u32,
 }
 
 impl World {
@@ -60,6 +86,7 @@ impl World {
             peers: BTreeMap::new(),
             plan: Plan::default(),
             changes: 0,
+            dry: false,
             dice: 1,
             next: 0,
         }
@@ -70,17 +97,29 @@ impl World {
         self.dice % end
     }
 
-    /// A peer comes that carries so much and says so.
-    pub(super) fn come(&mut self, kbit: u32) -> u32 {
+    fn draw(&mut self, quantiles: Quantiles) -> u64 {
+        let part = self.below(1_000);
+        let at = quantiles.iter().position(|(to, _)| part < *to).unwrap();
+        let ((from, low), (to, high)) = (quantiles[at - 1], quantiles[at]);
+        low + (high - low) * (part - from) / (to - from)
+    }
+
+    /// A peer comes that carries so many links and says so.
+    pub(super) fn come(&mut self, links: u32) -> u32 {
+        self.come_with(links * STRIPE * 100 / 95 + 2)
+    }
+
+    fn come_with(&mut self, kbit: u32) -> u32 {
         self.next += 1;
-        let channel = 1 << 31 | (mix(self.next.into()) as u32 & 0x7fff_ff00);
+        let channel = 1 << 31 | (self.next.wrapping_mul(0x9e37_79b1) & 0x7f_ffff) << 8;
         let feed = Feed { parent: 0, planned: self.now, comes: false, since: self.now };
         let peer = Peer {
             said: kbit,
             carries: kbit,
-            rtt: 10 + self.below(120),
+            rtt: self.draw(DELAY) * 2 / 1_000,
             came: self.now,
             strict: false,
+            realm: 0,
             relayed: u8::MAX,
             feeds: [feed; STRIPES],
         };
@@ -90,19 +129,15 @@ impl World {
 
     /// A peer with a line as in the simulator, of which it says 85 %.
     pub(super) fn come_at_random(&mut self) -> u32 {
-        let part = self.below(1_000);
-        let at = UPLOAD.iter().position(|(to, _)| part < *to).unwrap();
-        let ((from, low), (to, high)) = (UPLOAD[at - 1], UPLOAD[at]);
-        let hundredths = low + (high - low) * (part - from) / (to - from);
-        let kbit = BITRATE / 1_000 * hundredths / 100 * 85 / 100;
-        self.come(kbit as u32)
+        let kbit = BITRATE / 1_000 * self.draw(UPLOAD) / 100 * 85 / 100;
+        self.come_with(kbit as u32)
     }
 
-    fn members(&self) -> Vec<Member> {
+    pub(super) fn members(&self) -> Vec<Member> {
         let of = |(channel, peer): (&u32, &Peer)| Member {
             channel: *channel,
             id: *channel,
-            address: ([192, 0, 2, 1], (*channel >> 8) as u16 | 1).into(),
+            address: address(*channel, peer.realm),
             upload_kbit: peer.said,
             rtt: Duration::from_millis(peer.rtt),
             relayed: peer.relayed,
@@ -158,8 +193,9 @@ impl World {
     /// Lets the stream flow, and everybody see what comes.
     fn flow(&mut self) {
         let links = self.links();
-        let mut has: BTreeMap<u32, u8> =
-            self.peers.iter().map(|(at, peer)| (*at, peer.relayed)).collect();
+        let own =
+            |(channel, peer): (&u32, &Peer)| (*channel, if self.dry { 0 } else { peer.relayed });
+        let mut has: BTreeMap<u32, u8> = self.peers.iter().map(own).collect();
         let mut more = true;
         while more {
             more = false;
@@ -224,10 +260,37 @@ impl World {
             }
         }
         for (channel, used) in used {
-            let said = self.peers[&channel].said;
-            assert!(used <= (said * 95 / 100 / STRIPE).min(96), "{used} of {said}");
+            let slots = self.peers[&channel].slots();
+            assert!(used <= slots, "{used} of {slots}");
         }
         deepest
+    }
+
+    /// Links that all carry together, as they say.
+    pub(super) fn capacity(&self) -> usize {
+        self.peers.values().map(|peer| peer.slots() as usize).sum()
+    }
+
+    /// How many links the plan gives a peer, and how many of them carry something.
+    pub(super) fn children(&self, parent: u32) -> (usize, usize) {
+        let feeds = self.peers.values().flat_map(|peer| peer.feeds);
+        let own: Vec<Feed> = feeds.filter(|feed| feed.parent == parent).collect();
+        (own.len(), own.iter().filter(|feed| feed.comes).count())
+    }
+
+    /// Hops from the relay of everybody in each stripe, and delay, as the planner sees them.
+    pub(super) fn depths(&self) -> impl Iterator<Item = (u8, u32)> {
+        let forest = &self.planner.forest;
+        let seats = forest.order.iter().map(|(_, seat)| forest.seat(*seat));
+        seats.flat_map(|seat| seat.branches).map(|branch| (branch.depth, branch.arrival))
+    }
+
+    /// The mean delay, the longest, and the greatest depth.
+    pub(super) fn delays(&self) -> (u32, u32, u8) {
+        let mean = self.depths().map(|(_, late)| u64::from(late)).sum::<u64>();
+        let latest = self.depths().map(|(_, late)| late).max().unwrap_or(0);
+        let deepest = self.depths().map(|(deep, _)| deep).max().unwrap_or(0);
+        ((mean / self.depths().count().max(1) as u64) as u32, latest, deepest)
     }
 
     /// So many leave in a second of a million, and as many come.
