@@ -1,9 +1,8 @@
 //! The swarm at work: peers on lines of their own carry the stream, the relay guarantees it.
 //!
-//! Without anything set everything is asked of a crowd of sixty, but less than what is promised:
-//! sixty processes of a build with debug assertions share two cores. With
-//! `HEADWATER_WORLD_STRICT=1`, on a machine that has nothing else to do and with a release build
-//! as `RELAY_BINARY`, what is promised is asked for, on both drivers everywhere
+//! Without anything set everything is asked of few peers, and somewhat less than what is promised;
+//! with a release build as `RELAY_BINARY` of sixty. With `HEADWATER_WORLD_STRICT=1`, on a machine
+//! that has nothing else to do, it is what is promised, on both drivers everywhere
 //! ([`common::scale`]).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -56,13 +55,15 @@ fn a_crowd_carries_the_stream(driver: Driver) {
     let plan = Plan { driver, peers, uplink, loss_permille: 20, more: &[], seconds };
     let swarm = Swarm::start(world, plan, |setup| scale.of(setup));
     swarm.wait_since_start(secs(10));
-    let outcome = swarm.conclude(None);
+    let outcome = swarm.conclude(None, &[]);
     outcome.tell("crowd");
     let all = seconds * hybrid::BITRATE / 8 * peers as u64;
     let (offload, pushed) = (outcome.then().offload(), outcome.pushed());
     let (arrival, stall) = (outcome.quantile("arrival_counts", 0.5), outcome.worst_stall());
     let shared = scale.is_hybrid();
-    let (offload_min, arrival_max, stall_max) = scale.bound((0.8, 400, 0), (0.7, 600, 500));
+    // The relay feeds each stripe to three: the fewer peers, the larger their part.
+    let spared = 0.8 * (1.0 - 3.3 / peers as f64);
+    let (offload_min, arrival_max, stall_max) = scale.bound((0.8, 400, 0), (spared, 600, 500));
     assert_all(&[
         (outcome.played > all / 10 * 9, format!("{} bytes of {all}", outcome.played)),
         (!shared || offload >= offload_min, format!("offload {}", percent(offload))),
@@ -72,18 +73,23 @@ fn a_crowd_carries_the_stream(driver: Driver) {
     ]);
 }
 
+/// Whether this is left to the other driver, unless what is promised is asked for: each has its
+/// turn with every second fault.
+fn is_others_turn(driver: Driver, turn: Driver) -> bool {
+    !Scale::new().strict && driver != turn
+}
+
 /// A crowd that has played well for some seconds, for faults, which is watched for `seconds`
-/// after that; `None` where there is no world, and unless what is promised is asked for, for one
-/// of the drivers: the other one has its turn with the next fault.
+/// after that; `None` where there is no world, and if it is the other driver's turn.
 fn crowd(
     driver: Driver,
     turn: Driver,
     (more, seconds): (&'static [&'static str], u64),
 ) -> Option<(Swarm, Scale)> {
-    let scale = Scale::new();
-    if !scale.strict && driver != turn {
+    if is_others_turn(driver, turn) {
         return None;
     }
+    let scale = Scale::new();
     let plan = Plan { driver, peers: scale.peers, uplink, loss_permille: 20, more, seconds };
     let swarm = Swarm::start(World::new(1 + scale.peers)?, plan, |setup| scale.of(setup));
     swarm.wait_since_start(secs(15));
@@ -102,20 +108,17 @@ fn peers_that_vanish_leave_no_hole(driver: Driver) {
     let Some((mut swarm, scale)) = crowd(driver, Driver::Uring, (&[], 12)) else { return };
     // A third, spread over all kinds of lines.
     swarm.kill((0..swarm.plan.peers).step_by(3));
-    let outcome = swarm.conclude(None);
+    let outcome = swarm.conclude(None, &[]);
     outcome.tell("vanish");
     assert_smooth(&outcome, &scale, |_| true);
 }
 
 fn peers_that_hang_are_done_without(driver: Driver) {
     let _alone = alone();
-    let Some((mut swarm, scale)) = crowd(driver, Driver::Epoll, (&[], 1)) else { return };
+    let Some((swarm, scale)) = crowd(driver, Driver::Epoll, (&[], 12)) else { return };
     let hung: Vec<usize> = (1..swarm.plan.peers).step_by(12).collect();
     swarm.some(hung.iter().copied()).for_each(|peer| peer.signal(Signal::STOP));
-    swarm.watch(12);
-    // What they say of themselves is not asked for.
-    swarm.kill(hung);
-    let outcome = swarm.conclude(None);
+    let outcome = swarm.conclude(None, &hung);
     outcome.tell("hang");
     assert_smooth(&outcome, &scale, |_| true);
 }
@@ -127,7 +130,7 @@ fn who_changes_bytes_is_dropped_by_name(driver: Driver) {
     liars.iter().for_each(|number| swarm.host(*number).mangle_udp(200));
     let addresses: Vec<String> =
         liars.iter().map(|number| format!("{}:", swarm.host(*number).v4())).collect();
-    let outcome = swarm.conclude(None);
+    let outcome = swarm.conclude(None, &[]);
     outcome.tell("change");
     let mut mangled_all = 0;
     for (number, address) in liars.iter().zip(addresses) {
@@ -154,7 +157,7 @@ fn a_cut_relay_is_not_missed_for_three_seconds(driver: Driver) {
     home.cut_udp(true);
     pass(secs(3));
     home.cut_udp(false);
-    let outcome = swarm.conclude(None);
+    let outcome = swarm.conclude(None, &[]);
     outcome.tell("cut");
     let stall = outcome.worst_stall();
     assert!(stall <= scale.bound(0, 500), "one stalled for {stall} ms");
@@ -162,10 +165,10 @@ fn a_cut_relay_is_not_missed_for_three_seconds(driver: Driver) {
 
 fn a_relay_that_returns_finds_everybody(driver: Driver) {
     let (_alone, state) = (alone(), TempDir::new().unwrap());
-    let scale = Scale::new();
-    if !scale.strict && driver != Driver::Uring {
+    if is_others_turn(driver, Driver::Uring) {
         return;
     }
+    let scale = Scale::new();
     let peers = scale.peers;
     let Some(world) = World::new(1 + peers) else { return };
     let plan = Plan { driver, peers, uplink, loss_permille: 20, more: &[], seconds: 8 };
@@ -199,7 +202,7 @@ fn a_relay_that_returns_finds_everybody(driver: Driver) {
     let (live, playing) = (live.unwrap(), playing.unwrap());
     println!("after the relay was ready all were live in {live:?} and played on in {playing:?}");
     let published = [&swarm.broadcast.bytes[..], &again.bytes[..]].concat();
-    let outcome = swarm.conclude(Some(&published));
+    let outcome = swarm.conclude(Some(&published), &[]);
     outcome.tell("restart");
     drop(first);
     for viewer in outcome.viewers.values() {
@@ -217,12 +220,12 @@ fn homes(driver: Driver, nat: Nat) -> Option<(Outcome, Scale)> {
     let (_alone, scale) = (alone(), Scale::new());
     let mut world = World::new(3)?;
     (1..3).for_each(|index| world.put_behind_router(index, nat));
-    let (uplink, seconds) = (|_| 2 * hybrid::BITRATE, if scale.strict { 60 } else { 10 });
+    let (uplink, seconds) = (|_| 2 * hybrid::BITRATE, if scale.strict { 60 } else { 8 });
     let plan = Plan { driver, peers: 2, uplink, loss_permille: 0, more: &[], seconds };
     // Two are too few for a relay to leave it to them by itself.
     let swarm = Swarm::start(world, plan, |setup| scale.of(setup));
-    swarm.wait_since_start(secs(10));
-    let outcome = swarm.conclude(None);
+    swarm.wait_since_start(secs(8));
+    let outcome = swarm.conclude(None, &[]);
     outcome.tell(&format!("{nat:?}"));
     Some((outcome, scale))
 }
@@ -250,6 +253,9 @@ fn homes_behind_routers_feed_each_other(driver: Driver) {
 }
 
 fn homes_that_cannot_meet_say_so(driver: Driver) {
+    if is_others_turn(driver, Driver::Epoll) {
+        return;
+    }
     let Some((outcome, scale)) = homes(driver, Nat::Scatters) else { return };
     assert_eq!(outcome.worst_stall(), 0);
     assert_eq!(outcome.sum("/sharing/peer_bytes"), 0, "{:#?}", outcome.viewers);

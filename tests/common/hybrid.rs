@@ -215,11 +215,13 @@ impl Swarm {
     }
 
     /// Watches for the time that was planned, stops everybody who is there and sums up. Each
-    /// one's bytes are held against `published`, else against the broadcast.
-    pub fn conclude(mut self, published: Option<&[u8]>) -> Outcome {
+    /// one's bytes are held against `published`, else against the broadcast. Those who hang
+    /// are killed: what they would say is not asked for.
+    pub fn conclude(mut self, published: Option<&[u8]>, hung: &[usize]) -> Outcome {
         let from = Mark::new(&self);
         self.watch(self.plan.seconds);
         let to = Mark::new(&self);
+        self.kill(hung.iter().copied());
         let there = self.peers.iter_mut().enumerate();
         let there: Vec<(usize, Peer)> =
             there.filter_map(|(number, peer)| Some((number, peer.take()?))).collect();

@@ -1,14 +1,15 @@
 //! How large a world of real processes is, for how long it is watched, and how much is asked of
-//! it: what a build with debug assertions reaches beside nothing else on two cores, or what is
-//! promised.
+//! it.
 //!
-//! | variable | |
-//! |---|---|
-//! | `HEADWATER_WORLD_STRICT=1` | asks for what is promised; wants a release build as `RELAY_BINARY` and the machine for itself |
-//! | `HEADWATER_WORLD_SECONDS` | how long the crowd is watched, once its first ten seconds are over |
-//! | `HEADWATER_WORLD_PEERS` | how many they are |
-//! | `HEADWATER_WORLD_MODE` | another `swarm.mode`, to see what happens; nothing of sharing is asked for then |
-//! | `HEADWATER_WORLD_KEEP` | a directory for what everybody said |
+//! - `RELAY_BINARY`: what is tested, a release build: there are sixty peers then. A build with
+//!   debug assertions would need three cores for them, so without it there are sixteen.
+//! - `HEADWATER_WORLD_STRICT=1` asks for what is promised, else for somewhat less. It wants the
+//!   machine for itself.
+//! - `HEADWATER_WORLD_SECONDS`: how long the crowd is watched, once its first ten are over.
+//! - `HEADWATER_WORLD_PEERS`: how many they are.
+//! - `HEADWATER_WORLD_MODE`: another `swarm.mode`, to see what happens; then nothing of what peers
+//!   share is asked for.
+//! - `HEADWATER_WORLD_KEEP`: a directory for what everybody said.
 
 use std::path::PathBuf;
 
@@ -28,10 +29,12 @@ impl Scale {
     /// As the environment wants it.
     pub fn new() -> Scale {
         let variable = |name: &str| std::env::var(format!("HEADWATER_WORLD_{name}")).ok();
-        let number = |name: &str| variable(name).map(|text| text.parse().expect("a number"));
+        let number = |name: &str| variable(name).map(|text| text.parse::<u64>().expect("a number"));
+
         let strict = variable("STRICT").is_some_and(|text| text != "0");
+        let peers = if std::env::var_os("RELAY_BINARY").is_some() { 60 } else { 16 };
         Scale {
-            peers: number("PEERS").unwrap_or(60) as usize,
+            peers: number("PEERS").map_or(peers, |peers| peers as usize),
             seconds: number("SECONDS").unwrap_or(if strict { 120 } else { 20 }),
             strict,
             mode: variable("MODE").unwrap_or_else(|| "hybrid".to_owned()),
@@ -48,7 +51,7 @@ impl Scale {
         self.mode == "hybrid"
     }
 
-    /// What is promised, or less where two cores do the work of sixty.
+    /// What is promised, or less where the machine has other work.
     pub fn bound<T>(&self, promised: T, else_at_least: T) -> T {
         if self.strict { promised } else { else_at_least }
     }
