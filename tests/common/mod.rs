@@ -159,11 +159,12 @@ pub fn key_hash(text: &str) -> String {
     format!("sha256:{hex}")
 }
 
-/// The relay's binary: the one that cargo built, or an installed one in `RELAY_BINARY`.
+/// The relay's binary: the one that cargo built, or an installed one in `RELAY_BINARY`. It is
+/// started in other directories.
 pub fn binary() -> std::path::PathBuf {
-    std::env::var_os("RELAY_BINARY")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into())
-        .into()
+    let path =
+        std::env::var_os("RELAY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
+    std::path::absolute(path).expect("not empty")
 }
 
 /// Shorthand for a duration in seconds.
