@@ -3,7 +3,7 @@
 //! It is advice. A peer opens to whom it does not know yet, asks it for the stripes, and asks the
 //! relay for them as long as they do not come: so a plan that cannot be carried out costs egress
 //! and nothing else. LINKS is full state: said on change, repeated while it names anybody, and
-//! when it names nobody any more said once more.
+//! when it names nobody any more said once more. Who never had anybody is told nothing.
 //!
 //! Whoever is named hears of it at the same moment, see [`super::introductions`]. When a large
 //! stream becomes hybrid or direct everybody is told something else: that is spread over some

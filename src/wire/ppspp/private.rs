@@ -20,7 +20,7 @@ pub enum Private<'a> {
     Report(Report),
     /// Why the sender closes; the close follows.
     Bye(Bye),
-    /// Who feeds the sender, to the relay.
+    /// Who feeds the sender, to the relay; who is to feed the receiver, from it.
     Links(Links<'a>),
     /// A datagram of a train by which a viewer measures its line, to the relay.
     Probe(Probe<'a>),
@@ -229,7 +229,8 @@ impl Link {
     }
 }
 
-/// LINKS: the neighbours of the sender, as they are on the wire.
+/// LINKS: the neighbours of the sender, or those that the receiver is to have, as they are on the
+/// wire. Full state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Links<'a>(&'a [u8]);
 

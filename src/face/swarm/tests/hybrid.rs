@@ -410,15 +410,25 @@ fn what_the_controller_plans_is_told() {
     for n in 1..=12 {
         flock.join(n, 0xff);
     }
-    flock.tick(40);
     let peers: Vec<Peer> = flock.peers.iter().map(|(peer, _)| *peer).collect();
-    let news: Vec<_> = peers.iter().map(|peer| flock.news(*peer)).collect();
+    let mut news: Vec<(Told, Vec<SocketAddr>)> = vec![(vec![], vec![]); peers.len()];
+    for _ in 0..60 {
+        flock.tick(1);
+        for (n, (links, named)) in news.iter_mut().enumerate() {
+            let (told, more) = flock.news(peers[n]);
+            named.extend(more);
+            // Those who are to feed it do.
+            if let Some(told) = told.last() {
+                flock.peers[n].1 = told.iter().fold(0xff, |asked, (_, stripes)| asked & !stripes);
+                links.clone_from(told);
+            }
+        }
+    }
     let mut fed = 0;
     for (child, (links, _)) in peers.iter().zip(&news) {
-        let Some(links) = links.last() else { continue };
         for (feeder, stripes) in links {
             fed += stripes.count_ones();
-            let met = |(peer, (_, named)): (&Peer, &(Vec<Told>, Vec<SocketAddr>))| {
+            let met = |(peer, (_, named)): (&Peer, &(Told, Vec<SocketAddr>))| {
                 peer.at == *feeder && named.contains(&child.at)
             };
             assert!(peers.iter().zip(&news).any(met), "{feeder} was not told of {}", child.at);
