@@ -16,7 +16,7 @@ use crate::ring::reader::Reader;
 use crate::ring::window;
 use crate::swarm::playout;
 use crate::swarm::receiver::source::{START, Source, THEM, chunk};
-use crate::wire::ppspp::{Addressing, Message, Messages, Options, build, channel};
+use crate::wire::ppspp::{Addressing, Message, Messages, Options, Private, Writer, build, channel};
 
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const UDP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7000);
@@ -43,6 +43,9 @@ struct Relay {
     conns: BTreeMap<u32, Conn>,
     /// When each subtree was signed.
     times: Vec<u64>,
+    /// At which rate trains come, if that is told, and when each came, with its datagrams.
+    kbit: Option<u32>,
+    trains: Vec<(u64, u8, usize)>,
 }
 
 impl Relay {
@@ -155,7 +158,15 @@ impl World {
             now: Mono::from_millis(age),
         });
         let source = Source::new(16, Addressing::Chunks64, 1_600);
-        let relay = Relay { source, up: true, udp: true, conns: BTreeMap::new(), times: vec![] };
+        let relay = Relay {
+            source,
+            up: true,
+            udp: true,
+            conns: BTreeMap::new(),
+            times: vec![],
+            kbit: None,
+            trains: vec![],
+        };
         let mut world = World {
             ms: 0,
             peer,
@@ -229,8 +240,26 @@ impl World {
             let n = build::reply(&mut buf, source.us, THEM, options, have).unwrap();
             return self.down(buf[..n].to_vec());
         }
+        self.measure(bytes);
         let answers = self.relay.source.take(self.mono(), bytes);
         answers.into_iter().for_each(|answer| self.down(answer));
+    }
+
+    /// Tells the peer how fast its train came.
+    fn measure(&mut self, bytes: &[u8]) {
+        let mut messages = Messages::new(&bytes[4..], Addressing::Chunks64, CHUNK);
+        let Some(Ok(Message::Private(Private::Probe(probe)))) = messages.next() else { return };
+        if probe.index + 1 < probe.of {
+            return;
+        }
+        self.relay.trains.push((self.ms, probe.of, bytes.len()));
+        if let Some(kbit) = self.relay.kbit {
+            let mut buf = [0; 20];
+            let mut writer = Writer::new(&mut buf, self.relay.source.us, Addressing::Chunks64);
+            assert!(writer.push(Message::Private(Private::Probed { run: probe.run, kbit })));
+            let answer = writer.written().to_vec();
+            self.down(answer);
+        }
     }
 
     fn deliver(&mut self, event: Event) {
@@ -392,6 +421,29 @@ fn plays_over_udp_within_a_second_and_without_a_stall() {
         // About one datagram a train, and the repairs.
         assert!(world.up < 400, "{} datagrams", world.up);
     }
+}
+
+#[test]
+fn the_line_is_measured_once_it_plays_and_not_for_ever() {
+    let mut world = World::new(3_000);
+    world.relay.kbit = Some(4_000);
+    let begun = world.ms;
+    world.run(3_000);
+    let told = world.figures().sharing.upload_kbit;
+    assert!((3_000..=3_400).contains(&told), "{told}");
+    world.run(180_000);
+    let startup = world.figures().startup.unwrap().as_millis() as u64;
+    let [(first, 12, 400), (second, 48, 1_200), (third, 48, 1_200)] = world.relay.trains[..] else {
+        panic!("{:?}", world.relay.trains);
+    };
+    assert!(first >= begun + startup && first < begun + startup + 400, "{first}");
+    assert!((1_100..1_200).contains(&(second - first)), "{second}");
+    assert!((60_000..60_200).contains(&(third - second)), "{third}");
+    // Nobody says: a stripe is tried.
+    let mut world = World::new(3_000);
+    world.run(30_000);
+    assert_eq!(world.relay.trains.len(), 4);
+    assert!((200..400).contains(&world.figures().sharing.upload_kbit));
 }
 
 #[test]

@@ -21,11 +21,11 @@ const IN_HAND: Duration = Duration::from_millis(400);
 const IN_HAND_WAIT: Duration = Duration::from_millis(100);
 
 /// How far before its turn an access point may be fetched to wait for it.
-const SOON: Duration = Duration::from_millis(800);
+const SOON: Duration = Duration::from_millis(1_400);
 
 /// An older access point is not worth it to start sooner when the viewer would be further behind
 /// live than this from then on. (A chunk that is lost on the way then makes it 3 s.)
-const BEHIND: Duration = Duration::from_millis(2_600);
+const BEHIND: Duration = Duration::from_millis(2_700);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -44,7 +44,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { target: Duration::from_millis(1_500), max: Duration::from_secs(5) }
+        Settings { target: Duration::from_millis(2_000), max: Duration::from_secs(5) }
     }
 }
 

@@ -105,18 +105,20 @@ impl Probing {
     }
 
     /// Thousands of bits per second at which the train came; 0 if that cannot be said.
+    ///
+    /// How far apart the middles of its two halves came, for each datagram is late by chance.
     fn kbit(&self) -> u32 {
         let at = &self.at[..self.came.count_ones() as usize];
-        let skipped = BURST.min(at.len() / 2);
-        // What was read from the socket in one go has come in one go: it counts from its end.
-        let from = at[..skipped].last().copied().unwrap_or_default();
-        let others = at.iter().filter(|time| **time > from).count();
-        let took = at.last().map_or(0, |last| last - from);
-        if others < COUNT_MIN || took == 0 {
+        let counted = &at[BURST.min(at.len() / 2)..];
+        let half = counted.len() / 2;
+        let (first, last) = (&counted[..half], &counted[counted.len() - half..]);
+        let sum = |times: &[u32]| times.iter().map(|time| u64::from(*time)).sum::<u64>();
+        let took = sum(last) - sum(first);
+        if counted.len() < COUNT_MIN || took == 0 {
             return if at.len() == usize::from(self.of) { KBIT_MAX } else { 0 };
         }
-        let bits = others as u64 * (self.bytes as u64 + HEADERS) * 8;
-        let kbit = bits * 1_000 / u64::from(took);
+        let bits = (self.bytes as u64 + HEADERS) * 8 * (counted.len() - half) as u64;
+        let kbit = bits * 1_000 * half as u64 / took;
         u32::try_from(kbit).unwrap_or(KBIT_MAX).clamp(1, KBIT_MAX)
     }
 }

@@ -137,7 +137,7 @@ impl Viewer {
             let Some(n) = wrote else { break };
             desk.datagram(link.to, &buf[..n]);
         }
-        if let Some(them) = neighbours {
+        if let Some(them) = neighbours.filter(|_| self.figures.startup.is_some()) {
             them.probe(now, link.to, link.receiver.them(), desk);
         }
     }

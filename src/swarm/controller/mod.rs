@@ -13,8 +13,8 @@
 //!
 //! Peers are told of the plan what concerns them. A peer that is not fed by whom it should be asks
 //! the relay, so that a bad plan costs egress and nothing else; whether it was good shows in
-//! that, and in how many chunks are asked of the relay: **rescues**. Without clock, socket or chance, so that a run can be made
-//! again.
+//! that, and in how many chunks are asked of the relay: **rescues**. Without clock, socket or
+//! chance, so that a run can be made again.
 //!
 //! How to use it: [`Controller::handle_census`] for what comes; [`Controller::step`] every
 //! [`INTERVAL`].

@@ -28,6 +28,8 @@ struct Slot {
     /// Chunks that the peer has, by its own account.
     shown: u16,
     flags: u8,
+    /// When each chunk was last sent, in milliseconds modulo 2^16.
+    at: [u16; 16],
 }
 
 /// The hash datagram was sent.
@@ -144,11 +146,39 @@ impl Cut {
     }
 
     /// Chunks of one subtree were sent.
-    pub(super) fn sent(&mut self, run: Run, size: u64) {
+    pub(super) fn sent(&mut self, now: Mono, run: Run, size: u64) {
         let subtree = run.first() / size;
         self.last = Some(run.last());
         if let Some(slot) = self.slot(subtree) {
-            slot.sent |= run.bits(subtree, size);
+            let bits = run.bits(subtree, size);
+            slot.sent |= bits;
+            let chunks = slot.at.iter_mut().enumerate();
+            chunks.filter(|(n, _)| bits >> n & 1 != 0).for_each(|(_, at)| *at = millis(now));
+        }
+    }
+
+    /// Gives `found` those chunks of a run that were sent less than `age` ago: too late for the
+    /// peer to know anything of them when it asked.
+    pub(super) fn fresh(
+        &self,
+        now: Mono,
+        run: Run,
+        size: u64,
+        age: Duration,
+        found: &mut dyn FnMut(Run),
+    ) {
+        let first = (run.first() / size).max(self.first);
+        let last = (run.last() / size).min(self.first + SLOTS - 1);
+        let age = age.as_millis().min(u128::from(u16::MAX)) as u16;
+        for subtree in first..=last {
+            let slot = self.get(subtree);
+            let asked = run.bits(subtree, size) & slot.sent & !slot.shown;
+            for n in (0..size.min(16)).filter(|n| asked >> n & 1 != 0) {
+                if millis(now).wrapping_sub(slot.at[n as usize]) < age {
+                    let chunk = subtree * size + n;
+                    Run::new(chunk, chunk).into_iter().for_each(&mut *found);
+                }
+            }
         }
     }
 
@@ -257,6 +287,11 @@ impl Cut {
     pub(super) fn has_news(&self) -> bool {
         self.news
     }
+}
+
+/// A time in milliseconds, modulo 2^16.
+fn millis(now: Mono) -> u16 {
+    (now.as_nanos() / 1_000_000) as u16
 }
 
 impl Sender {

@@ -362,10 +362,14 @@ impl Sender {
         // What is on its way since the question was sent is no answer to wait for; should it get
         // lost, the peer asks again.
         let (requests, mut any) = (&mut self.requests, false);
-        self.flight.fresh(now, run, size, age, &mut |fresh| {
+        let mut found = |fresh| {
             requests.remove(fresh);
             any = true;
-        });
+        };
+        match &self.cut {
+            None => self.flight.fresh(now, run, size, age, &mut found),
+            Some(cut) => cut.fresh(now, run, size, touched, &mut found),
+        }
         if let Some(cut) = self.cut.as_mut().filter(|_| !any) {
             cut.doubt_hash(asked, size);
         }
@@ -573,7 +577,7 @@ impl Sender {
         match &mut self.cut {
             None => self.flight.send(now, run, source.size),
             Some(cut) => {
-                cut.sent(run, source.size);
+                cut.sent(now, run, source.size);
                 self.flight.join(now, run, source.size);
             }
         }

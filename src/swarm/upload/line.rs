@@ -1,29 +1,32 @@
 //! What a viewer's line carries, by trains that are sent to the relay in one go.
 //!
-//! First a short one, which even a poor line lets through in half a second: what waits behind it
-//! is what the viewer says itself, while it begins to play. Most lines let some first bytes
-//! through at once, so to a line that is fast by the short one a longer one is sent soon after.
+//! First a small one, which even a poor line lets through in a fifth of a second: what waits
+//! behind it is what the viewer says itself, while it begins to play. Most lines let some first
+//! bytes through at once, so to a line that is not poor by the small one a larger one is sent soon
+//! after.
 
 use std::time::Duration;
 
 use crate::base::time::Mono;
-use crate::wire::ppspp;
 
 /// After this time on a link a line is measured: it has better to do before.
 const BEGIN: Duration = Duration::from_millis(300);
 
-/// Datagrams of the first train, and of others at least and at most: so many that they take
-/// [`LASTS`] on a line that carries what is believed.
-const FIRST: u8 = 12;
-const FEW: u8 = 28;
+/// Datagrams of a train, at least and at most: so many that they take [`LASTS`] seconds on a line
+/// that carries what is believed. Bytes of each.
+const FEW: u8 = 12;
 const MANY: u8 = 48;
 const LASTS: f32 = 0.25;
+const LONG: u16 = 1_200;
 
-/// A line that carries less by the first train, in bits per second, is measured by it alone.
-const POOR: f32 = 1_000_000.0;
+/// Bytes of those of the first train, and of every train on a poor line.
+const SHORT: u16 = 400;
 
-/// Bits of one of them on the wire.
-pub(super) const DATAGRAM_BITS: f32 = (ppspp::Probe::DATAGRAM + 28) as f32 * 8.0;
+/// A line that carries less, in bits per second, is measured by such trains alone.
+const POOR: f32 = 500_000.0;
+
+/// Bytes of IP and UDP headers.
+const HEADERS: u16 = 28;
 
 /// How soon after another a train is sent at the earliest: the relay measures one a second.
 const APART: Duration = Duration::from_millis(1_100);
@@ -37,7 +40,8 @@ const TRIES: u8 = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 
-/// How often a line is measured that is believed to carry less than it once did.
+/// How long after the first time a line is measured again, and how often one that is believed to
+/// carry less than it once did.
 const REST: Duration = Duration::from_secs(60);
 
 /// Who carries so much of what it once did is left alone.
@@ -56,6 +60,20 @@ pub struct Probe {
     pub run: u8,
     /// Datagrams.
     pub of: u8,
+    /// Bytes of each.
+    pub bytes: u16,
+}
+
+impl Probe {
+    /// Bits of all of it on the wire.
+    pub(super) fn bits(self) -> f32 {
+        f32::from(self.of) * bits_of(self.bytes)
+    }
+}
+
+/// Bits of a datagram on the wire.
+fn bits_of(bytes: u16) -> f32 {
+    f32::from(bytes + HEADERS) * 8.0
 }
 
 /// What a line carries.
@@ -101,8 +119,7 @@ impl Default for Line {
 impl Line {
     /// A link to the relay begins.
     pub(super) fn linked(&mut self, now: Mono, measures: bool) {
-        self.waits = false;
-        self.tries = 0;
+        (self.waits, self.tries, self.first) = (false, 0, None);
         if !measures {
             self.due = None;
             self.guess = self.bits.is_none();
@@ -124,15 +141,18 @@ impl Line {
             self.due = Some(now + REST);
             return None;
         }
-        Some(Probe { run: self.run.wrapping_add(1), of: self.length() })
+        let (of, bytes) = self.size();
+        Some(Probe { run: self.run.wrapping_add(1), of, bytes })
     }
 
-    fn length(&self) -> u8 {
+    /// Datagrams of the next train, and bytes of each.
+    fn size(&self) -> (u8, u16) {
         match self.first.or(self.bits) {
             Some(bits) if bits >= POOR => {
-                (bits * LASTS / DATAGRAM_BITS).clamp(FEW.into(), MANY.into()) as u8
+                let all = bits * LASTS / bits_of(LONG);
+                (all.clamp(FEW.into(), MANY.into()) as u8, LONG)
             }
-            _ => FIRST,
+            _ => (FEW, SHORT),
         }
     }
 
@@ -167,7 +187,9 @@ impl Line {
         self.bits = Some(bits);
         self.best = self.best.max(new);
         let surprise = old.is_some_and(|old| new > old * SURPRISE);
-        self.due = match (surprise, bits < (self.best * WHOLE).max(least)) {
+        // A first answer came at a moment when all at home and at the relay was in motion.
+        let doubtful = old.is_none() || bits < (self.best * WHOLE).max(least);
+        self.due = match (surprise, doubtful) {
             (true, _) => Some(now + PATIENCE),
             (false, true) => Some(now + REST),
             (false, false) => None,

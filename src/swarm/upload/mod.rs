@@ -81,8 +81,8 @@ const OWN_QUEUE: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_millis(40);
 
 /// What is sent in one go lasts no longer than this, and is at least so many chunks.
-const RUN: f32 = 0.02;
-const RUN_MIN: u32 = 2;
+const RUN: f32 = 0.006;
+const RUN_MIN: u32 = 1;
 
 /// Bits of a chunk on the wire.
 const CHUNK_BITS: f32 = 1_373.0 * 8.0;
@@ -98,9 +98,7 @@ pub struct Child {
     pub key: Key,
     /// How long what is sent to it waits on its way, if that is known.
     pub queueing: Option<Duration>,
-    /// Chunks that were sent since it was last told.
-    pub sent: u64,
-    /// Chunks that were acknowledged.
+    /// Chunks that were acknowledged since it was last told.
     pub acked: u64,
     /// Chunks that were lost.
     pub lost: u64,
@@ -194,12 +192,12 @@ impl Upload {
         probe
     }
 
-    /// `sent` datagrams of train `run` were sent.
-    pub fn probed(&mut self, now: Mono, run: u8, sent: u8) {
-        self.line.probed(now, run);
+    /// A train was sent.
+    pub fn probed(&mut self, now: Mono, probe: Probe) {
+        self.line.probed(now, probe.run);
         // The others wait for it.
         if self.pace() >= 1.0 {
-            let took = Duration::from_secs_f32(f32::from(sent) * line::DATAGRAM_BITS / self.pace());
+            let took = Duration::from_secs_f32(probe.bits() / self.pace());
             self.passed = self.passed.max(now) + took;
         }
     }

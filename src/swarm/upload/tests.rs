@@ -8,7 +8,7 @@ use crate::wire::ppspp;
 
 fn child(key: u16, queue: u64, acked: u64, lost: u64) -> Child {
     let queueing = Some(Duration::from_millis(queue));
-    Child { key: Key(key), queueing, sent: acked + lost, acked, lost }
+    Child { key: Key(key), queueing, acked, lost }
 }
 
 fn at(millis: u64) -> Mono {
@@ -24,9 +24,9 @@ fn measured(kbit: u32) -> Upload {
     let mut upload = Upload::new(None, 2_000_000);
     upload.linked(at(0), true);
     for now in [at(1_000), at(2_200)] {
-        if let Some(Probe { run, of }) = upload.probe(now) {
-            upload.probed(now, run, of);
-            upload.measured(now + Duration::from_millis(50), run, kbit);
+        if let Some(probe) = upload.probe(now) {
+            upload.probed(now, probe);
+            upload.measured(now + Duration::from_millis(50), probe.run, kbit);
         }
     }
     upload
@@ -81,9 +81,10 @@ fn nothing_is_promised_before_the_line_is_known_and_not_much_if_nobody_says() {
     assert!(!upload.has_spare(at(9_000)) && upload.probe(at(299)).is_none());
     let mut sent = Vec::new();
     for now in (0..81_000).step_by(20) {
-        if let Some(Probe { run, of }) = upload.probe(at(now)) {
-            upload.probed(at(now), run, of);
-            assert_eq!(of, 12);
+        if let Some(probe) = upload.probe(at(now)) {
+            upload.probed(at(now), probe);
+            let Probe { run, of, bytes } = probe;
+            assert_eq!((of, bytes), (12, 400));
             assert_eq!(upload.measured(at(now + 9), run - 1, 9_000), None, "to another one");
             assert_eq!(upload.measured(at(now + 9), run, 0), None, "of which nothing follows");
             sent.push(now);
@@ -102,9 +103,9 @@ fn nothing_is_promised_before_the_line_is_known_and_not_much_if_nobody_says() {
     assert!((8 * 270..=21 * 270).contains(&told(&upload)), "{}", told(&upload));
     // And one that begins to.
     upload.linked(at(30_000), true);
-    let Some(Probe { run, of }) = upload.probe(at(30_400)) else { panic!() };
-    upload.probed(at(30_400), run, of);
-    assert_eq!(upload.measured(at(30_900), run, 600), Some(600));
+    let probe = upload.probe(at(30_400)).unwrap();
+    upload.probed(at(30_400), probe);
+    assert_eq!(upload.measured(at(30_900), probe.run, 450), Some(450));
     assert_eq!(told(&upload), 270);
 }
 
@@ -161,7 +162,7 @@ struct Home {
     free: f64,
     probing: Option<Probing>,
     /// Datagrams of trains on their way, and answers.
-    trains: VecDeque<(f64, u8, u8, u8)>,
+    trains: VecDeque<(f64, ppspp::Probe<'static>)>,
     answers: VecDeque<(u64, u8, u32)>,
     /// When the last train was sent, and how many were.
     train_at: u64,
@@ -171,7 +172,7 @@ struct Home {
     owed: Vec<f64>,
     /// Chunks on their way: when something is heard of them, of whom, how long they waited.
     flying: VecDeque<(f64, usize, Option<f64>)>,
-    counts: Vec<[u64; 3]>,
+    counts: Vec<[u64; 2]>,
     queues: Vec<Option<f64>>,
     /// The longest queue since [`Home::run`], without those of trains, and bits that left.
     worst: f64,
@@ -197,7 +198,7 @@ impl Home {
             granted: vec![0; neighbours],
             owed: vec![0.0; neighbours],
             flying: VecDeque::new(),
-            counts: vec![[0; 3]; neighbours],
+            counts: vec![[0; 2]; neighbours],
             queues: vec![None; neighbours],
             worst: 0.0,
             carried: 0.0,
@@ -224,13 +225,13 @@ impl Home {
             self.measure();
         }
         while self.trains.front().is_some_and(|(when, ..)| *when <= now) {
-            let Some((when, run, index, of)) = self.trains.pop_front() else { break };
+            let Some((when, probe)) = self.trains.pop_front() else { break };
+            let bytes = probe.padding.len() + 10;
             let came = Mono::from_nanos(((10_000.0 + when) * 1e6) as u64);
-            let probe = ppspp::Probe::long(run, index, of);
             let heard = match &mut self.probing {
-                Some(train) if !train.makes_room(came, &probe) => train.hear(came, &probe, 1_200),
+                Some(train) if !train.makes_room(came, &probe) => train.hear(came, &probe, bytes),
                 _ => {
-                    let (heard, train) = Probing::begin(came, &probe, 1_200);
+                    let (heard, train) = Probing::begin(came, &probe, bytes);
                     self.probing = train;
                     heard
                 }
@@ -262,13 +263,15 @@ impl Home {
     }
 
     fn measure(&mut self) {
-        let Some(Probe { run, of }) = self.upload.probe(at(self.now)) else { return };
+        let Some(probe) = self.upload.probe(at(self.now)) else { return };
+        let Probe { run, of, bytes } = probe;
         for index in 0..of {
-            if let Some(left) = self.send(1_228.0) {
-                self.trains.push_back((left + TRIP / 2.0, run, index, of));
+            if let Some(left) = self.send(f64::from(bytes + 28)) {
+                let message = ppspp::Probe::filling(bytes.into(), run, index, of);
+                self.trains.push_back((left + TRIP / 2.0, message));
             }
         }
-        self.upload.probed(at(self.now), run, of);
+        self.upload.probed(at(self.now), probe);
         (self.train_at, self.trains_sent) = (self.now, self.trains_sent + 1);
     }
 
@@ -280,7 +283,6 @@ impl Home {
             while self.owed[child] >= 10_984.0 && self.upload.ready() <= at(self.now) {
                 self.owed[child] -= 10_984.0;
                 self.upload.sent(at(self.now), 1_345);
-                self.counts[child][2] += 1;
                 let now = self.now as f64;
                 let heard = match self.send(1_373.0) {
                     Some(left) => (left + TRIP, child, Some(left - now)),
@@ -297,10 +299,9 @@ impl Home {
             .iter()
             .zip(&self.queues)
             .zip(1..)
-            .map(|(([acked, lost, sent], queue), key)| Child {
+            .map(|(([acked, lost], queue), key)| Child {
                 key: Key(key),
                 queueing: queue.map(|wait| Duration::from_millis(wait as u64)),
-                sent: *sent,
                 acked: *acked,
                 lost: *lost,
             })

@@ -292,20 +292,24 @@ pub struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// Bytes of a datagram with one, and the most of them in a train.
-    pub const DATAGRAM: usize = 1_200;
-    /// See [`Probe::DATAGRAM`].
+    /// The most of them in a train.
     pub const MOST: u8 = 64;
+    /// Bytes of a datagram with one, at most.
+    pub const LONGEST: usize = 1_200;
     /// Without them it would be as short as the answer to it, which has the same number.
     const PADDING_MIN: usize = 3;
-    const PADDING: &'static [u8] = &[0; Probe::DATAGRAM - CHANNEL - 3 - 3];
+    /// Bytes in front of the padding: channel, type, length, and what it says.
+    const HEADER: usize = CHANNEL + 3 + 3;
+    const PADDING: &'static [u8] = &[0; Probe::LONGEST - Probe::HEADER];
     /// Bytes of the body of an answer.
     const ANSWER: usize = 5;
 
-    /// The one that fills a datagram.
+    /// The one that makes a datagram of `bytes`.
     #[must_use]
-    pub const fn long(run: u8, index: u8, of: u8) -> Probe<'static> {
-        Probe { run, index, of, padding: Probe::PADDING }
+    pub fn filling(bytes: usize, run: u8, index: u8, of: u8) -> Probe<'static> {
+        let padding = bytes.saturating_sub(Probe::HEADER).max(Probe::PADDING_MIN);
+        let padding = Probe::PADDING.get(..padding).unwrap_or(Probe::PADDING);
+        Probe { run, index, of, padding }
     }
 
     fn read(body: &'a [u8], at: &mut Cursor<'a>) -> Result<Private<'a>, Malformed> {

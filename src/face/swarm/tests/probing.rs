@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::ppspp::{Probe, kind};
 
 fn probe(run: u8, index: u8, of: u8) -> Message<'static> {
-    Message::Private(Private::Probe(Probe::long(run, index, of)))
+    Message::Private(Private::Probe(Probe::filling(1_200, run, index, of)))
 }
 
 impl World {
@@ -68,7 +68,7 @@ fn a_train_whose_end_is_lost_is_answered_by_what_came() {
     world.count_after(500);
     assert!(world.face.probings.len() == 0 && world.probed(peer).is_empty());
     // What belongs to no train begins none.
-    let probe = |index, of| Message::Private(Private::Probe(Probe::long(9, index, of)));
+    let probe = |index, of| Message::Private(Private::Probe(Probe::filling(1_200, 9, index, of)));
     world.tell(peer, &[probe(0, 0)]);
     world.tell(peer, &[probe(5, 5)]);
     world.tell(peer, &[probe(5, 65)]);

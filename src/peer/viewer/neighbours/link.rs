@@ -27,8 +27,6 @@ pub(super) struct Link {
     pub state: Option<State>,
     /// Bytes of chunks that were sent to it.
     pub out_bytes: u64,
-    /// Chunks that were sent since the upload was last looked at.
-    pub sent: u64,
     /// What it was told, and when.
     told: Option<State>,
     told_at: Mono,
@@ -54,7 +52,6 @@ impl Link {
             wanted: 0,
             state: None,
             out_bytes: 0,
-            sent: 0,
             told: None,
             told_at: Mono::ZERO,
             receives_at: Mono::ZERO,

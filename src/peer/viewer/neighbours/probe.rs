@@ -26,17 +26,19 @@ impl Neighbours {
         if desk.full {
             return;
         }
-        let Some(Train { run, of }) = self.upload.probe(now) else { return };
+        let Some(train) = self.upload.probe(now) else { return };
+        let Train { run, of, bytes } = train;
         let addressing = self.profile.addressing;
         for index in 0..of {
             let mut writer = Writer::new(&mut self.buf[..], them, addressing);
-            let whole = writer.push(Message::Private(Private::Probe(Probe::long(run, index, of))));
+            let probe = Probe::filling(bytes.into(), run, index, of);
+            let whole = writer.push(Message::Private(Private::Probe(probe)));
             debug_assert!(whole);
             let n = writer.len();
             self.tally.control_out += n as u64;
             desk.datagram(to, &self.buf[..n]);
         }
-        self.upload.probed(now, run, of);
+        self.upload.probed(now, train);
     }
 
     /// The relay says how fast a train came.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::base::limits::CHUNK;
 use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::peer::desk::{Desk, Wish};
@@ -47,8 +46,7 @@ impl Neighbours {
             .iter_mut()
             .map(|link| {
                 let [acked, lost] = link.sender.take_counts();
-                let sent = std::mem::take(&mut link.sent);
-                Child { key: link.key, queueing: link.sender.queueing(), sent, acked, lost }
+                Child { key: link.key, queueing: link.sender.queueing(), acked, lost }
             })
             .collect();
         self.upload.observe(now, &children);
@@ -59,29 +57,25 @@ impl Neighbours {
             .for_each(|place| self.grant(place));
     }
 
-    /// Asks the sending halves what to send: of one subtree as much as there is, then the next
-    /// half. If all children got a part in turn, all would wait for the end, and theirs with them.
+    /// Asks the sending halves what to send, a few chunks each in turn: all children get the same
+    /// chunks at about the same time, and pass them on while the next ones come.
     pub(super) fn share(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
         let mut over = Vec::new();
-        let mut sent = 0;
-        loop {
-            let (before, first, links) = (sent, self.turn, self.links.len());
-            let mut stopped = None;
-            for place in (0..links).map(|step| (first + step) % links) {
-                match self.share_subtree(now, place, playing, desk) {
-                    Ok(parcels) => sent += parcels,
-                    Err(why) => {
-                        over.push((self.links[place].channel, why));
-                        self.links[place].sends_at = now + OBSERVE;
-                    }
-                }
-                if sent > before && stopped.is_none() && self.upload.ready() > now {
-                    stopped = Some(place);
-                }
+        let (mut sent, mut idle) = (0, 0);
+        while idle < self.links.len() && sent < ROUND_MAX && !desk.full {
+            let place = self.turn % self.links.len();
+            self.turn = place + 1;
+            idle += 1;
+            if self.links[place].sends_at > now {
+                continue;
             }
-            self.turn = stopped.unwrap_or(first);
-            if sent == before || sent >= ROUND_MAX {
-                break;
+            match self.share_one(now, place, playing, desk) {
+                Ok(true) => (sent, idle) = (sent + 1, 0),
+                Ok(false) => {}
+                Err(why) => {
+                    over.push((self.links[place].channel, why));
+                    self.links[place].sends_at = now + OBSERVE;
+                }
             }
         }
         for (channel, why) in over {
@@ -91,50 +85,29 @@ impl Neighbours {
         }
     }
 
-    /// What one link sends of one subtree, as far as the line takes it. Returns how many parcels
-    /// that were.
-    fn share_subtree(
-        &mut self,
-        now: Mono,
-        place: usize,
-        playing: &Playing,
-        desk: &mut Desk<'_>,
-    ) -> Result<usize, Over> {
-        let (mut parcels, mut first) = (0, None);
-        while self.links[place].sends_at <= now && !desk.full && parcels < ROUND_MAX {
-            let Some(subtree) = self.share_one(now, place, playing, desk)? else { break };
-            parcels += 1;
-            if *first.get_or_insert(subtree) != subtree {
-                break;
-            }
-        }
-        Ok(parcels)
-    }
-
-    /// What one link sends next. Returns of which subtree that was.
+    /// What one link sends next. Returns whether it has sent anything.
     fn share_one(
         &mut self,
         now: Mono,
         place: usize,
         playing: &Playing,
         desk: &mut Desk<'_>,
-    ) -> Result<Option<u64>, Over> {
+    ) -> Result<bool, Over> {
         let mut haves: Vec<Run> = Vec::new();
         let did = loop {
             let Neighbours { links, shelf, upload, .. } = self;
             let link = &mut links[place];
             match link.sender.next(now, &shelf.sight(now, playing, upload)) {
                 Next::Have(run) if haves.len() < HAVES_MAX => haves.push(run),
-                Next::Have(_) => break None,
+                Next::Have(_) => break false,
                 Next::Send(parcel) => {
                     let Some(load) = shelf.load(playing, &parcel) else {
-                        break Some(parcel.subtree);
+                        break true;
                     };
                     let Load { head, headers, header, body } = load;
                     let bytes = sent_bytes(&parcel);
                     let all = (head.len() + headers.len() + body.len()) as u64;
                     link.out_bytes += bytes;
-                    link.sent += bytes / CHUNK as u64;
                     self.tally.sent_bytes += bytes;
                     self.tally.integrity_out += head.len() as u64;
                     let (to, channel) = (link.to, link.receiver.them());
@@ -156,13 +129,13 @@ impl Neighbours {
                     if !body.is_empty() {
                         desk.wish(train(Payload::Empty, headers, body));
                     }
-                    break Some(parcel.subtree);
+                    break true;
                 }
                 Next::Wait => {
                     let at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
                     let paced = Some(upload.ready()).filter(|at| *at > now);
                     link.sends_at = paced.map_or(at, |paced| at.min(paced));
-                    break None;
+                    break false;
                 }
                 Next::Close(over) => return Err(over),
             }

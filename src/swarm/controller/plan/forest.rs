@@ -3,12 +3,8 @@
 //! Peers sit in a slab, so that a parent is a number; children are chained. What a peer is fed
 //! by the relay it is the top of a tree of. Nothing here decides anything.
 
-use std::time::Duration;
-
 use crate::base::time::Mono;
-use crate::swarm::controller::plan::Row;
-use crate::swarm::controller::plan::trust::{Bars, Trust};
-use crate::swarm::realm::Realm;
+use crate::swarm::controller::plan::seats::Seat;
 use crate::swarm::stripes::STRIPES;
 
 /// No seat: as a parent, the relay.
@@ -16,9 +12,6 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// What passing on costs besides the way, in milliseconds.
 const HOP: u32 = 20;
-
-/// The round trip of a peer that has not been measured, in milliseconds.
-const RTT_UNKNOWN: u32 = 80;
 
 /// The place of one peer in the tree of one stripe.
 #[derive(Clone, Copy, Debug)]
@@ -42,63 +35,6 @@ pub(super) struct Branch {
     pub(super) turned: Mono,
 }
 
-/// One peer.
-#[derive(Debug)]
-pub(super) struct Seat {
-    /// What it is told.
-    pub(super) row: Row,
-    pub(super) realm: Realm,
-    /// Its round trip to the relay, and how long its line takes for a subtree, in milliseconds.
-    pub(super) rtt: u32,
-    pub(super) train: u32,
-    /// When it came.
-    pub(super) came: Mono,
-    /// Stripes it asks the relay for; has a parent in; has got from that parent.
-    pub(super) relayed: u8,
-    pub(super) fed: u8,
-    pub(super) delivered: u8,
-    /// Stripes in which it is one of those whom the relay shall feed.
-    pub(super) root: u8,
-    /// Stripes in which it waits for a parent, while parents are looked for.
-    pub(super) waiting: u8,
-    /// Links that its line carries as it says, when that last became less, links that it is
-    /// given, and links that it has.
-    pub(super) said: u16,
-    pub(super) lessened: Mono,
-    pub(super) slots: u16,
-    pub(super) used: u16,
-    pub(super) trust: Trust,
-    pub(super) bars: Bars,
-    pub(super) branches: [Branch; STRIPES],
-}
-
-impl Seat {
-    pub(super) fn free(&self) -> u16 {
-        self.slots.saturating_sub(self.used)
-    }
-
-    /// How bad it is as a parent of parents, as far as its line goes: a subtree goes through all
-    /// of its children before it is everywhere.
-    pub(super) fn slowness(&self) -> u32 {
-        self.train.saturating_mul(6).saturating_add(self.rtt)
-    }
-
-    /// Links that it keeps for the stripes other than `stripe` in which it is a root, if each
-    /// root shall feed so many.
-    pub(super) fn reserve(&self, stripe: Option<usize>, share: u16) -> u16 {
-        let own = stripe.map_or(0, |stripe| 1 << stripe);
-        bits(self.root & !own).fold(0, |sum: u16, other| {
-            sum.saturating_add(share.saturating_sub(self.branches[other].children))
-        })
-    }
-
-    /// Whether the stripe comes from its parent at the moment, or is pushed by the relay.
-    pub(super) fn is_sure_of(&self, stripe: usize) -> bool {
-        let bit = 1 << stripe;
-        self.fed & bit == 0 || self.delivered & !self.relayed & bit != 0
-    }
-}
-
 /// The numbers of the bits that are set.
 pub(super) fn bits(mut set: u8) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
@@ -108,11 +44,6 @@ pub(super) fn bits(mut set: u8) -> impl Iterator<Item = usize> {
             bit
         })
     })
-}
-
-/// A round trip in milliseconds.
-pub(super) fn millis(rtt: Duration) -> u32 {
-    if rtt.is_zero() { RTT_UNKNOWN } else { rtt.as_millis().clamp(1, 2_000) as u32 }
 }
 
 /// All trees.
@@ -268,16 +199,17 @@ impl Forest {
         None
     }
 
-    /// How many hops there are below a peer.
-    pub(super) fn height(&self, stripe: usize, top: u32) -> u8 {
-        let mut deepest = self.branch(stripe, top).depth;
-        let own = deepest;
-        let mut at = self.after(stripe, top, top);
+    /// How many hops there are below a peer, and by how much those there are later, in
+    /// milliseconds.
+    pub(super) fn height(&self, stripe: usize, top: u32) -> (u8, u32) {
+        let (own, mut at) = (self.branch(stripe, top), Some(top));
+        let (mut deepest, mut latest) = (own.depth, own.arrival);
         while let Some(here) = at {
-            deepest = deepest.max(self.branch(stripe, here).depth);
+            let branch = self.branch(stripe, here);
+            (deepest, latest) = (deepest.max(branch.depth), latest.max(branch.arrival));
             at = self.after(stripe, top, here);
         }
-        deepest - own
+        (deepest - own.depth, latest - own.arrival)
     }
 
     /// Whether one peer is another or below it.

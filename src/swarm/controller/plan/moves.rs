@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::controller::plan::forest::{Branch, Forest, NONE};
-use crate::swarm::controller::plan::orphans::Matching;
+use crate::swarm::controller::plan::orphans::{LATE, Matching};
 use crate::swarm::stripes::STRIPES;
 
 /// Peers that are looked at in one step, those of them that are tried, and those that are moved
@@ -56,9 +56,26 @@ impl Matching<'_> {
                 moves += 1;
             }
         }
-        if moves + 2 <= MOVES_MAX {
-            self.promote(now, stripe, &window);
+        while moves + 2 <= MOVES_MAX && self.promote(now, stripe, &window) {
+            moves += 2;
         }
+        if let Some((_, latest)) = window.first() {
+            self.give_up(stripe, *latest);
+        }
+    }
+
+    /// Leaves a peer that lies too far behind to the relay, with everybody who does because of
+    /// it.
+    fn give_up(&mut self, stripe: usize, latest: u32) {
+        let of = |at: u32| *self.forest.branch(stripe, at);
+        if of(latest).arrival <= LATE + LATE / 4 {
+            return;
+        }
+        let mut at = latest;
+        while of(at).parent != NONE && of(of(at).parent).arrival > LATE {
+            at = of(at).parent;
+        }
+        self.forest.detach(stripe, at);
     }
 
     /// Gives a peer a parent through whom it has the stripe sooner, if one has a free link.
@@ -84,45 +101,50 @@ impl Matching<'_> {
     }
 
     /// Lets one that feeds others, or can, change places with one that does not and lies nearer
-    /// to the relay.
-    fn promote(&mut self, now: Mono, stripe: usize, window: &[(u32, u32)]) {
+    /// to the relay: the two that gain most by it.
+    fn promote(&mut self, now: Mono, stripe: usize, window: &[(u32, u32)]) -> bool {
         let forest = &*self.forest;
         let settled = |at: &u32| forest.is_settled(now, stripe, *at);
         let feeds = |at: &u32| {
             forest.branch(stripe, *at).children > 0 || forest.seat(*at).free() >= PROMISING
         };
-        let late = window.iter().map(|(_, at)| *at).filter(|at| settled(at) && feeds(at));
-        let mut late: Vec<u32> = late.take(TRIED).collect();
-        late.sort_by_key(|at| Reverse(forest.branch(stripe, *at).children > 0));
-        let early = window.iter().rev().map(|(_, at)| *at);
-        let early: Vec<u32> = early.filter(|at| settled(at) && !feeds(at)).take(TRIED).collect();
-        for at in late {
-            let fits = early.iter().copied().find(|leaf| self.can_swap(stripe, at, *leaf));
-            if let Some(leaf) = fits {
-                let of = |at: u32| self.forest.branch(stripe, at).parent;
-                let (above, beside) = (of(at), of(leaf));
-                self.forest.detach(stripe, at);
-                self.give(stripe, leaf, above);
-                self.give(stripe, at, beside);
-                return;
-            }
-        }
+        let seats = || window.iter().map(|(_, at)| *at).filter(settled);
+        let late = seats().filter(feeds).take(TRIED);
+        let early: Vec<u32> = seats().rev().filter(|at| !feeds(at)).take(TRIED).collect();
+        let pairs = late.flat_map(|at| early.iter().map(move |leaf| (at, *leaf)));
+        let gains = pairs.filter_map(|(at, leaf)| Some((self.gain(stripe, at, leaf)?, at, leaf)));
+        let Some((_, at, leaf)) = gains.max() else { return false };
+        let of = |at: u32| self.forest.branch(stripe, at).parent;
+        let (above, beside) = (of(at), of(leaf));
+        self.forest.detach(stripe, at);
+        self.give(stripe, leaf, above);
+        self.give(stripe, at, beside);
+        true
     }
 
-    /// Whether a peer had better be where another is, on whom nobody hangs.
-    fn can_swap(&self, stripe: usize, at: u32, leaf: u32) -> bool {
+    /// What all gain together if a peer is where another is, on whom nobody hangs; `None` if
+    /// that is not enough.
+    fn gain(&self, stripe: usize, at: u32, leaf: u32) -> Option<u32> {
         let of = |at: u32| *self.forest.branch(stripe, at);
-        let (Branch { parent: above, arrival: late, .. }, beside) = (of(at), of(leaf).parent);
+        let Branch { parent: above, arrival: late, children, .. } = of(at);
+        let Branch { parent: beside, arrival: early, .. } = of(leaf);
         let (strong, weak) = (self.forest.seat(at), self.forest.seat(leaf));
         if beside == above || strong.slowness() > weak.slowness() {
-            return false;
+            return None;
         }
         let sooner = self.forest.arrival_from(stripe, beside, strong.rtt, of(beside).children);
         let later = self.forest.arrival_from(stripe, above, weak.rtt, of(above).children);
-        sooner + BETTER_ALL < late
+        let fits = sooner + BETTER_ALL < late
             && later <= late + BETTER
             && self.can_pair(beside, at)
             && self.can_pair(above, leaf)
-            && !self.forest.is_within(stripe, beside, at)
+            && !self.forest.is_within(stripe, beside, at);
+        if !fits {
+            return None;
+        }
+        // Those who hang on it, or could.
+        let others = u32::from(children + strong.free() / 2);
+        let gain = (late - sooner).saturating_mul(1 + others);
+        gain.checked_sub(later.saturating_sub(early))
     }
 }

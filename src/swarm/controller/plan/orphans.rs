@@ -5,6 +5,8 @@
 //! broad. The parent is the one through whom the stripe comes soonest. A peer for whom there is
 //! nobody stays with the relay, and then feeds others like a root.
 
+use std::time::Duration;
+
 use crate::base::time::Mono;
 use crate::swarm::controller::plan::forest::{Forest, bits};
 use crate::swarm::realm::{Realm, can_meet};
@@ -13,7 +15,7 @@ use crate::swarm::stripes::STRIPES;
 /// Peers among whom a parent is looked for, per stripe and realm.
 const POOL: usize = 256;
 
-/// How often these are collected anew in one step, because none of them fits.
+/// How often these are collected anew in one step, because few of them are left.
 const POOLS_MAX: u32 = 16;
 
 /// Peers that are looked at in one step.
@@ -23,6 +25,11 @@ const LOOKS_MAX: usize = 300_000;
 /// strangers at once, and to all.
 const CHANGES_MAX: usize = 3;
 const CHANGES_MAX_ALL: usize = 1_024;
+
+/// Orphans of a stripe for whom there may be nobody in one step, before the others wait; and how
+/// long one waits before it is its turn again, longer if there are many.
+const MISSES_MAX: usize = 64;
+const WAIT: Duration = Duration::from_secs(1);
 
 /// Hops from the relay if there is any choice, and at most.
 const DEPTH: u8 = 8;
@@ -38,7 +45,7 @@ const FULL: u16 = 85;
 const HIGH: u32 = 10_000;
 
 /// Who would get a stripe later than this, in milliseconds, had better be fed by the relay.
-const LATE: u32 = 1_200;
+pub(super) const LATE: u32 = 1_200;
 
 /// Children that a peer is thought to have in each stripe in which it has any.
 const BROOD: u16 = 5;
@@ -92,12 +99,19 @@ impl<'a> Matching<'a> {
             return;
         }
         let queues = self.orphans();
+        let mut misses = [0; STRIPES];
         let longest = queues.iter().map(Vec::len).max().unwrap_or(0);
         for at in 0..longest {
             for (stripe, queue) in queues.iter().enumerate() {
-                let Some((.., orphan)) = queue.get(at) else { continue };
-                if self.changes < CHANGES_MAX_ALL && self.looks < LOOKS_MAX {
-                    self.place(stripe, *orphan);
+                let Some((leaf, .., orphan)) = queue.get(at) else { continue };
+                let spent = self.changes >= CHANGES_MAX_ALL || self.looks >= LOOKS_MAX;
+                if spent || misses[stripe] >= MISSES_MAX || self.place(stripe, *orphan) {
+                    continue;
+                }
+                if *leaf {
+                    misses[stripe] += 1;
+                    let wait = WAIT + WAIT * (queue.len() / MISSES_MAX) as u32 / 4;
+                    self.forest.seat_mut(*orphan).bars.waits(self.now + wait);
                 }
             }
         }
@@ -144,12 +158,15 @@ impl<'a> Matching<'a> {
         queues
     }
 
-    fn place(&mut self, stripe: usize, orphan: u32) {
+    /// Gives an orphan a parent, if there is one.
+    fn place(&mut self, stripe: usize, orphan: u32) -> bool {
         self.forest.seat_mut(orphan).waiting &= !(1 << stripe);
-        if let Some(parent) = self.find(stripe, orphan) {
+        let parent = self.find(stripe, orphan);
+        if let Some(parent) = parent {
             self.give(stripe, orphan, parent);
         }
         self.offer(stripe, orphan);
+        parent.is_some()
     }
 
     /// Gives a peer a parent, perhaps another one.
@@ -180,17 +197,18 @@ impl<'a> Matching<'a> {
             }
             let best = self.find_in_pool(stripe, child, realm);
             let pools = self.pools[stripe].as_mut()?;
-            if best.is_some() || !pool_of(pools, realm).more || self.collected >= POOLS_MAX {
+            let pool = pool_of(pools, realm);
+            let used_up = pool.more && pool.seats.len() < POOL / 8;
+            if best.is_some() || !used_up || self.collected >= POOLS_MAX {
                 return best;
             }
-            // None of these fits, or all are full.
             self.pools[stripe] = None;
         }
     }
 
     fn find_in_pool(&mut self, stripe: usize, child: u32, realm: Realm) -> Option<u32> {
         let leaf = self.forest.branch(stripe, child).children == 0;
-        let height = if leaf { 0 } else { self.forest.height(stripe, child) };
+        let height = if leaf { (0, 0) } else { self.forest.height(stripe, child) };
         let pools = self.pools[stripe].as_mut()?;
         let mut seats = std::mem::take(&mut pool_of(pools, realm).seats);
         self.looks += seats.len();
@@ -206,7 +224,13 @@ impl<'a> Matching<'a> {
     }
 
     /// What speaks against a parent; `None` if it cannot be.
-    fn cost(&self, stripe: usize, child: u32, height: u8, parent: u32) -> Option<u32> {
+    fn cost(
+        &self,
+        stripe: usize,
+        child: u32,
+        (height, span): (u8, u32),
+        parent: u32,
+    ) -> Option<u32> {
         let above = self.forest.seat(parent);
         let depth = above.branches[stripe].depth.saturating_add(1).saturating_add(height);
         if parent == child
@@ -217,7 +241,7 @@ impl<'a> Matching<'a> {
             return None;
         }
         let arrival = self.forest.arrival_under(stripe, parent, child);
-        if arrival > LATE {
+        if arrival > LATE || arrival + span > LATE + LATE / 4 {
             return None;
         }
         let bit = 1 << stripe;
@@ -245,7 +269,9 @@ impl<'a> Matching<'a> {
         let mut pools: Vec<Pool> = Vec::new();
         for at in &self.open {
             let seat = self.forest.seat(*at);
-            if seat.free() > 0 && seat.waiting >> stripe & 1 == 0 {
+            let next = seat.branches[stripe].children + 1;
+            let late = self.forest.arrival_from(stripe, *at, 0, next) > LATE;
+            if seat.free() > 0 && seat.waiting >> stripe & 1 == 0 && !late {
                 pool_of(&mut pools, seat.realm).seats.push(*at);
             }
         }

@@ -1,9 +1,5 @@
 //! Those of each stripe whom the relay feeds for good: strong ones, and others in each stripe.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use crate::swarm::controller::mix;
 use crate::swarm::controller::plan::forest::{Forest, bits};
 use crate::swarm::realm::Realm;
 use crate::swarm::stripes::STRIPES;
@@ -12,13 +8,19 @@ use crate::swarm::stripes::STRIPES;
 const ROOTS: u32 = 3;
 const PEERS_PER_ROOT: u32 = 100;
 
+/// Roots that are chosen in one step, in each stripe.
+const CHOSEN_MAX: u32 = 8;
+
 /// What speaks against a root besides the time it takes, in milliseconds: that it can feed hardly
-/// anybody; that it is one in another stripe already.
+/// anybody; that it is one in another stripe already; that it has a parent.
 const WEAK: u32 = 5_000;
 const TWICE: u32 = 200;
+const FED: u32 = 100;
 
-/// In so many steps at most one root of each stripe is dismissed.
-const DISMISSALS: u64 = 20;
+/// How much better than the worst root, in milliseconds, another must be to take its place, and
+/// in how many steps that is looked at once.
+const MUCH: u32 = 300;
+const REPLACED_EVERY: u64 = 20;
 
 /// How many of so many peers the relay shall feed in each stripe.
 pub(super) const fn copies(peers: u32) -> u32 {
@@ -29,8 +31,8 @@ pub(super) const fn copies(peers: u32) -> u32 {
 }
 
 impl Forest {
-    /// Sees that each stripe has so many roots, as far as there are peers without parent that
-    /// can feed somebody.
+    /// Sees that each stripe has so many roots, as far as there are peers that can feed
+    /// somebody.
     pub(super) fn choose_roots(&mut self, turn: u64, copies: u32, share: u16) {
         let mut missing = [copies; STRIPES];
         for (_, seat) in &self.order {
@@ -39,68 +41,86 @@ impl Forest {
             if seat.slots == 0 {
                 seat.root = 0;
             }
-            seat.root &= !seat.fed;
             bits(seat.root).for_each(|stripe| missing[stripe] = missing[stripe].saturating_sub(1));
         }
-        self.dismiss(turn, copies);
-        let short = |missing: &[u32; STRIPES]| {
-            let stripes = (0..STRIPES).filter(|stripe| missing[*stripe] > 0);
-            stripes.fold(0, |set, stripe| set | 1u8 << stripe)
-        };
-        let wanted = short(&missing);
-        if wanted == 0 {
-            return;
-        }
         let realms = self.realms();
-        let mut heap: BinaryHeap<Reverse<(u32, u64, u32)>> = BinaryHeap::new();
-        for (channel, seat) in &self.order {
-            let cost = self.root_cost(*seat, wanted, share, &realms);
-            heap.extend(cost.map(|cost| Reverse((cost, mix(u64::from(*channel)), *seat))));
+        // One of each stripe in turn, for the best are wanted by all.
+        for _ in 0..CHOSEN_MAX {
+            for (stripe, missing) in missing.iter_mut().enumerate().filter(|(_, n)| **n > 0) {
+                match self.best(stripe, share, &realms) {
+                    Some((_, best)) => self.crown(stripe, best),
+                    None => *missing = 0,
+                }
+                *missing = missing.saturating_sub(1);
+            }
         }
-        while let Some(Reverse((_, chance, at))) = heap.pop() {
-            let seat = self.seat_mut(at);
-            let open = short(&missing) & !seat.fed & !seat.root;
-            let neediest = bits(open).max_by_key(|stripe| (missing[*stripe], !stripe));
-            let Some(stripe) = neediest else { continue };
-            seat.root |= 1 << stripe;
-            missing[stripe] -= 1;
-            let cost = self.root_cost(at, short(&missing), share, &realms);
-            heap.extend(cost.map(|cost| Reverse((cost, chance, at))));
-        }
-    }
-
-    /// Of too many roots one is fed like others: slowly, for their number may be wanted again.
-    fn dismiss(&mut self, turn: u64, copies: u32) {
-        let stripe = (turn % DISMISSALS) as usize;
-        if stripe >= STRIPES {
-            return;
-        }
-        let is_root = |seat: &&(u32, u32)| self.seat(seat.1).root >> stripe & 1 != 0;
-        let roots = self.order.iter().filter(is_root).count();
-        if roots <= copies as usize {
-            return;
-        }
-        let least = self.order.iter().filter(is_root).min_by_key(|(_, seat)| {
-            let branch = self.branch(stripe, *seat);
-            (branch.children, self.seat(*seat).slots, *seat)
-        });
-        if let Some((_, seat)) = least.copied() {
-            self.seat_mut(seat).root &= !(1 << stripe);
+        // In a step one stripe at most, and that not always.
+        let stripe = (turn % REPLACED_EVERY) as usize;
+        if stripe < STRIPES && missing[stripe] == 0 {
+            self.replace(stripe, copies, share, &realms);
         }
     }
 
-    /// What speaks against a peer as a root of one of these stripes; `None` if it can be none.
-    fn root_cost(&self, at: u32, wanted: u8, share: u16, realms: &[(Realm, u32)]) -> Option<u32> {
+    fn crown(&mut self, stripe: usize, at: u32) {
+        self.detach(stripe, at);
+        self.seat_mut(at).root |= 1 << stripe;
+    }
+
+    /// Lets a root be fed like others: of too many the one that feeds fewest, otherwise the
+    /// worst, if there is a much better one to take its place.
+    fn replace(&mut self, stripe: usize, copies: u32, share: u16, realms: &[(Realm, u32)]) {
+        let seats = self.order.iter().map(|(_, at)| *at);
+        let roots = seats.filter(|at| self.seat(*at).root >> stripe & 1 != 0);
+        let roots: Vec<u32> = roots.collect();
+        let dismissed = if roots.len() > copies as usize {
+            roots.into_iter().min_by_key(|at| (self.branch(stripe, *at).children, *at))
+        } else {
+            let paces = roots.into_iter().map(|at| (self.pace(at), at));
+            let best = self.best(stripe, share, realms);
+            let Some(((pace, worst), (cost, best))) = paces.max().zip(best) else { return };
+            if cost + MUCH >= pace {
+                return;
+            }
+            self.crown(stripe, best);
+            Some(worst)
+        };
+        if let Some(at) = dismissed {
+            self.seat_mut(at).root &= !(1 << stripe);
+        }
+    }
+
+    /// The best peer to become a root, and what speaks against it.
+    fn best(&self, stripe: usize, share: u16, realms: &[(Realm, u32)]) -> Option<(u32, u32)> {
+        let seats = self.order.iter().map(|(_, at)| *at);
+        seats.filter_map(|at| Some((self.root_cost(stripe, at, share, realms)?, at))).min()
+    }
+
+    /// What speaks against a root: the time that it takes.
+    fn pace(&self, at: u32) -> u32 {
         let seat = self.seat(at);
-        if wanted & !seat.fed & !seat.root == 0 || seat.free() == 0 {
+        seat.slowness().saturating_add(seat.rtt)
+    }
+
+    /// What speaks against a peer as a root; `None` if it can be none.
+    fn root_cost(
+        &self,
+        stripe: usize,
+        at: u32,
+        share: u16,
+        realms: &[(Realm, u32)],
+    ) -> Option<u32> {
+        let seat = self.seat(at);
+        let bit = 1 << stripe;
+        let children = seat.branches[stripe].children;
+        if seat.root & bit != 0 || seat.free() + children == 0 {
             return None;
         }
         let others = realms.iter().find(|(realm, _)| *realm == seat.realm).map_or(0, |(_, n)| *n);
-        let free = u32::from(seat.free().saturating_sub(seat.reserve(None, share)));
-        let free = free.min(others.saturating_sub(1));
+        let free = children + seat.free().saturating_sub(seat.reserve(None, share));
+        let free = u32::from(free).min(others.saturating_sub(1));
         let weak = if free < u32::from(share / 2).max(1) { WEAK } else { 0 };
-        let cost = seat.slowness().saturating_add(seat.rtt);
-        Some(cost.saturating_add(weak + TWICE * seat.root.count_ones()))
+        let fed = if seat.fed & bit != 0 { FED } else { 0 };
+        Some(self.pace(at).saturating_add(weak + fed + TWICE * seat.root.count_ones()))
     }
 
     /// How many peers are in each realm.

@@ -6,7 +6,7 @@ use crate::base::time::Mono;
 use crate::swarm::controller::PROVEN;
 use crate::swarm::controller::census::Member;
 use crate::swarm::controller::plan::Row;
-use crate::swarm::controller::plan::forest::{Branch, Forest, Seat, bits, millis};
+use crate::swarm::controller::plan::forest::{Branch, Forest, bits};
 use crate::swarm::controller::plan::trust::{Bars, Trust};
 use crate::swarm::realm::Realm;
 use crate::swarm::stripes::STRIPES;
@@ -23,6 +23,9 @@ const SLOTS_MAX: u64 = 48;
 /// A line that wavers around a whole number of links is taken at the lower one: more only if it
 /// is more than that by a quarter, or was never less for so long.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// The round trip of a peer that has not been measured, in milliseconds.
+const RTT_UNKNOWN: u32 = 80;
 
 /// A round trip that is other by more than this, in milliseconds, and by a quarter is taken, an
 /// eighth of the difference each time.
@@ -72,7 +75,67 @@ impl Rate {
     }
 }
 
+/// A round trip in milliseconds.
+fn millis(rtt: Duration) -> u32 {
+    if rtt.is_zero() { RTT_UNKNOWN } else { rtt.as_millis().clamp(1, 2_000) as u32 }
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// What it is told.
+    pub(super) row: Row,
+    pub(super) realm: Realm,
+    /// Its round trip to the relay, and how long its line takes for a subtree, in milliseconds.
+    pub(super) rtt: u32,
+    pub(super) train: u32,
+    /// When it came.
+    pub(super) came: Mono,
+    /// Stripes it asks the relay for; has a parent in; has got from that parent.
+    pub(super) relayed: u8,
+    pub(super) fed: u8,
+    pub(super) delivered: u8,
+    /// Stripes in which it is one of those whom the relay shall feed.
+    pub(super) root: u8,
+    /// Stripes in which it waits for a parent, while parents are looked for.
+    pub(super) waiting: u8,
+    /// Links that its line carries as it says, when that last became less, links that it is
+    /// given, and links that it has.
+    pub(super) said: u16,
+    pub(super) lessened: Mono,
+    pub(super) slots: u16,
+    pub(super) used: u16,
+    pub(super) trust: Trust,
+    pub(super) bars: Bars,
+    pub(super) branches: [Branch; STRIPES],
+}
+
 impl Seat {
+    pub(super) fn free(&self) -> u16 {
+        self.slots.saturating_sub(self.used)
+    }
+
+    /// How bad it is as a parent of parents, as far as its line goes: a subtree goes through all
+    /// of its children before it is everywhere.
+    pub(super) fn slowness(&self) -> u32 {
+        self.train.saturating_mul(6).saturating_add(self.rtt)
+    }
+
+    /// Links that it keeps for the stripes other than `stripe` in which it is a root, if each
+    /// root shall feed so many.
+    pub(super) fn reserve(&self, stripe: Option<usize>, share: u16) -> u16 {
+        let own = stripe.map_or(0, |stripe| 1 << stripe);
+        bits(self.root & !own).fold(0, |sum: u16, other| {
+            sum.saturating_add(share.saturating_sub(self.branches[other].children))
+        })
+    }
+
+    /// Whether the stripe comes from its parent at the moment, or is pushed by the relay.
+    pub(super) fn is_sure_of(&self, stripe: usize) -> bool {
+        let bit = 1 << stripe;
+        self.fed & bit == 0 || self.delivered & !self.relayed & bit != 0
+    }
+
     fn new(now: Mono, member: &Member) -> Seat {
         let rtt = millis(member.rtt);
         Seat {

@@ -145,6 +145,11 @@ impl Bars {
         }
     }
 
+    /// Nobody can take it at the moment.
+    pub(super) fn waits(&mut self, until: Mono) {
+        self.until = self.until.max(until);
+    }
+
     /// A parent feeds it.
     pub(super) fn succeeded(&mut self) {
         (self.failures, self.rest) = (0, Duration::ZERO);

@@ -133,8 +133,10 @@ fn a_probe_is_longer_than_its_answer_and_fills_its_datagram() {
         let text = format!("3700{:02x}{body}", body.len() / 2);
         assert_eq!(results(&hex(&text)), [Err(Malformed::PrivateLength(kind::PROBE))]);
     }
-    let long = Message::Private(Private::Probe(Probe::long(1, 2, 48)));
-    assert_eq!(write(7, TO, &[long]).len(), Probe::DATAGRAM);
+    for (bytes, length) in [(0, 13), (13, 13), (400, 400), (1_200, 1_200), (9_999, 1_200)] {
+        let probe = Message::Private(Private::Probe(Probe::filling(bytes, 1, 2, 48)));
+        assert_eq!(write(7, TO, &[probe]).len(), length);
+    }
 }
 
 #[test]

@@ -24,14 +24,13 @@ fn churn_changes_little() {
     for (peers, most) in [(60, 0.08), (300, 0.04)] {
         let mut world = settled(peers, 1);
         let (relayed, changes) = minutes(&mut world, 10, 2_000);
-        let deep = world.depths().filter(|(depth, _)| *depth > 6).count();
-        eprintln!(
-            "{peers} peers: {relayed:.4} relayed, {changes:.2} changes, {deep} deep {:?}",
-            world.delays()
+        let (mean, latest, depth) = world.delays();
+        let say = format!(
+            "{peers} peers: {relayed:.4} relayed, {changes:.2} changes per peer and minute, \
+             {mean} and {latest} ms, depth {depth}"
         );
-        assert!(relayed < most, "{peers} peers: {relayed}");
-        assert!(changes < 6.0, "{peers} peers: {changes}");
-        assert!(deep * 50 <= peers * STRIPES, "{peers} peers: {deep}");
+        assert!(relayed < most && changes < 6.0, "{say}");
+        assert!(mean < 650 && latest < 1_500 && depth <= 8, "{say}");
     }
 }
 
@@ -46,22 +45,21 @@ fn liars_are_found_out() {
         }
         (0..10).for_each(|_| _ = world.come(0));
         world.pass(15);
-        let (mut idle, mut relayed) = (0, 0.0);
+        // Links that carry nothing, of each liar, in the mean over a minute.
+        let (mut idle, mut relayed) = (0.0, 0.0);
         for _ in 0..240 {
             world.turn();
             for (given, carried) in liars.iter().map(|liar| world.children(*liar)) {
-                idle += given - carried;
+                idle += (given - carried) as f64 / 3.0 / 240.0;
             }
             relayed += world.relayed() / 240.0;
         }
+        assert!(idle < 1.0 && relayed < 0.2, "{times} times: {idle} {relayed}");
         let (_, changes) = minutes(&mut world, 4, 0);
-        let left = *world.left().iter().max().unwrap() as f64 / world.peers.len() as f64;
-        eprintln!(
-            "{times} times: {idle} idle, {relayed:.3} relayed, {left:.3} left, {changes:.2} changes"
-        );
+        assert!(changes < 1.0, "{times} times: {changes}");
         for liar in liars {
             let (given, carried) = world.children(liar);
-            eprintln!("{given} {carried}");
+            assert!((4..=7).contains(&carried) && given <= 14, "{carried} of {given}");
         }
     }
 }
@@ -97,12 +95,6 @@ fn who_stops_is_replaced_and_nobody_else_is_blamed() {
     let before = world.changes;
     world.peers.get_mut(&busy).unwrap().carries = 0;
     world.pass(5);
-    eprintln!(
-        "{children} {} {:?} {}",
-        world.changes - before,
-        world.children(busy),
-        world.relayed()
-    );
     assert!(world.children(busy).0 <= children / 8);
     // Away, and to somebody else; and some others gain by what is free then.
     assert!(world.changes - before <= 3 * children as u64 + 8);
@@ -143,7 +135,7 @@ fn who_cannot_be_reached_is_fed_by_others() {
     (0u32..).zip(world.peers.values_mut()).for_each(|(n, peer)| peer.strict = n % 4 == 0);
     world.pass(60);
     let (relayed, changes) = minutes(&mut world, 10, 0);
-    assert!(relayed < 0.06 && changes < 1.0, "{relayed} {changes}");
+    assert!(relayed < 0.08 && changes < 2.0, "{relayed} {changes}");
 }
 
 #[test]
@@ -162,6 +154,5 @@ fn who_can_reach_nobody_is_left_alone() {
             .filter(|at| after.parents[*at] != 0 && after.parents[*at] != before.parents[*at])
             .count();
     }
-    eprintln!("tried {tried}");
     assert!(tried < 60, "{tried}");
 }

@@ -12,10 +12,11 @@ fn all_peers_have_parents_in_all_stripes() {
             let (left, depth) = (world.left(), world.check());
             let lacking = (peers * STRIPES).saturating_sub(world.capacity()).div_ceil(STRIPES);
             let most = copies.max(lacking) + peers / 50;
-            let (mean, latest, _) = world.delays();
-            eprintln!("{peers} {seed} {} {left:?} {depth} {mean} {latest}", world.capacity());
             assert!(left.iter().all(|left| *left <= most), "{peers} peers: {left:?}");
-            assert!(depth <= if peers == 60 { 5 } else { 7 }, "{peers} peers: {depth}");
+            let (mean, latest, _) = world.delays();
+            let limits = if peers == 60 { (420, 1_000, 5) } else { (600, 1_200, 8) };
+            let fine = mean < limits.0 && latest <= limits.1 && depth <= limits.2;
+            assert!(fine, "{peers} peers: {mean} and {latest} ms, depth {depth}");
             assert!(world.relayed() < most as f64 / peers as f64 + 0.001, "{}", world.relayed());
             assert_eq!(world.planner.copies() as usize, *left.iter().max().unwrap());
         }
@@ -163,6 +164,5 @@ fn trees_that_have_grown_high_are_put_right() {
     (0..6).for_each(|_| _ = world.come(35));
     world.pass(120);
     let after = world.depths().filter(|(depth, _)| *depth > 6).count();
-    eprintln!("{before} {after} {:?}", world.left());
     assert!(after <= before / 10, "{before} {after}");
 }

@@ -166,25 +166,28 @@ impl World {
         (0..seconds * 4).for_each(|_| self.turn());
     }
 
-    /// Which links carry anything: of those of one parent the oldest, as many as it can.
-    fn links(&self) -> BTreeMap<(u32, usize), bool> {
-        let mut asked: BTreeMap<u32, Vec<(Mono, u32, usize)>> = BTreeMap::new();
-        for (channel, peer) in &self.peers {
+    /// Who feeds whom, by their places in the order of channels, if the link carries anything: of
+    /// those of one parent the oldest do, as many as it can.
+    fn links(&self, channels: &[u32]) -> Vec<[Option<usize>; STRIPES]> {
+        let mut asked = vec![Vec::new(); channels.len()];
+        for (at, peer) in self.peers.values().enumerate() {
             for (stripe, feed) in peer.feeds.iter().enumerate().filter(|(_, feed)| feed.parent != 0)
             {
-                let above = self.peers.get(&feed.parent);
-                if above.is_some_and(|above| !(above.strict && peer.strict)) {
-                    asked.entry(feed.parent).or_default().push((feed.planned, *channel, stripe));
-                }
+                let Ok(parent) = channels.binary_search(&feed.parent) else { continue };
+                asked[parent].push((feed.planned, at, stripe));
             }
         }
-        let mut links = BTreeMap::new();
-        for (parent, mut children) in asked {
+        let peers: Vec<&Peer> = self.peers.values().collect();
+        let mut links = vec![[None; STRIPES]; channels.len()];
+        for (parent, mut children) in asked.into_iter().enumerate() {
+            let above = peers[parent];
+            children.retain(|(_, child, _)| !(above.strict && peers[*child].strict));
             children.sort_unstable();
-            let carries = (self.peers[&parent].carries / STRIPE) as usize;
-            for (at, (planned, child, stripe)) in children.into_iter().enumerate() {
+            for (planned, child, stripe) in
+                children.into_iter().take((above.carries / STRIPE) as usize)
+            {
                 let opened = self.now.since(planned) >= BEGIN;
-                links.insert((child, stripe), at < carries && opened);
+                links[child][stripe] = Some(parent).filter(|_| opened);
             }
         }
         links
@@ -192,34 +195,31 @@ impl World {
 
     /// Lets the stream flow, and everybody see what comes.
     fn flow(&mut self) {
-        let links = self.links();
-        let own =
-            |(channel, peer): (&u32, &Peer)| (*channel, if self.dry { 0 } else { peer.relayed });
-        let mut has: BTreeMap<u32, u8> = self.peers.iter().map(own).collect();
+        let channels: Vec<u32> = self.peers.keys().copied().collect();
+        let links = self.links(&channels);
+        let own = |peer: &Peer| if self.dry { 0 } else { peer.relayed };
+        let mut has: Vec<u8> = self.peers.values().map(own).collect();
+        let comes = |links: &[Option<usize>; STRIPES], has: &[u8]| {
+            let bit = |stripe: usize| links[stripe].map_or(0, |parent| has[parent] & 1 << stripe);
+            (0..STRIPES).fold(0, |all, stripe| all | bit(stripe))
+        };
         let mut more = true;
         while more {
             more = false;
-            for (channel, peer) in &self.peers {
-                for (stripe, feed) in peer.feeds.iter().enumerate() {
-                    let above = has.get(&feed.parent).is_some_and(|has| has >> stripe & 1 != 0);
-                    let link = links.get(&(*channel, stripe)).is_some_and(|link| *link);
-                    let own = has.get_mut(channel).unwrap();
-                    if above && link && *own >> stripe & 1 == 0 {
-                        *own |= 1 << stripe;
-                        more = true;
-                    }
-                }
+            for (at, links) in links.iter().enumerate() {
+                let now = has[at] | comes(links, &has);
+                more |= now != has[at];
+                has[at] = now;
             }
         }
-        for (channel, peer) in &mut self.peers {
+        for (peer, links) in self.peers.values_mut().zip(links) {
+            let got = comes(&links, &has);
             for (stripe, feed) in peer.feeds.iter_mut().enumerate() {
-                let above = has.get(&feed.parent).is_some_and(|has| has >> stripe & 1 != 0);
-                let comes = above && links.get(&(*channel, stripe)).is_some_and(|link| *link);
-                if comes != feed.comes {
-                    (feed.comes, feed.since) = (comes, self.now);
-                }
                 let bit = 1 << stripe;
-                if comes {
+                if (got & bit != 0) != feed.comes {
+                    (feed.comes, feed.since) = (got & bit != 0, self.now);
+                }
+                if feed.comes {
                     peer.relayed &= !bit;
                 } else if feed.parent == 0 || self.now.since(feed.since) >= MISSED {
                     peer.relayed |= bit;
