@@ -16,7 +16,7 @@
 //! opener     the initiator's handshake; receiver: the half of a link that receives
 //! doors      handshakes between viewers whom their relay introduced to each other
 //! mesh       which neighbour feeds which stripe, and whom a viewer asks for what is missing
-//! realm      who can open to whom
+//! realm      who can open to whom; row: things with numbers in a row
 //! stripes    what is dealt out to whom: labels on links
 //! probing    how fast trains come by which a peer measures its line
 //! upload     how much a viewer passes on, and to whom
@@ -42,6 +42,7 @@ pub mod probing;
 pub mod realm;
 pub mod receiver;
 pub mod requests;
+pub mod row;
 pub mod sender;
 pub mod settings;
 pub mod stamp;

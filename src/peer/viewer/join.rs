@@ -208,7 +208,7 @@ impl Viewer {
         let Playing { profile, store, assembly, .. } = playing;
         let receiver = Receiver::new(*profile, opened, now.mono, store, assembly);
         let receiver = receiver.with_token(desk.settings.token.as_deref());
-        self.link = Some(Link { receiver, channel: opener.channel(), to });
+        self.link = Some(Link { receiver, channel: opener.channel(), to, tells_at: Mono::ZERO });
         let limit = desk.settings.upload;
         let neighbours = self.neighbours.get_or_insert_with(|| {
             Box::new(Neighbours::new(now.mono, opener.channel().into(), limit, playing))

@@ -220,24 +220,22 @@ impl Viewer {
 
     /// Whether UDP has said nothing for so long that HTTP has to help.
     fn udp_is_silent(&self, now: Mono) -> bool {
-        let fed = |neighbours: &Neighbours| neighbours.silence(now) < NO_ANSWER;
-        if self.neighbours.as_deref().is_some_and(fed) {
-            return false;
-        }
-        match (&self.link, &self.opener) {
+        let silent = match (&self.link, &self.opener) {
             (Some(link), _) => link.receiver.silence(now) >= NO_ANSWER,
             (None, Some((opener, _))) => opener.is_silent(now),
             (None, None) => true,
-        }
+        };
+        let fed = |neighbours: &Neighbours| neighbours.silence(now) < NO_ANSWER;
+        silent && !self.neighbours.as_deref().is_some_and(fed)
     }
 
     /// Plays over HTTP as long as UDP is silent, and a little beyond.
     fn drive_http(&mut self, now: Now, desk: &mut Desk<'_>) {
         let Some(playing) = &self.playing else { return };
-        let silence = self.link.as_ref().map(|link| link.receiver.silence(now.mono));
-        let fed = self.neighbours.as_ref().map(|neighbours| neighbours.silence(now.mono));
-        let alive = silence.into_iter().chain(fed).any(|silence| silence < ALIVE);
         if let Some(http) = &self.http {
+            let silence = self.link.as_ref().map(|link| link.receiver.silence(now.mono));
+            let fed = self.neighbours.as_ref().map(|neighbours| neighbours.silence(now.mono));
+            let alive = silence.into_iter().chain(fed).any(|silence| silence < ALIVE);
             let n = playing.profile.size.chunks() as u64;
             let recovered =
                 http.recovered.is_some_and(|first| playing.store.next() >= first + RECOVERED * n);
@@ -273,6 +271,10 @@ impl Viewer {
             if let Some(link) = &mut self.link {
                 link.receiver.set_stripes(neighbours.relay_stripes());
             }
+        }
+        if let Some(link) = &mut self.link {
+            // What the others brought, and who is asked now, concerns it as well.
+            link.tells_at = Mono::ZERO;
         }
         if playing.advance(now, &mut self.figures)
             && let Some((shard, stream)) = playing.ring()

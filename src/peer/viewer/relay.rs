@@ -1,6 +1,7 @@
 //! The link to the relay: what comes over it, and what it is told.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::base::time::{Mono, Now};
 use crate::peer::desk::Desk;
@@ -15,11 +16,19 @@ use crate::wire::ppspp::{Message, Private};
 /// Addresses of other viewers that are taken from one datagram.
 const NAMED_MAX: usize = 16;
 
+/// The relay's link is looked at so often, though nothing seems to be due.
+const TELL_APART: Duration = Duration::from_secs(1);
+
+/// The least time until it is looked at again.
+const GRAIN: Duration = Duration::from_micros(100);
+
 /// A link to the relay.
 pub(super) struct Link {
     pub receiver: Receiver,
     pub channel: u32,
     pub to: SocketAddr,
+    /// When something is to be said to it.
+    pub tells_at: Mono,
 }
 
 impl Viewer {
@@ -94,10 +103,9 @@ impl Viewer {
             named.into_iter().for_each(|address| neighbours.introduce(address));
             neighbours.note_relay(now, news, rtt);
             neighbours.note_whole(now, playing, &mut self.figures);
-            if came {
-                neighbours.wake();
-            }
+            neighbours.wake(now, link.receiver.take_brought());
         }
+        link.tells_at = Mono::ZERO;
         let first = newest.map(|number| number * playing.profile.size.chunks() as u64);
         self.note_came(now, came, first);
     }
@@ -122,7 +130,7 @@ impl Viewer {
     pub(super) fn tell_relay(&mut self, now: Mono, desk: &mut Desk<'_>, buf: &mut [u8]) {
         let (Some(link), Some(playing)) = (&mut self.link, &self.playing) else { return };
         let mut neighbours = self.neighbours.as_mut();
-        loop {
+        while link.tells_at <= now {
             let notes = neighbours.as_ref().map(|them| them.notes(now, playing, &link.receiver));
             let them = neighbours.as_deref();
             let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
@@ -131,6 +139,10 @@ impl Viewer {
                 link.receiver.poll_datagram(now, playing.view(&asks), buf, &mut |writer, _| {
                     said = notes.as_ref().is_some_and(|notes| notes.write(writer));
                 });
+            if wrote.is_none() {
+                let deadline = link.receiver.next_deadline(playing.view(&asks));
+                link.tells_at = deadline.unwrap_or(now + TELL_APART).max(now + GRAIN);
+            }
             if let (Some(them), Some(notes)) = (&mut neighbours, notes) {
                 them.noted(now, &notes, said, wrote.unwrap_or(0));
             }
@@ -144,9 +156,6 @@ impl Viewer {
 
     /// When something is to be said to the relay.
     pub(super) fn link_deadline(&self) -> Option<Mono> {
-        let (link, playing) = self.link.as_ref().zip(self.playing.as_ref())?;
-        let them = self.neighbours.as_deref();
-        let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
-        link.receiver.next_deadline(playing.view(&asks))
+        self.link.as_ref().zip(self.playing.as_ref()).map(|(link, _)| link.tells_at)
     }
 }

@@ -1,8 +1,6 @@
 //! Subtrees on their way to being whole: hashes before chunks, chunks verified before anything
 //! else is done with them. One for all links of a viewer.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use crate::base::limits::CHUNK;
@@ -15,6 +13,7 @@ use crate::swarm::integrity::{Freshness, Signature, Verifier, ntp, plaintext};
 use crate::swarm::receiver::store::Store;
 use crate::swarm::receiver::subtree::{Proof, Subtree, Verdict};
 use crate::swarm::receiver::{Profile, Signed};
+use crate::swarm::row::Row;
 use crate::wire::ppspp::Span;
 
 /// Subtrees kept behind the first missing chunk, so that what comes twice is known, and what is
@@ -100,7 +99,8 @@ impl Batch {
 /// All subtrees that are open, whoever brings them.
 pub struct Assembly {
     profile: Profile,
-    subtrees: BTreeMap<u64, Subtree>,
+    /// Near what is played: see [`Assembly::is_near`].
+    subtrees: Row<Subtree>,
     /// Behind the newest subtree that is known to exist, and behind the newest proven one.
     edge: u64,
     proven: u64,
@@ -124,7 +124,7 @@ impl Assembly {
         let edge = store.next() / profile.size.chunks() as u64;
         Assembly {
             profile,
-            subtrees: BTreeMap::new(),
+            subtrees: Row::default(),
             edge,
             proven: edge,
             newest: None,
@@ -182,8 +182,8 @@ impl Assembly {
 
     /// Subtrees of which something is missing, from the first missing chunk on.
     pub fn holes<'a>(&'a self, store: &Store) -> impl Iterator<Item = (u64, &'a Subtree)> {
-        let open = self.subtrees.range(store.next() / self.n()..);
-        open.filter(|(_, subtree)| !subtree.is_complete()).map(|(number, open)| (*number, open))
+        let open = self.subtrees.from(store.next() / self.n());
+        open.filter(|(_, subtree)| !subtree.is_complete())
     }
 
     /// Of each hole its subtree and since when that is known to exist.
@@ -193,26 +193,26 @@ impl Assembly {
 
     /// A subtree that is open, or was a moment ago.
     pub(super) fn get(&self, number: u64) -> Option<&Subtree> {
-        self.subtrees.get(&number)
+        self.subtrees.get(number)
     }
 
     /// The chunks of a subtree that were verified here and may be passed on, a bit each; `None`
     /// if it is not remembered.
     #[must_use]
     pub fn servable(&self, number: u64) -> Option<u16> {
-        self.subtrees.get(&number).map(|subtree| if subtree.recorded { subtree.got } else { 0 })
+        self.subtrees.get(number).map(|subtree| if subtree.recorded { subtree.got } else { 0 })
     }
 
     /// Whether all hashes of a subtree are proven, as far as is remembered.
     #[must_use]
     pub fn is_proven(&self, number: u64) -> bool {
-        self.subtrees.get(&number).is_some_and(|subtree| subtree.recorded)
+        self.subtrees.get(number).is_some_and(|subtree| subtree.recorded)
     }
 
     /// Whether nothing of a subtree is missing, as far as is remembered.
     #[must_use]
     pub fn is_whole(&self, number: u64) -> bool {
-        self.subtrees.get(&number).is_some_and(Subtree::is_complete)
+        self.subtrees.get(number).is_some_and(Subtree::is_complete)
     }
 
     /// Subtrees that became whole since the last call.
@@ -249,14 +249,11 @@ impl Assembly {
     /// The subtree, opened if need be; what the window has of it is there.
     fn open(&mut self, now: Mono, number: u64, store: &Store) -> &mut Subtree {
         let (size, first) = (self.profile.size, number * self.n());
-        match self.subtrees.entry(number) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let there = (0..size.chunks()).filter(|n| store.has(first + *n as u64));
-                let have = there.fold(0, |bits, n| bits | 1 << n);
-                entry.insert(Subtree::new(size, have, now))
-            }
-        }
+        self.subtrees.get_or_insert_with(number, || {
+            let there = (0..size.chunks()).filter(|n| store.has(first + *n as u64));
+            let have = there.fold(0, |bits, n| bits | 1 << n);
+            Subtree::new(size, have, now)
+        })
     }
 
     /// Whether `number` is near enough to what is played to be kept.
@@ -313,7 +310,7 @@ impl Assembly {
         if leaves.is_some_and(|leaves| by.munro(&leaves[..n as usize]) != *munro) {
             return Err(Crime::BadLeaves);
         }
-        let known = self.subtrees.get(&number).and_then(|subtree| subtree.proof);
+        let known = self.subtrees.get(number).and_then(|subtree| subtree.proof);
         let is_known = known.is_some_and(|known| known.munro == *munro);
         if !is_known {
             let text = plaintext(self.profile.addressing, span, ntp, munro);
@@ -423,10 +420,7 @@ impl Assembly {
 
     /// Forgets what lies behind what is played.
     pub fn prune(&mut self, store: &Store) {
-        let keep = (store.next() / self.n()).saturating_sub(BEHIND);
-        while self.subtrees.first_key_value().is_some_and(|(number, _)| *number < keep) {
-            self.subtrees.pop_first();
-        }
+        self.subtrees.forget_below((store.next() / self.n()).saturating_sub(BEHIND));
     }
 }
 

@@ -98,7 +98,8 @@ impl Receiver {
             return None;
         }
         let View { assembly, store, asks } = view;
-        let acks = self.parts.iter().filter_map(|(number, part)| {
+        let acks = self.parts.iter().filter(|(_, part)| part.unacked != 0);
+        let acks = acks.filter_map(|(number, part)| {
             part.ack_at(self.is_over(*number, view), self.reorder(assembly), self.ack_max())
         });
         let late = (!self.late.is_empty()).then_some(Mono::ZERO);
@@ -109,7 +110,7 @@ impl Receiver {
         let ahead = store.ahead();
         let open = assembly.holes(store).take_while(|(number, _)| number * assembly.n() < ahead);
         let due = |(number, subtree): (u64, &Subtree)| {
-            let holes = if asks(number) { self.missing(number, subtree, view) } else { 0 };
+            let holes = self.missing(number, subtree, view);
             let part = self.parts.get(&number).copied().unwrap_or(Part::new(subtree.since));
             let fresh = holes & !part.asked;
             let fresh = (fresh != 0).then(|| self.fresh_at(&part, fresh, assembly));
@@ -118,7 +119,7 @@ impl Receiver {
                 (holes & part.passed != 0).then(|| part.passed_at + self.reorder(assembly));
             [fresh, again, passed]
         };
-        open.flat_map(due).flatten().chain(soon).min()
+        open.filter(|(number, _)| asks(*number)).flat_map(due).flatten().chain(soon).min()
     }
 
     /// Whether nothing more of a subtree is expected.
@@ -209,6 +210,9 @@ impl Receiver {
         }
         let mut run = self.run;
         for (number, part) in &mut self.parts {
+            if part.unacked == 0 {
+                continue;
+            }
             let over = view.assembly.get(*number).is_none_or(Subtree::is_complete);
             if part.ack_at(over, wait, most).is_none_or(|at| at > now) {
                 continue;
@@ -242,8 +246,11 @@ impl Receiver {
             if number * n >= ahead || asked >= ASKED_MAX {
                 break;
             }
+            if !asks(number) {
+                continue;
+            }
             let part = self.parts.get(&number).copied().unwrap_or(Part::new(subtree.since));
-            let holes = if asks(number) { self.missing(number, subtree, view) } else { 0 };
+            let holes = self.missing(number, subtree, view);
             let wanted = holes & self.due(now, hello, number, &part, holes, assembly);
             if wanted == 0 {
                 continue;

@@ -191,6 +191,8 @@ pub struct Receiver {
     /// Munros that were verified since [`Receiver::take_signed`].
     signed: Vec<Signed>,
     news: Vec<News>,
+    /// Stripes of which something new came since [`Receiver::take_brought`].
+    brought: u8,
     counts: Counts,
     record: Record,
     /// The round trip of the handshake, or a better guess.
@@ -269,6 +271,7 @@ impl Receiver {
             batch: Batch::default(),
             signed: Vec::new(),
             news: Vec::new(),
+            brought: 0,
             counts: Counts::default(),
             record: Record::default(),
             rtt: RTT_UNKNOWN,
@@ -378,6 +381,11 @@ impl Receiver {
         self.orphans.clear();
         self.answered = None;
         self.hello = true;
+    }
+
+    /// The stripes of which chunks that were new came since the last call, or hashes; a bit each.
+    pub fn take_brought(&mut self) -> u8 {
+        std::mem::take(&mut self.brought)
     }
 
     /// What the link brought since the last call.

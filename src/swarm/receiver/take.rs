@@ -6,6 +6,7 @@ use crate::swarm::crimes::Crime;
 use crate::swarm::integrity::Verifier;
 use crate::swarm::receiver::assembly::{Assembly, Took};
 use crate::swarm::receiver::{News, Receiver, Tools};
+use crate::swarm::stripes::bit_of;
 
 /// Subtrees whose chunks are kept although no hash has come for them.
 const ORPHANED_MAX: usize = 2;
@@ -35,6 +36,7 @@ impl Receiver {
         let proven = assembly.hashes(now, batch, store, fresh, *verifier, signed);
         batch.clear();
         let Some(number) = proven? else { return Ok(()) };
+        self.brought |= bit_of(number);
         let part = self.part(number, now, assembly);
         part.last = part.last.max(now);
         part.hashed = true;
@@ -119,6 +121,7 @@ impl Receiver {
             self.counts.duplicates += 1;
             return Ok(());
         }
+        self.brought |= bit_of(number);
         self.counts.payload += CHUNK as u64;
         self.counts.pushed += if asked { 0 } else { CHUNK as u64 };
         self.counts.repaired += u64::from(asked && lost);

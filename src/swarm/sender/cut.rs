@@ -71,6 +71,8 @@ pub(super) struct Cut {
     fed: u8,
     /// Whether there are news that wait.
     news: bool,
+    /// Below it there are none, whatever may come.
+    told: u64,
     /// Chunks acknowledged and lost, for whoever measures the upload.
     pub(super) acked: u64,
     pub(super) lost: u64,
@@ -184,6 +186,7 @@ impl Cut {
 
     /// The path was dead for a while: whatever was sent may not have come.
     pub(super) fn doubt(&mut self) {
+        self.told = 0;
         for slot in &mut self.slots {
             if slot.sent & !slot.shown != 0 {
                 slot.flags |= DOUBTED;
@@ -236,8 +239,11 @@ impl Cut {
     /// What is to be pushed next: a subtree, and those of its chunks that are there; none for its
     /// hash datagram.
     fn next(&mut self, stock: &impl Stock, pushed: u8) -> Option<(u64, u16)> {
+        if pushed == 0 {
+            return None;
+        }
         let full = stock.source().full();
-        for subtree in self.from..stock.source().subtrees.end {
+        for subtree in self.from.max(self.first)..stock.source().subtrees.end {
             let slot = self.get(subtree);
             if pushed & bit_of(subtree) == 0 || slot.is(PASSED) || slot.has() == full {
                 continue;
@@ -263,16 +269,23 @@ impl Cut {
         }
         let source = stock.source();
         let full = source.full();
+        let needless = |subtree: u64, slot: Slot| {
+            let known = slot.is(TOLD) || slot.shown == full;
+            let sent = slot.has() == full && !slot.is(DOUBTED);
+            known || sent || self.fed & bit_of(subtree) != 0
+        };
         let tell = |subtree: u64, slot: Slot| {
             let sent = slot.has() == full;
             let comes = pushed & bit_of(subtree) != 0 && !slot.is(PASSED) && subtree >= self.from;
-            let known = slot.is(TOLD) || slot.shown == full || sent && !slot.is(DOUBTED);
-            let fed = self.fed & bit_of(subtree) != 0;
-            !known && !fed && (sent || !comes) && stock.chunks(subtree) == full
+            !needless(subtree, slot) && (sent || !comes) && stock.chunks(subtree) == full
         };
-        let mut all = self.first.max(source.subtrees.start)..source.subtrees.end;
+        let begin = self.told.max(self.first).max(source.subtrees.start);
+        let open = |subtree: &u64| !needless(*subtree, self.get(*subtree));
+        let begin = (begin..source.subtrees.end).find(open).unwrap_or(source.subtrees.end);
+        let mut all = begin..source.subtrees.end;
         let first = all.find(|subtree| tell(*subtree, self.get(*subtree)));
         self.news = first.is_some();
+        self.told = begin;
         let first = first.filter(|_| now)?;
         let last = all.take_while(|subtree| tell(*subtree, self.get(*subtree))).last();
         let last = last.unwrap_or(first);
@@ -307,6 +320,7 @@ impl Sender {
     pub fn set_fed(&mut self, stripes: u8) {
         if let Some(cut) = &mut self.cut {
             cut.fed = stripes;
+            cut.told = 0;
         }
     }
 
@@ -318,6 +332,16 @@ impl Sender {
             let spare = stock.has_spare();
             spare.then(|| self.answer_in(now, stock, !fed)).flatten()
         })
+    }
+
+    /// Whether a question waits for room on the line, which this end shares with others: when
+    /// that is, its holder knows.
+    pub(super) fn waits_for_line(&mut self, stock: &impl Stock) -> bool {
+        if self.cut.is_none() || !self.asked || stock.is_open() && stock.has_spare() {
+            return false;
+        }
+        let fed = self.pushed_stripes();
+        !stock.is_open() || self.question(stock, fed).is_none()
     }
 
     fn answer_in(&mut self, now: Mono, stock: &impl Stock, stripes: u8) -> Option<Parcel> {

@@ -429,6 +429,12 @@ impl Sender {
         self.requests.chunks() > 0
     }
 
+    /// Whether what the other end says may let it send something.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.pushes() || self.is_asked() || self.probing || !self.flight.is_empty()
+    }
+
     /// What to do now. What it says to send counts as sent.
     pub fn next(&mut self, now: Mono, stock: &impl Stock) -> Next {
         self.losses.note(now, 0, 0);
@@ -461,6 +467,7 @@ impl Sender {
             self.unheard = self.unheard.saturating_add(1);
             return Next::Send(parcel);
         }
+        self.asked &= !self.waits_for_line(stock);
         match self.have(now, stock) {
             Some(run) => Next::Have(run),
             None => Next::Wait,

@@ -381,7 +381,13 @@ impl Upload {
     /// Whether there is room beside what is promised: for questions of those who are not fed.
     #[must_use]
     pub fn has_spare(&self, now: Mono) -> bool {
-        self.passed <= now && self.pace() >= 1.0
+        self.spare_at() <= now
+    }
+
+    /// When there is.
+    #[must_use]
+    pub fn spare_at(&self) -> Mono {
+        if self.pace() < 1.0 { Mono::from_nanos(u64::MAX) } else { self.passed }
     }
 
     /// Chunks that are sent in one go.

@@ -148,7 +148,6 @@ impl Neighbours {
             match news {
                 News::Hashed(subtree) => {
                     self.mesh.note_hash(now, Pusher::Relay, subtree);
-                    self.wake();
                 }
                 News::Have(span) => {
                     let (first, end) = whole(span, n);
@@ -177,18 +176,16 @@ impl Neighbours {
         let Neighbours { links, shelf, mesh, .. } = self;
         let link = &mut links[place];
         let Link { receiver, sender, wanted, state, .. } = link;
-        let before = (receiver.counts().payload, *wanted);
+        let before = (receiver.counts().payload, receiver.counts().control, *wanted);
         sender.hear(now);
         mesh.note_heard(now, link.key);
         let mut ear = Ear { now, sender, source: &shelf.source, wanted, state };
         let Playing { assembly, store, fresh, .. } = playing;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
         receiver.handle_datagram(now, messages, &mut tools, &mut |message| ear.hear(&message));
-        let mut proven = false;
         for news in receiver.take_news() {
             match news {
                 News::Hashed(subtree) => {
-                    proven = true;
                     mesh.note_hash(now, Pusher::Neighbour(link.key), subtree);
                 }
                 News::Have(span) => note_have(mesh, now, link.key, span, assembly.n()),
@@ -206,16 +203,20 @@ impl Neighbours {
             mesh.note_rtt(link.key, rtt);
         }
         let came = link.receiver.counts().payload > before.0;
-        (link.receives_at, link.sends_at) = (Mono::ZERO, Mono::ZERO);
-        if link.wanted != before.1 {
+        if came || link.receiver.counts().control == before.1 {
+            link.receives_at = Mono::ZERO;
+        }
+        if link.sender.is_busy() {
+            link.sends_at = Mono::ZERO;
+        }
+        let brought = link.receiver.take_brought();
+        if link.wanted != before.2 {
             self.grant(place);
         }
         if came {
             self.fed = Some(now);
         }
-        if came || proven {
-            self.wake();
-        }
+        self.wake(now, brought);
         self.note_whole(now, playing, figures);
         if self.links[place].receiver.ended().is_some() {
             self.end(now, place, playing, desk);
@@ -232,11 +233,15 @@ impl Neighbours {
         }
     }
 
-    /// There is more to pass on.
-    pub(super) fn wake(&mut self) {
+    /// There is more to pass on, of these stripes; as soon as the line has room.
+    pub(super) fn wake(&mut self, now: Mono, stripes: u8) {
+        if stripes == 0 {
+            return;
+        }
+        let at = Some(self.upload.ready()).filter(|at| *at > now).unwrap_or(Mono::ZERO);
         for link in &mut self.links {
-            if link.sender.pushed_stripes() != 0 || link.sender.is_asked() {
-                link.sends_at = Mono::ZERO;
+            if link.sender.pushed_stripes() & stripes != 0 || link.sender.is_asked() {
+                link.sends_at = link.sends_at.min(at);
             }
         }
     }
@@ -276,6 +281,10 @@ impl Neighbours {
                 link.receives_at = link.receives_at.min(now);
             }
         }
+        let state = self.state(playing);
+        for link in self.links.iter_mut().filter(|link| link.wants_state(now, &state)) {
+            link.receives_at = Mono::ZERO;
+        }
         self.observe(now);
         while let Some(place) = self.links.iter().position(|l| l.receiver.silence(now) >= SILENCE) {
             self.remove(now, place, Some(Bye::Leaving), playing, desk);
@@ -285,15 +294,15 @@ impl Neighbours {
     /// Everything that is due: openings, what the links say, what is passed on.
     pub(super) fn drive(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
         self.drive_doors(now, desk);
-        let state = self.state(playing);
         let mut ended = Vec::new();
         for place in 0..self.links.len() {
+            if self.links[place].receives_at > now {
+                continue;
+            }
+            let state = self.state(playing);
             let Neighbours { links, mesh, buf, tally, .. } = self;
             let link = &mut links[place];
             let tells = link.wants_state(now, &state);
-            if link.receives_at > now && !tells {
-                continue;
-            }
             let key = link.key;
             let asks = |subtree| mesh.source(subtree) == Source::Neighbour(key);
             let mut told = !tells;

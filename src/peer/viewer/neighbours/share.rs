@@ -133,8 +133,9 @@ impl Neighbours {
                 }
                 Next::Wait => {
                     let at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
-                    let paced = Some(upload.ready()).filter(|at| *at > now);
-                    link.sends_at = paced.map_or(at, |paced| at.min(paced));
+                    let closed = upload.ready() > now || !link.sender.is_asked();
+                    let line = if closed { upload.ready() } else { upload.spare_at() };
+                    link.sends_at = if line > now { at.min(line) } else { at };
                     break false;
                 }
                 Next::Close(over) => return Err(over),
