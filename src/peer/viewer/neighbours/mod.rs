@@ -79,6 +79,8 @@ pub(super) struct Neighbours {
     tally: Sharing,
     /// When the relay was last asked for more, and told what.
     asked_at: Mono,
+    /// When chunks last came from one of them.
+    fed: Option<Mono>,
     links_at: Mono,
     relay_told: Option<State>,
     relay_told_at: Mono,
@@ -109,6 +111,7 @@ impl Neighbours {
             gone: Counts::default(),
             tally: Sharing::default(),
             asked_at: Mono::ZERO,
+            fed: None,
             links_at: now,
             relay_told: None,
             relay_told_at: Mono::ZERO,
@@ -123,10 +126,10 @@ impl Neighbours {
         self.links.is_empty() || self.mesh.source(subtree) == Source::Relay
     }
 
-    /// How long no neighbour has brought anything.
+    /// How long no neighbour has brought anything. That they talk does not feed us: where the
+    /// relay is cut off from all they have nothing either.
     pub(super) fn silence(&self, now: Mono) -> Duration {
-        let feeders = self.links.iter().filter(|link| link.receiver.stripes() != 0);
-        feeders.map(|link| link.receiver.silence(now)).min().unwrap_or(Duration::MAX)
+        self.fed.map_or(Duration::MAX, |fed| now.since(fed))
     }
 
     /// The relay has let us in, perhaps again: it feeds us until neighbours do.
@@ -213,6 +216,9 @@ impl Neighbours {
         let brought = link.receiver.take_brought();
         if link.wanted != before.2 {
             self.grant(place);
+        }
+        if came {
+            self.fed = Some(now);
         }
         self.wake(now, brought);
         self.note_whole(now, playing, figures);
