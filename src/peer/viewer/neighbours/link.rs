@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub channel: u32,
     pub receiver: Receiver,
     pub sender: Sender,
+    /// Whether it may be that holes are asked for here.
+    pub asked: bool,
     /// The stripes that the other end asks for.
     pub wanted: u8,
     /// What it said that it can send, since we last looked.
@@ -49,6 +51,7 @@ impl Link {
             channel,
             receiver,
             sender: Sender::forwarder(now),
+            asked: false,
             wanted: 0,
             state: None,
             out_bytes: 0,

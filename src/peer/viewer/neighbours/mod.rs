@@ -145,7 +145,14 @@ impl Neighbours {
     }
 
     /// The relay's link has brought something.
-    pub(super) fn note_relay(&mut self, now: Mono, news: Vec<News>, rtt: Duration) {
+    pub(super) fn note_relay(
+        &mut self,
+        now: Mono,
+        news: Vec<News>,
+        rtt: Duration,
+        playing: &Playing,
+    ) {
+        self.shelf.note_proven(playing);
         self.mesh.set_relay_rtt(rtt);
         let n = self.shelf.source.size;
         for news in news {
@@ -179,7 +186,7 @@ impl Neighbours {
         let Some(place) = self.links.iter().position(known) else { return false };
         let Neighbours { links, shelf, mesh, .. } = self;
         let link = &mut links[place];
-        let Link { receiver, sender, wanted, state, .. } = link;
+        let Link { receiver, sender, wanted, state, asked, .. } = link;
         let before = (receiver.counts().payload, receiver.counts().control, *wanted);
         sender.hear(now);
         mesh.note_heard(now, link.key);
@@ -190,6 +197,7 @@ impl Neighbours {
         for news in receiver.take_news() {
             match news {
                 News::Hashed(subtree) => {
+                    *asked = true;
                     mesh.note_hash(now, Pusher::Neighbour(link.key), subtree);
                 }
                 News::Have(span) => note_have(mesh, now, link.key, span, assembly.n()),
@@ -214,6 +222,7 @@ impl Neighbours {
             link.sends_at = Mono::ZERO;
         }
         let brought = link.receiver.take_brought();
+        shelf.note_proven(playing);
         if link.wanted != before.2 {
             self.grant(place);
         }
@@ -293,10 +302,12 @@ impl Neighbours {
                 link.receives_at = Mono::ZERO;
             }
         }
+        self.links.iter_mut().for_each(|link| link.asked = false);
         for hole in &self.missing {
             if let Source::Neighbour(key) = self.mesh.source(hole.subtree)
                 && let Some(link) = self.links.iter_mut().find(|link| link.key == key)
             {
+                link.asked = true;
                 link.receives_at = link.receives_at.min(now);
             }
         }
@@ -314,8 +325,8 @@ impl Neighbours {
             let Neighbours { links, mesh, buf, tally, .. } = self;
             let link = &mut links[place];
             let tells = link.wants_state(now, &state);
-            let key = link.key;
-            let asks = |subtree| mesh.source(subtree) == Source::Neighbour(key);
+            let (key, asked) = (link.key, link.asked);
+            let asks = |subtree| asked && mesh.source(subtree) == Source::Neighbour(key);
             let mut told = !tells;
             loop {
                 let mut more = |writer: &mut Writer<'_>, _| {
