@@ -393,6 +393,20 @@ impl Doors {
             || self.answers.iter().any(|answer| answer.ours == channel)
     }
 
+    /// A table that holds more than it may: a defect, whoever did what.
+    #[must_use]
+    pub fn overfull(&self) -> Option<&'static str> {
+        let tables = [
+            ("introduced", self.introduced.len(), INTRODUCTIONS_MAX),
+            ("openings", self.openings.len(), OPENINGS_MAX),
+            ("vain", self.vain.len(), VAIN_MAX),
+            ("answers", self.answers.len(), ANSWERS_MAX),
+            ("doors' links", self.links.len(), LINKS_MAX),
+            ("dropped", self.dropped.len(), DROPPED_MAX + 1),
+        ];
+        tables.into_iter().find(|(_, len, most)| len > most).map(|(name, ..)| name)
+    }
+
     /// A channel that is not needed any longer, beside those that [`Doors::expire`] tells.
     pub fn take_dropped(&mut self) -> Option<u32> {
         self.dropped.pop_front()

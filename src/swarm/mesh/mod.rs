@@ -341,6 +341,14 @@ impl Mesh {
         }
     }
 
+    /// A table that holds more than it may: a defect, whoever did what.
+    #[must_use]
+    pub fn overfull(&self) -> Option<&'static str> {
+        let neighbours = self.neighbours.len() > NEIGHBOURS_MAX;
+        let tracks = self.tracks.len() > TRACKS_MAX;
+        neighbours.then_some("mesh's neighbours").or(tracks.then_some("tracks"))
+    }
+
     /// What has changed since the last call.
     pub fn take_events(&mut self) -> Events {
         std::mem::take(&mut self.events)

@@ -33,6 +33,7 @@ use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::{Doors, same};
 use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
 use crate::swarm::receiver::{Counts, News, Profile, Receiver, Tools};
+use crate::swarm::stripes::STRIPES;
 use crate::swarm::upload::Upload;
 use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
 
@@ -446,8 +447,21 @@ impl Neighbours {
             neighbours: neighbours.collect(),
             upload_kbit: state.upload_kbit,
             room_kbit: state.room_kbit,
+            overfull: self.overfull(),
             ..self.tally.clone()
         }
+    }
+
+    /// A table that holds more than it may: a defect, whoever did what.
+    fn overfull(&self) -> Option<&'static str> {
+        let tables = [
+            ("links", self.links.len(), LINKS_MAX),
+            ("introductions", self.introductions.len(), INTRODUCTIONS_MAX),
+            ("advice", self.advice.len(), STRIPES),
+            ("missing", self.missing.len(), MISSING_MAX),
+        ];
+        let own = tables.into_iter().find(|(_, len, most)| len > most).map(|(name, ..)| name);
+        own.or_else(|| self.doors.overfull()).or_else(|| self.mesh.overfull())
     }
 
     /// What all links to neighbours have seen.
