@@ -70,8 +70,8 @@ pub type Entrance = (u64, Duration);
 /// Which access point a newcomer plays first; `points` oldest first, and `ready` from now on the
 /// first bytes are in hand. `None`: wait for the next.
 ///
-/// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 1.4 s); else
-/// the one before, unless by its turn it would be more than 2.7 s old, or it is older than the
+/// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 1.5 s); else
+/// the one before, unless by its turn it would be more than 2.85 s old, or it is older than the
 /// limit. Else again the newest, although its turn is further away.
 #[must_use]
 pub fn tune_in(points: &[Entrance], settings: &Settings, ready: Duration) -> Option<Entrance> {
@@ -322,7 +322,7 @@ mod tests {
     fn the_first_access_point_follows_the_join_rule() {
         assert_eq!(tuned(&[]), None);
         assert_eq!(tuned(&[4_100, 2_100]), Some(2_100), "g >= D: at once");
-        assert_eq!(tuned(&[1_900, 900]), Some(900), "D - g <= 1.4 s: soon");
+        assert_eq!(tuned(&[1_900, 900]), Some(900), "D - g <= 1.5 s: soon");
         assert_eq!(tuned(&[1_300, 300]), Some(1_300), "else the one before");
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
@@ -337,8 +337,8 @@ mod tests {
             Settings { target: ms(target), max: ms(max) }.over(ms(trip)).target.as_millis()
         };
         assert_eq!(Settings::default().over(ms(200)), Settings::default(), "near enough");
-        assert_eq!([over(2_000, 5_000, 300), over(1_500, 5_000, 150)], [2_300, 1_700]);
-        assert_eq!([over(2_000, 5_000, 430), over(2_000, 5_000, 9_000)], [2_800; 2]);
+        assert_eq!([over(2_000, 5_000, 400), over(1_500, 5_000, 250)], [2_200, 1_750]);
+        assert_eq!([over(2_000, 5_000, 600), over(2_000, 5_000, 9_000)], [2_800; 2]);
         assert_eq!(over(1_000, 2_000, 900), 2_000, "never above the limit");
         assert_eq!(over(4_000, 5_000, 900), 4_000, "asked for");
     }

@@ -161,7 +161,7 @@ fn peers_of_all_shards_are_planned_together() {
         |row: &Row| row.parents.iter().any(|parent| *parent != 0 && parent ^ row.channel & 1 != 0);
     assert_eq!(orders.plan.rows().len(), 40);
     assert!(orders.plan.rows().iter().any(across));
-    assert_eq!(world.controller.copies(), 3);
+    assert_eq!(world.controller.copies(), 4);
 }
 
 #[test]

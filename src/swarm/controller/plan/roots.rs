@@ -144,6 +144,6 @@ mod tests {
     #[test]
     fn the_relay_feeds_few_of_many() {
         let peers = [0, 1, 2, 3, 4, 5, 6, 8, 60, 100, 1_000, 16_384];
-        assert_eq!(peers.map(copies), [0, 1, 1, 2, 2, 3, 3, 3, 3, 4, 13, 166]);
+        assert_eq!(peers.map(copies), [0, 1, 1, 2, 2, 3, 3, 3, 4, 5, 28, 412]);
     }
 }

@@ -93,7 +93,7 @@ fn strong_peers_of_all_stripes_are_fed_by_the_relay() {
     let strong: Vec<u32> = (0..24).map(|_| world.come(20)).collect();
     (0..36).for_each(|_| _ = world.come(2));
     world.pass(8);
-    assert_eq!(world.left(), [3; STRIPES]);
+    assert_eq!(world.left(), [4; STRIPES]);
     for channel in strong {
         let row = world.plan.get(channel).unwrap();
         let own = row.parents.iter().filter(|parent| **parent == 0).count();
@@ -117,7 +117,10 @@ fn newcomers_get_before_they_give() {
     (0..20).for_each(|_| _ = world.come(0));
     world.pass(5);
     assert!(world.children(new).0 > 20, "{:?}", world.children(new));
-    assert_eq!(world.plan.get(new), Some(&row));
+    // It may have become a root; nothing else is changed.
+    let after = world.plan.get(new).unwrap().parents;
+    let kept = |(now, before): (&u32, &u32)| *now == 0 || now == before;
+    assert!(after.iter().zip(&row.parents).all(kept), "{after:?} {row:?}");
 }
 
 #[test]
