@@ -32,7 +32,8 @@ pub struct Args {
     /// The stream's bitrate: 2mbit, 500kbit, or bits per second.
     #[arg(long, value_name = "RATE", default_value = "2mbit", value_parser = bitrate)]
     bitrate: u64,
-    /// How long, in virtual seconds from the first viewer on.
+    /// How long, in virtual seconds from the first viewer on. Offload, duplicates and control are
+    /// judged by the last 60.
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     seconds: Duration,
     /// What happens: steady, poor, lossy, flash, leave, frozen, corrupt, spoof, restart, cut,

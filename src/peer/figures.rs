@@ -126,6 +126,8 @@ pub struct Sharing {
     pub upload_kbit: u32,
     /// What of it is free.
     pub room_kbit: u32,
+    /// A table that holds more than it may: a defect.
+    pub overfull: Option<&'static str>,
 }
 
 impl Sharing {

@@ -15,7 +15,7 @@
 //! scenario, stage           what happens; it happens
 //! referee                   holds what they do against what is true
 //! losses, proofs, truth     what the referee knows and nobody else
-//! report                    figures and the verdict
+//! shares, report            figures and the verdict
 //! ```
 #![forbid(unsafe_code)]
 
@@ -36,6 +36,7 @@ mod queue;
 mod referee;
 mod report;
 pub mod scenario;
+mod shares;
 mod source;
 mod spoofer;
 mod stage;

@@ -90,6 +90,7 @@ impl Stage {
         if viewer.moved.0 != head || !begun || self.house.is_none() {
             viewer.moved = (head, now);
         }
+        let overfull = figures.sharing.overfull;
         let stuck = begun && now.since(viewer.moved.1) >= STUCK;
         if stuck {
             viewer.moved.1 = now;
@@ -99,6 +100,9 @@ impl Stage {
         viewer.excused += if excuse { new } else { 0 };
         if let Some(wrong) = wrong {
             self.foul("played", format!("peer:{number}: {wrong}"));
+        }
+        if let Some(table) = overfull {
+            self.foul("tables", format!("peer:{number} holds more {table} than it may"));
         }
         if stuck && !excuse && !liar {
             self.foul("deadline", format!("peer:{number} shows nothing for {STUCK:?}"));

@@ -9,6 +9,7 @@ use crate::peer::figures::Figures;
 use crate::sim::crowd::Viewer;
 use crate::sim::link::Link;
 use crate::sim::scenario::Scenario;
+use crate::sim::shares::Bytes;
 use crate::sim::stage::{Foul, Plan, Stage};
 use crate::sim::world::RELAY;
 use crate::swarm::settings::Mode;
@@ -51,20 +52,17 @@ pub struct Report {
     pub(super) stall_worst: Duration,
     /// The viewer that stalled longest.
     pub(super) worst: Option<usize>,
-    /// Bytes by source: verified over UDP, over HTTP.
-    pub(super) udp_bytes: u64,
+    /// What went between all hosts, in the whole run and in its last minute.
+    pub(super) whole: Bytes,
+    pub(super) window: Bytes,
+    /// Bytes that came over HTTP.
     pub(super) http_bytes: u64,
     /// Bytes that were held against what was published.
     pub(super) compared: u64,
-    /// Bytes of chunks that reached viewers, from the relay and from each other, and those of the
-    /// latter that nobody had asked for, as the viewers say.
-    pub(super) from_relay: u64,
-    pub(super) from_peers: u64,
+    /// Bytes of chunks from each other, and those of them that nobody had asked for, as the
+    /// viewers say.
     pub(super) peer_bytes: u64,
     pub(super) pushed_bytes: u64,
-    /// Bytes of datagrams with hashes, and of those with neither hashes nor chunks.
-    pub(super) integrity: u64,
-    pub(super) control: u64,
     /// Grafts, prunes and chunks that the relay was asked for in need.
     pub(super) grafts: u64,
     pub(super) prunes: u64,
@@ -79,8 +77,7 @@ pub struct Report {
     pub(super) dropped: u64,
     /// Messages that broke the protocol, as the viewers count.
     pub(super) crimes: u64,
-    /// What the relay's host sent and got as datagrams.
-    pub(super) relay_sent: u64,
+    /// What the relay's host got as datagrams.
     pub(super) relay_received: u64,
     /// Datagrams that the network lost, that found a queue full, that were too long.
     pub(super) net_lost: u64,
@@ -102,7 +99,7 @@ fn histogram() -> Histogram<u64> {
 impl Report {
     /// What the world itself counted.
     fn begin(stage: &Stage) -> Report {
-        let relay = stage.world.hosts[RELAY].traffic;
+        let (relay, whole) = (stage.world.hosts[RELAY].traffic, Bytes::of(stage));
         let all = stage.world.hosts.iter().map(|host| host.traffic);
         let sum = |of: fn(&crate::sim::world::Traffic) -> u64| all.clone().map(|t| of(&t)).sum();
         Report {
@@ -121,15 +118,12 @@ impl Report {
             stall_time: Duration::ZERO,
             stall_worst: Duration::ZERO,
             worst: None,
-            udp_bytes: 0,
+            whole,
+            window: whole.since(stage.before),
             http_bytes: 0,
             compared: 0,
-            from_relay: sum(|traffic| traffic.chunks_relay),
-            from_peers: sum(|traffic| traffic.chunks_peers),
             peer_bytes: 0,
             pushed_bytes: 0,
-            integrity: sum(|traffic| traffic.integrity_sent),
-            control: sum(|traffic| traffic.control_sent),
             grafts: 0,
             prunes: 0,
             rescues: 0,
@@ -140,7 +134,6 @@ impl Report {
             given_up: 0,
             dropped: 0,
             crimes: 0,
-            relay_sent: relay.sent_bytes,
             relay_received: relay.received_bytes,
             net_lost: sum(|traffic| traffic.lost),
             net_full: sum(|traffic| traffic.queue_full),
@@ -188,7 +181,6 @@ impl Report {
     /// Adds what went to and from a viewer.
     fn add(&mut self, figures: &Figures) {
         let Figures { counts, sharing, .. } = figures;
-        self.udp_bytes += counts.payload;
         self.http_bytes += figures.http_bytes;
         self.duplicates += counts.duplicates;
         self.lost += counts.lost;
@@ -203,15 +195,10 @@ impl Report {
         self.rescues += sharing.rescues;
     }
 
-    /// What the viewers carried, of a hundred: of the definition in design.md, section 2.
+    /// What the viewers carried in the last minute, of a hundred.
     #[must_use]
     pub fn offload(&self) -> f64 {
-        100.0 - self.share(self.relay_sent)
-    }
-
-    /// So many of a hundred of the bytes that viewers verified.
-    fn share(&self, bytes: u64) -> f64 {
-        100.0 * bytes as f64 / self.udp_bytes.max(1) as f64
+        self.window.offload()
     }
 
     /// Whether the viewers are meant to carry the stream.
@@ -292,11 +279,11 @@ impl Report {
         if offload < least {
             found.push(format!("offload: {offload:.1} %, of {least}"));
         }
-        let twice = self.share((self.from_relay + self.from_peers).saturating_sub(self.udp_bytes));
+        let twice = self.window.twice();
         if twice > DUPLICATES_MAX {
             found.push(format!("duplicates: {twice:.1} %"));
         }
-        let control = self.share(self.control);
+        let control = self.window.talk();
         if control > CONTROL_MAX {
             found.push(format!("control: {control:.1} %"));
         }
@@ -429,27 +416,33 @@ impl Report {
 
     /// The table: what went over the wire.
     fn traffic(&self) -> [(&'static str, String); 7] {
-        let [udp, http] = [self.udp_bytes, self.http_bytes].map(megabytes);
-        let [relay, peers] = [self.from_relay, self.from_peers].map(megabytes);
+        let (window, whole) = (self.window, self.whole);
+        let [udp, http] = [whole.verified, self.http_bytes].map(megabytes);
+        let [relay, peers] = [whole.from_relay, whole.from_peers].map(megabytes);
         let pushed = 100.0 * self.pushed_bytes as f64 / self.peer_bytes.max(1) as f64;
-        let twice = (self.from_relay + self.from_peers).saturating_sub(self.udp_bytes);
-        let [twice, control, hashes] =
-            [twice, self.control, self.integrity].map(|bytes| self.share(bytes));
-        let [out, inward] = [self.relay_sent, self.relay_received].map(megabytes);
+        let [out, inward] = [whole.relay_sent, self.relay_received].map(megabytes);
         [
             ("bytes by source", format!("{udp:.1} MB verified over UDP, {http:.1} over HTTP")),
             (
                 "offload",
                 format!(
-                    "{:.1} %; chunks {relay:.1} MB from the relay, {peers:.1} from each other, \
-                     {pushed:.1} % of those pushed",
-                    self.offload()
+                    "{:.1} %, whole run {:.1} %; chunks {relay:.1} MB from the relay, {peers:.1} \
+                     from each other, {pushed:.1} % of those pushed",
+                    window.offload(),
+                    whole.offload()
                 ),
             ),
             (
                 "overhead",
                 format!(
-                    "twice or in vain {twice:.2} %, control {control:.2} %, hashes {hashes:.2} %"
+                    "twice or in vain {:.2} %, control {:.2} %, hashes {:.2} %; whole run \
+                     {:.2} %, {:.2} %, {:.2} %",
+                    window.twice(),
+                    window.talk(),
+                    window.hashes(),
+                    whole.twice(),
+                    whole.talk(),
+                    whole.hashes()
                 ),
             ),
             (

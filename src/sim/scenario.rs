@@ -176,7 +176,7 @@ pub const ALL: [Scenario; 13] = [
             excused_per_hour: 3_600.0,
             stall_max: ms(10_000),
             delay_p99: ms(5_500),
-            recovery: Some(ms(6_000)),
+            recovery: Some(ms(2_000)),
             ..ENDURED
         },
         ..STEADY

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crate::base::ids::StreamName;
 use crate::base::time::Mono;
-use crate::sim::crowd::Crowd;
+use crate::sim::crowd::{Crowd, Viewer};
 use crate::sim::dice::{Dice, Ppm};
 use crate::sim::house::{House, Plan as HousePlan, bytes_of};
 use crate::sim::notary::Notary;
 use crate::sim::population;
 use crate::sim::scenario::{Act, Scenario};
+use crate::sim::shares::Bytes;
 use crate::sim::source::{Encoder, Generator, Tape};
 use crate::sim::spoofer::Spoofer;
 use crate::sim::truth::Truth;
@@ -29,6 +30,9 @@ const WARM_UP: Duration = Duration::from_secs(4);
 
 /// How often the household and the referee look at things.
 const TICK: Duration = Duration::from_millis(250);
+
+/// The offload is a figure of the last minute: design.md, section 2. A shorter run is one window.
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// Over which time those leave who leave together.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -80,6 +84,7 @@ enum Cue {
     Flood,
     RelayReturns,
     SwarmBack,
+    Window,
 }
 
 /// A world at work.
@@ -105,6 +110,8 @@ pub struct Stage {
     /// When something was last done to the world, and the last stall after that.
     pub(super) fault: Option<Mono>,
     pub(super) last_stall: Option<Mono>,
+    /// What had been sent when the last window began.
+    pub(super) before: Bytes,
     end: Mono,
 }
 
@@ -143,6 +150,7 @@ impl Stage {
             ticks: 0,
             fault: None,
             last_stall: None,
+            before: Bytes::default(),
             end: Mono::ZERO + WARM_UP + plan.time,
             world,
             plan,
@@ -174,6 +182,9 @@ impl Stage {
         }
         if self.plan.scenario.churn > 0 {
             self.cue(WARM_UP + arrival, Cue::Churn);
+        }
+        if self.plan.time > WINDOW {
+            self.cue(WARM_UP + (self.plan.time - WINDOW), Cue::Window);
         }
         Ok(())
     }
@@ -222,6 +233,10 @@ impl Stage {
             Cue::SwarmBack => {
                 self.note_fault(Duration::ZERO);
                 self.world.hosts[RELAY].link.udp_blocked = false;
+            }
+            Cue::Window => {
+                self.crowd.viewers.iter_mut().for_each(Viewer::refresh);
+                self.before = Bytes::of(self);
             }
             Cue::Act(act) => self.act(act),
         }

@@ -18,8 +18,12 @@ use crate::sim::world::{Event, PORT, Passed, RELAY, World};
 /// length, so that who forwards them need not wait for the last one.
 const PART: Duration = Duration::from_millis(8);
 
-/// Bytes that a viewer may send to an address that has not answered: openings, again and again.
-const CALLS: usize = 8_192;
+/// Bytes that a viewer may send in a minute to an address that has not answered: an opening,
+/// and that again four times. Who was called in vain is left alone for a minute.
+const CALLS: usize = 5 * 113;
+
+/// The relay, which the viewer was sent to, is tried every three seconds.
+const RELAY_CALLS: usize = 20 * CALLS;
 
 /// A line for which so much is waiting is over its capacity, and excuses who is behind it.
 const OVER: Duration = Duration::from_millis(300);
@@ -70,8 +74,12 @@ impl World {
         }
         self.digest_flight(1, host, &flight);
         // Who was introduced is called first, and a few times.
-        let unasked = if host == RELAY { 0 } else { CALLS };
-        if !self.proofs.answers((host, to), flight.bytes(), unasked) {
+        let unasked = match (host, self.host_of(*to.ip())) {
+            (RELAY, _) => 0,
+            (_, Some(RELAY)) => RELAY_CALLS,
+            _ => CALLS,
+        };
+        if !self.proofs.answers(now, (host, to), flight.bytes(), unasked) {
             let who = self.hosts[host].ip;
             self.broken = Some(format!("unproven: {who} sent {to} more than came from there"));
         }

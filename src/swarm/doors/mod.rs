@@ -171,6 +171,12 @@ impl Doors {
         true
     }
 
+    /// Whether the relay named this very address within the last minute.
+    #[must_use]
+    pub fn has_introduced(&self, now: Mono, addr: SocketAddr) -> bool {
+        self.introduced.iter().any(|(known, until)| same(*known, addr) && now < *until)
+    }
+
     /// Takes an opening: a datagram of `length` bytes on channel 0. Writes the answer, or is
     /// silent. `ours` is the channel to answer with; whether it is needed [`Doors::holds`] says
     /// afterwards, for an opening that is repeated is answered as it was before.
@@ -385,6 +391,20 @@ impl Doors {
     pub fn holds(&self, channel: u32) -> bool {
         self.openings.iter().any(|opening| opening.opener.channel() == channel)
             || self.answers.iter().any(|answer| answer.ours == channel)
+    }
+
+    /// A table that holds more than it may: a defect, whoever did what.
+    #[must_use]
+    pub fn overfull(&self) -> Option<&'static str> {
+        let tables = [
+            ("introduced", self.introduced.len(), INTRODUCTIONS_MAX),
+            ("openings", self.openings.len(), OPENINGS_MAX),
+            ("vain", self.vain.len(), VAIN_MAX),
+            ("answers", self.answers.len(), ANSWERS_MAX),
+            ("doors' links", self.links.len(), LINKS_MAX),
+            ("dropped", self.dropped.len(), DROPPED_MAX + 1),
+        ];
+        tables.into_iter().find(|(_, len, most)| len > most).map(|(name, ..)| name)
     }
 
     /// A channel that is not needed any longer, beside those that [`Doors::expire`] tells.

@@ -19,6 +19,8 @@
 
 mod neighbour;
 mod stripe;
+#[cfg(test)]
+mod tests;
 mod track;
 mod turn;
 
@@ -337,6 +339,14 @@ impl Mesh {
             Some(track) => track.source,
             None => Source::Wait,
         }
+    }
+
+    /// A table that holds more than it may: a defect, whoever did what.
+    #[must_use]
+    pub fn overfull(&self) -> Option<&'static str> {
+        let neighbours = self.neighbours.len() > NEIGHBOURS_MAX;
+        let tracks = self.tracks.len() > TRACKS_MAX;
+        neighbours.then_some("mesh's neighbours").or(tracks.then_some("tracks"))
     }
 
     /// What has changed since the last call.

@@ -104,7 +104,8 @@ impl Mesh {
         }
         self.lapse_answer(now, &mut track);
         let source = if subtree < self.backlog {
-            self.ask(now, subtree, &mut track, None).unwrap_or(Source::Relay)
+            // Nobody pushes it, and it is played soon.
+            Source::Relay
         } else {
             match track.pushed {
                 Some((Pushed::Relay | Pushed::Http, _)) => Source::Relay,

@@ -17,6 +17,8 @@ pub(super) const STATE_APART: Duration = Duration::from_millis(500);
 pub(super) struct Link {
     pub key: Key,
     pub to: SocketAddr,
+    /// The relay has named this very address.
+    pub named: bool,
     /// Our channel.
     pub channel: u32,
     pub receiver: Receiver,
@@ -48,6 +50,7 @@ impl Link {
         Link {
             key,
             to,
+            named: false,
             channel,
             receiver,
             sender: Sender::forwarder(now),

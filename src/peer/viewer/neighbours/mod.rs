@@ -33,6 +33,7 @@ use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::{Doors, same};
 use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
 use crate::swarm::receiver::{Counts, News, Profile, Receiver, Tools};
+use crate::swarm::stripes::STRIPES;
 use crate::swarm::upload::Upload;
 use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
 
@@ -79,6 +80,8 @@ pub(super) struct Neighbours {
     tally: Sharing,
     /// When the relay was last asked for more, and told what.
     asked_at: Mono,
+    /// When chunks last came from one of them.
+    fed: Option<Mono>,
     links_at: Mono,
     relay_told: Option<State>,
     relay_told_at: Mono,
@@ -109,6 +112,7 @@ impl Neighbours {
             gone: Counts::default(),
             tally: Sharing::default(),
             asked_at: Mono::ZERO,
+            fed: None,
             links_at: now,
             relay_told: None,
             relay_told_at: Mono::ZERO,
@@ -123,10 +127,10 @@ impl Neighbours {
         self.links.is_empty() || self.mesh.source(subtree) == Source::Relay
     }
 
-    /// How long no neighbour has brought anything.
+    /// How long no neighbour has brought anything. That they talk does not feed us: where the
+    /// relay is cut off from all they have nothing either.
     pub(super) fn silence(&self, now: Mono) -> Duration {
-        let feeders = self.links.iter().filter(|link| link.receiver.stripes() != 0);
-        feeders.map(|link| link.receiver.silence(now)).min().unwrap_or(Duration::MAX)
+        self.fed.map_or(Duration::MAX, |fed| now.since(fed))
     }
 
     /// The relay has let us in, perhaps again: it feeds us until neighbours do.
@@ -222,6 +226,9 @@ impl Neighbours {
         shelf.note_proven(playing);
         if link.wanted != before.2 {
             self.grant(place);
+        }
+        if came {
+            self.fed = Some(now);
         }
         self.wake(now, brought);
         self.note_whole(now, playing, figures);
@@ -440,8 +447,21 @@ impl Neighbours {
             neighbours: neighbours.collect(),
             upload_kbit: state.upload_kbit,
             room_kbit: state.room_kbit,
+            overfull: self.overfull(),
             ..self.tally.clone()
         }
+    }
+
+    /// A table that holds more than it may: a defect, whoever did what.
+    fn overfull(&self) -> Option<&'static str> {
+        let tables = [
+            ("links", self.links.len(), LINKS_MAX),
+            ("introductions", self.introductions.len(), INTRODUCTIONS_MAX),
+            ("advice", self.advice.len(), STRIPES),
+            ("missing", self.missing.len(), MISSING_MAX),
+        ];
+        let own = tables.into_iter().find(|(_, len, most)| len > most).map(|(name, ..)| name);
+        own.or_else(|| self.doors.overfull()).or_else(|| self.mesh.overfull())
     }
 
     /// What all links to neighbours have seen.

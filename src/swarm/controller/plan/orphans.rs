@@ -12,6 +12,9 @@ use crate::swarm::controller::plan::forest::{Forest, bits};
 use crate::swarm::realm::{Realm, can_meet};
 use crate::swarm::stripes::STRIPES;
 
+/// For so long, and three round trips, a newcomer is left to the relay.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// Peers among whom a parent is looked for, per stripe and realm.
 const POOL: usize = 256;
 
@@ -128,7 +131,10 @@ impl<'a> Matching<'a> {
             let (channel, at) = self.forest.order[at];
             let seat = self.forest.seat_mut(at);
             seat.waiting = !seat.fed & !seat.root;
-            if seat.bars.rests(self.now) {
+            // Newcomers are catching up, which takes longer on a long way.
+            let young =
+                self.now.since(seat.came) < SETTLED + 3 * Duration::from_millis(seat.rtt.into());
+            if young || seat.bars.rests(self.now) {
                 seat.waiting = 0;
             }
             if seat.waiting != 0 {
