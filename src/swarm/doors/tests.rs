@@ -262,8 +262,9 @@ fn what_is_not_answered_is_told() {
     }
     assert_eq!((sent, now), (5, ms(3_000)));
     assert_eq!(door.doors.next_deadline(now), None);
-    door.doors.introduce(now, addr(B), 6);
-    assert_eq!(door.expire(ms(6_000)), [(6, addr(B), true)]);
+    assert!(!door.doors.introduce(now, addr(B), 6), "it is left alone for a minute");
+    assert!(door.doors.introduce(ms(63_000), addr(B), 7));
+    assert_eq!(door.expire(ms(66_000)), [(7, addr(B), true)]);
 }
 
 /// The relay has seen another port than we do.
