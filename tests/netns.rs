@@ -237,7 +237,12 @@ fn a_relay_runs_on_a_host_of_its_own() {
     for address in a.addresses() {
         let setup = Setup::new(Driver::Epoll).host(address).within(a.words());
         let relay = a.enter(|| setup.start());
-        assert_eq!(b.enter(|| relay.get("/streams.json").status), 200);
+        let before = a.traffic().sent_tcp;
+        let answer = b.enter(|| relay.get("/streams.json"));
+        let sent = a.traffic().sent_tcp - before;
+        let body = answer.body.len() as u64;
+        assert_eq!(answer.status, 200);
+        assert!((body..body + 1_500).contains(&sent.tcp_payload()), "{sent:?} for {body}");
         assert!(TcpStream::connect_timeout(&relay.http, millis(200)).is_err(), "not from here");
     }
 }

@@ -59,8 +59,8 @@ pub struct Args {
     /// The token of a stream that asks for one.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// How far behind live to play.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.5)]
+    /// How far behind live to play; further where the way to the relay is long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     target_delay: f64,
     /// The most that it becomes after stalls.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]

@@ -1,5 +1,7 @@
 //! A node against a relay made for it, under virtual time: UDP, HTTP, restarts.
 
+mod advice;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use crate::ring::reader::Reader;
 use crate::ring::window;
 use crate::swarm::playout;
 use crate::swarm::receiver::source::{START, Source, THEM, chunk};
-use crate::wire::ppspp::{Addressing, Message, Messages, Options, Private, Writer, build, channel};
+use crate::wire::ppspp::{
+    Addressing, Message, Messages, Options, Private, Span, Writer, build, channel,
+};
 
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const UDP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7000);
@@ -123,6 +127,12 @@ struct World {
     lost: u32,
     /// Datagrams to the relay.
     up: u64,
+    /// Datagrams to others, and when they were sent.
+    others: Vec<(u64, SocketAddr, Vec<u8>)>,
+    /// The newest train of the relay.
+    train: Vec<Vec<u8>>,
+    /// The stripes that it was last asked to push.
+    stripes: Option<u8>,
 }
 
 fn id(index: u32) -> ConnId {
@@ -178,6 +188,9 @@ impl World {
             random: fastrand::Rng::with_seed(3),
             lost: 0,
             up: 0,
+            others: vec![],
+            train: vec![],
+            stripes: None,
         };
         for ms in 1..=age {
             world.ms = ms;
@@ -212,7 +225,19 @@ impl World {
         let before = self.relay.source.end();
         let train = self.relay.source.sign(self.mono());
         self.relay.times.push(self.ms);
-        train.into_iter().for_each(|datagram| self.down(datagram));
+        self.train.clone_from(&train);
+        let n = self.relay.source.n();
+        if self.stripes.is_none_or(|stripes| stripes >> (before / n % 8) & 1 != 0) {
+            train.into_iter().for_each(|datagram| self.down(datagram));
+        } else {
+            // Of what is not pushed it tells.
+            let mut buf = [0; 40];
+            let mut writer = Writer::new(&mut buf, self.relay.source.us, Addressing::Chunks64);
+            let span = Span { first: before, last: before + n - 1 };
+            assert!(writer.push(Message::Have(span)));
+            let have = writer.written().to_vec();
+            self.down(have);
+        }
         let bytes: Vec<u8> = (before..self.relay.source.end()).flat_map(chunk).collect();
         let live: Vec<u32> =
             self.relay.conns.iter().filter(|(_, c)| c.at.is_some()).map(|(n, _)| *n).collect();
@@ -234,6 +259,7 @@ impl World {
             source.us = open.channel;
             source.shown.clear();
             source.pushes = false;
+            self.stripes = None;
             let options = Options::reply(Addressing::Chunks64, 4_096, CHUNK as u32);
             let mut buf = [0; 200];
             let have = source.have();
@@ -241,6 +267,11 @@ impl World {
             return self.down(buf[..n].to_vec());
         }
         self.measure(bytes);
+        for message in Messages::new(&bytes[4..], Addressing::Chunks64, CHUNK) {
+            if let Ok(Message::Private(Private::Subscribe(subscribe))) = message {
+                self.stripes = Some(subscribe.stripes);
+            }
+        }
         let answers = self.relay.source.take(self.mono(), bytes);
         answers.into_iter().for_each(|answer| self.down(answer));
     }
@@ -331,9 +362,9 @@ impl World {
                 }
             }
             Output::Close { conn } => self.event(0, Event::Closed(conn.index)),
+            Output::Datagram { to: UDP, data, .. } => self.datagram(data.as_slice()),
             Output::Datagram { to, data, .. } => {
-                assert_eq!(to, UDP);
-                self.datagram(data.as_slice());
+                self.others.push((self.ms, to, data.as_slice().to_vec()));
             }
             other => panic!("{other:?}"),
         }
@@ -404,18 +435,19 @@ fn sources(figures: &Figures) -> Vec<From> {
 }
 
 #[test]
-fn plays_over_udp_within_a_second_and_without_a_stall() {
+fn plays_over_udp_soon_and_without_a_stall() {
     for age in [3_000, 3_200, 3_400, 3_600, 3_800] {
         let mut world = World::new(age);
         world.lost = 20;
         world.run(10_000);
         let figures = world.figures();
-        assert!(figures.startup.unwrap() <= Duration::from_millis(1_000), "{:?}", figures.startup);
+        // An access point is waited for up to 1.4 s; with the handshakes.
+        assert!(figures.startup.unwrap() <= Duration::from_millis(1_500), "{:?}", figures.startup);
         assert_eq!((figures.tally.stalls, figures.given_up, figures.http_bytes), (0, 0, 0));
         assert_eq!(sources(&figures), [From::Udp]);
         assert!(figures.counts.lost > 0 && figures.counts.repaired <= figures.counts.lost);
         let p99 = figures.delay.value_at_quantile(0.99);
-        assert!((1_450..2_500).contains(&p99), "{p99} ms behind live");
+        assert!((1_950..2_800).contains(&p99), "{p99} ms behind live");
         assert!(world.check() > 2_000_000);
         assert_eq!(figures.joins, 1);
         // About one datagram a train, and the repairs.

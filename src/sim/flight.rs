@@ -205,8 +205,12 @@ impl Flight {
 }
 
 /// The places of the bits of a mask.
-pub fn numbers(mask: u32) -> impl Iterator<Item = usize> + use<> {
-    (0..32).filter(move |n| mask & (1 << n) != 0)
+pub fn numbers(mut mask: u32) -> impl Iterator<Item = usize> + use<> {
+    std::iter::from_fn(move || {
+        let next = mask.trailing_zeros();
+        mask &= mask.wrapping_sub(1);
+        (next < 32).then_some(next as usize)
+    })
 }
 
 fn header(train: &Train) -> usize {

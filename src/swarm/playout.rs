@@ -70,8 +70,8 @@ pub type Entrance = (u64, Duration);
 /// Which access point a newcomer plays first; `points` oldest first, and `ready` from now on the
 /// first bytes are in hand. `None`: wait for the next.
 ///
-/// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 0.8 s); else
-/// the one before, unless by its turn it would be more than 2.6 s old, or it is older than the
+/// The newest of age g if g >= D (then D := g) or if its turn comes soon (D - g <= 1.4 s); else
+/// the one before, unless by its turn it would be more than 2.7 s old, or it is older than the
 /// limit. Else again the newest, although its turn is further away.
 #[must_use]
 pub fn tune_in(points: &[Entrance], settings: &Settings, ready: Duration) -> Option<Entrance> {
@@ -289,6 +289,11 @@ mod tests {
         Duration::from_millis(n)
     }
 
+    /// A target that is easy to reckon with.
+    fn settings() -> Settings {
+        Settings { target: ms(1_500), max: ms(5_000) }
+    }
+
     fn at(n: u64) -> Stamp {
         Stamp::from_micros(1_000_000_000).plus(ms(n))
     }
@@ -316,8 +321,8 @@ mod tests {
     #[test]
     fn the_first_access_point_follows_the_join_rule() {
         assert_eq!(tuned(&[]), None);
-        assert_eq!(tuned(&[3_600, 1_600]), Some(1_600), "g >= D: at once");
-        assert_eq!(tuned(&[1_900, 900]), Some(900), "D - g <= 0.8 s: soon");
+        assert_eq!(tuned(&[4_100, 2_100]), Some(2_100), "g >= D: at once");
+        assert_eq!(tuned(&[1_900, 900]), Some(900), "D - g <= 1.4 s: soon");
         assert_eq!(tuned(&[1_300, 300]), Some(1_300), "else the one before");
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
@@ -327,14 +332,26 @@ mod tests {
     }
 
     #[test]
+    fn a_viewer_that_is_far_away_plays_later_up_to_a_limit() {
+        let over = |target, max, trip| {
+            Settings { target: ms(target), max: ms(max) }.over(ms(trip)).target.as_millis()
+        };
+        assert_eq!(Settings::default().over(ms(200)), Settings::default(), "near enough");
+        assert_eq!([over(2_000, 5_000, 300), over(1_500, 5_000, 150)], [2_300, 1_700]);
+        assert_eq!([over(2_000, 5_000, 430), over(2_000, 5_000, 9_000)], [2_800; 2]);
+        assert_eq!(over(1_000, 2_000, 900), 2_000, "never above the limit");
+        assert_eq!(over(4_000, 5_000, 900), 4_000, "asked for");
+    }
+
+    #[test]
     fn plays_at_the_target_or_at_the_age_of_the_access_point() {
         let line = line(10_000);
-        let mut young = Playout::new(Settings::default(), 1_000);
+        let mut young = Playout::new(settings(), 1_000);
         assert_eq!(young.advance(at(2_300), 2_000, &line), 1_000, "its turn is at 2,500");
         assert!(!young.has_begun());
         assert_eq!(young.advance(at(2_600), 2_500, &line), 1_100);
         assert_eq!((young.delay(), young.tally()), (ms(1_500), Tally::default()));
-        let mut old = Playout::new(Settings::default(), 1_000);
+        let mut old = Playout::new(settings(), 1_000);
         assert_eq!(old.advance(at(3_000), 1_000, &line), 1_000, "nothing is there");
         assert_eq!(old.advance(at(3_200), 1_400, &line), 1_000);
         assert_eq!(old.delay(), ms(2_200));
@@ -346,13 +363,13 @@ mod tests {
     #[test]
     fn playing_does_not_begin_with_nothing_in_hand() {
         let line = line(10_000);
-        let mut old = Playout::new(Settings::default(), 1_000);
+        let mut old = Playout::new(settings(), 1_000);
         assert_eq!(old.advance(at(3_000), 1_300, &line), 1_000, "more is on its way");
         assert_eq!((old.advance(at(3_200), 1_300, &line), old.has_begun()), (1_000, false));
         assert_eq!(old.advance(at(3_500), 1_300, &line), 1_000, "not for ever");
         assert_eq!((old.has_begun(), old.delay()), (true, ms(2_500)));
         // Also where its turn was waited for.
-        let mut young = Playout::new(Settings::default(), 1_000);
+        let mut young = Playout::new(settings(), 1_000);
         young.advance(at(2_400), 1_200, &line);
         assert_eq!(young.advance(at(2_600), 1_300, &line), 1_000);
         assert!(!young.has_begun());
@@ -365,7 +382,7 @@ mod tests {
     #[test]
     fn bytes_that_come_too_late_are_a_stall_and_the_delay_grows() {
         let line = line(20_000);
-        let mut playout = Playout::new(Settings::default(), 0);
+        let mut playout = Playout::new(settings(), 0);
         playout.advance(at(1_500), 1_000, &line);
         assert_eq!(playout.advance(at(2_500), 1_000, &line), 1_000);
         assert_eq!(playout.advance(at(2_530), 2_000, &line), 1_030);
@@ -378,14 +395,14 @@ mod tests {
         assert_eq!(playout.advance(at(3_900), 3_000, &line), 2_100);
         playout.advance(at(4_800), 3_000, &line);
         playout.advance(at(14_800), 13_000, &line);
-        assert_eq!(playout.delay(), Settings::default().max, "never above the limit");
+        assert_eq!(playout.delay(), settings().max, "never above the limit");
         assert_eq!(playout.tally().stalls, 2);
     }
 
     #[test]
     fn a_late_look_at_bytes_that_were_there_is_no_stall() {
         let line = line(10_000);
-        let mut playout = Playout::new(Settings::default(), 0);
+        let mut playout = Playout::new(settings(), 0);
         playout.advance(at(1_500), 2_000, &line);
         assert_eq!(playout.advance(at(2_500), 3_000, &line), 1_000);
         assert_eq!((playout.tally(), playout.delay()), (Tally::default(), ms(1_500)));
@@ -394,7 +411,7 @@ mod tests {
     #[test]
     fn a_pause_of_the_publisher_is_no_stall() {
         let mut line = line(1_000);
-        let mut playout = Playout::new(Settings::default(), 0);
+        let mut playout = Playout::new(settings(), 0);
         playout.advance(at(1_500), 1_000, &line);
         assert_eq!(playout.advance(at(9_000), 1_000, &line), 1_000);
         line.note_run(1_000, 1_100, at(9_100));
@@ -406,7 +423,7 @@ mod tests {
     #[test]
     fn what_never_comes_is_skipped_and_its_media_time_counts() {
         let line = line(10_000);
-        let mut playout = Playout::new(Settings::default(), 0);
+        let mut playout = Playout::new(settings(), 0);
         playout.advance(at(1_500), 1_000, &line);
         playout.advance(at(2_500), 1_000, &line);
         assert!(!playout.gives_up(at(2_900), &line));
@@ -423,7 +440,7 @@ mod tests {
     #[test]
     fn between_two_runs_there_is_nothing_to_wait_for() {
         let mut line = line(1_000);
-        let mut playout = Playout::new(Settings::default(), 0);
+        let mut playout = Playout::new(settings(), 0);
         playout.advance(at(1_500), 1_000, &line);
         playout.add_break(1_000, 1_040);
         line.note_run(1_040, 1_140, at(7_100));

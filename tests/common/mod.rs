@@ -22,8 +22,10 @@ pub mod judge;
 pub mod leech;
 pub mod mutate;
 pub mod netns;
+pub mod outcome;
 pub mod peer;
 pub mod relay;
+pub mod scale;
 pub mod ts;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -157,11 +159,12 @@ pub fn key_hash(text: &str) -> String {
     format!("sha256:{hex}")
 }
 
-/// The relay's binary: the one that cargo built, or an installed one in `RELAY_BINARY`.
+/// The relay's binary: the one that cargo built, or an installed one in `RELAY_BINARY`. It is
+/// started in other directories.
 pub fn binary() -> std::path::PathBuf {
-    std::env::var_os("RELAY_BINARY")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into())
-        .into()
+    let path =
+        std::env::var_os("RELAY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
+    std::path::absolute(path).expect("not empty")
 }
 
 /// Shorthand for a duration in seconds.

@@ -76,12 +76,19 @@ pub struct Traffic {
     pub lost: Count,
     /// Sent by the host and changed on the way.
     pub mangled: Count,
+    /// What the host sent over TCP.
+    pub sent_tcp: Count,
 }
 
 impl Count {
     /// Bytes without the headers of IPv4 and UDP.
     pub fn payload(&self) -> u64 {
         self.bytes - self.packets * 28
+    }
+
+    /// Bytes without the headers of IPv4 and TCP, which has timestamps but where it breaks off.
+    pub fn tcp_payload(&self) -> u64 {
+        self.bytes.saturating_sub(self.packets * 52)
     }
 }
 
@@ -155,6 +162,13 @@ impl World {
     /// All hosts.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// What went through every host's port so far, in order.
+    pub fn traffic(&self) -> Vec<Traffic> {
+        let Some(host) = self.hosts.first() else { return Vec::new() };
+        let counters = host.counters(&["counters"]);
+        self.hosts.iter().map(|host| host.read(&counters)).collect()
     }
 }
 
@@ -246,7 +260,7 @@ impl Host {
         let mut faults = self.faults.lock().expect("nobody panics with it");
         change(&mut faults);
         let Faults { loss_permille, mangled_permille, cut } = *faults;
-        let table = format!("netdev port{}", self.index);
+        let table = format!("netdev {}", self.table());
         let mut rules = String::new();
         for (chain, loss) in ["sent_faults", "received_faults"].into_iter().zip(loss_permille) {
             let mut rule = |rule: &str| rules += &format!("add rule {table} {chain} {rule}\n");
@@ -273,42 +287,57 @@ impl Host {
     /// The rules of the switch's port: one table with its counters, faults in a chain of their
     /// own. nft 1.0 wants the line ends.
     fn ruleset(&self) -> String {
-        let chain = |name: &str, hook: &str, counter: &str| {
+        let chain = |name: &str, hook: &str, counter: &str, more: &str| {
             format!(
                 "chain {name} {{\n\
                  type filter hook {hook} device \"p{}\" priority 0; policy accept;\n\
-                 meta l4proto udp counter name {counter} jump {counter}_faults\n}}\n",
+                 meta l4proto udp counter name {counter} jump {counter}_faults\n{more}}}\n",
                 self.index
             )
         };
         format!(
             "table netdev port{} {{\n\
              counter sent {{\n}}\ncounter received {{\n}}\ncounter lost {{\n}}\n\
-             counter mangled {{\n}}\n\
+             counter mangled {{\n}}\ncounter sent_tcp {{\n}}\n\
              chain sent_faults {{\n}}\nchain received_faults {{\n}}\n{}{}}}\n",
             self.index,
-            chain("from", "ingress", "sent"),
-            chain("to", "egress", "received")
+            chain("from", "ingress", "sent", "meta l4proto tcp counter name sent_tcp\n"),
+            chain("to", "egress", "received", "")
         )
     }
 
     /// What went through so far.
     pub fn traffic(&self) -> Traffic {
-        let port = format!("port{}", self.index);
-        let words = ["netns", "exec", &self.switch, "nft", "-j", "list", "table", "netdev", &port];
-        let text = ip(&words, "");
+        self.read(&self.counters(&["table", "netdev", &self.table()]))
+    }
+
+    /// The name of the port's table.
+    fn table(&self) -> String {
+        format!("port{}", self.index)
+    }
+
+    /// The counters in a list of the switch's packet filter.
+    fn counters(&self, list: &[&str]) -> Vec<serde_json::Value> {
+        let words = ["netns", "exec", &self.switch, "nft", "-j", "list"];
+        let text = ip(&[&words, list].concat(), "");
         let all: serde_json::Value = serde_json::from_str(&text).expect("nft prints JSON");
-        let counters = all["nftables"].as_array().expect("a list").iter();
-        let counters: Vec<_> = counters.filter_map(|one| one.get("counter")).collect();
+        let all = all["nftables"].as_array().expect("a list").iter();
+        all.filter_map(|one| one.get("counter")).cloned().collect()
+    }
+
+    /// What they say of this host.
+    fn read(&self, counters: &[serde_json::Value]) -> Traffic {
+        let table = self.table();
+        let own: Vec<_> = counters.iter().filter(|one| one["table"] == *table).collect();
         let count = |name: &str| {
-            let counter = counters.iter().find(|counter| counter["name"] == name);
+            let counter = own.iter().find(|counter| counter["name"] == name);
             let number = |key| counter.and_then(|c| c[key].as_u64()).expect("a number");
             Count { packets: number("packets"), bytes: number("bytes") }
         };
         let mut received = count("received");
         received.bytes -= received.packets * ETHERNET;
-        let (sent, lost, mangled) = (count("sent"), count("lost"), count("mangled"));
-        Traffic { sent, received, lost, mangled }
+        let [sent, lost, mangled, sent_tcp] = ["sent", "lost", "mangled", "sent_tcp"].map(count);
+        Traffic { sent, received, lost, mangled, sent_tcp }
     }
 }
 

@@ -110,8 +110,15 @@ impl Notes {
         };
         let unreachable = sum(|of| of.unreachable);
         if unreachable > self.unreachable {
-            self.unreachable = unreachable;
             let (introduced, opened) = (sum(|of| of.introduced), sum(|of| of.opened));
+            if opened == 0 && self.unreachable == 0 {
+                warn!(
+                    unreachable,
+                    "no direct path to any viewer that the relay named: a router here, or theirs, \
+                     may give every destination another port; all comes from the relay"
+                );
+            }
+            self.unreachable = unreachable;
             info!(
                 unreachable,
                 introduced,

@@ -101,7 +101,7 @@ impl Viewer {
         let (news, rtt) = (link.receiver.take_news(), link.receiver.rtt());
         if let Some(neighbours) = &mut self.neighbours {
             named.into_iter().for_each(|address| neighbours.introduce(address));
-            neighbours.note_relay(now, news, rtt);
+            neighbours.note_relay(now, news, rtt, playing);
             neighbours.note_whole(now, playing, &mut self.figures);
             neighbours.wake(now, link.receiver.take_brought());
         }

@@ -12,7 +12,8 @@ use crate::ring::records::SubtreeSize;
 use crate::swarm::integrity::{KeyPair, SignerClock};
 use crate::wire::ppspp::build::opening;
 use crate::wire::ppspp::{
-    Addressing, Bye, Handshake, Message, Messages, Options, Private, Span, Subscribe, Writer, split,
+    Addressing, Bye, Handshake, Message, Messages, Options, Private, Span, State, Subscribe,
+    Writer, split,
 };
 
 const MINE: u32 = 0x1234_5678;
@@ -33,17 +34,22 @@ impl World {
         self.run();
     }
 
-    /// The addresses of others that were told to one.
+    /// The addresses of others that were told to one, to feed it or to be fed by it.
     fn named(&mut self, to: SocketAddr) -> Vec<SocketAddr> {
         let mut named = Vec::new();
         let mine = |(_, train): &&(usize, Train)| train.to == to && train.body.is_empty();
         for (_, train) in self.trains.iter().filter(mine) {
             let (_, messages) = split(train.head.as_slice()).unwrap();
             let messages = Messages::new(messages, Addressing::Chunks64, CHUNK);
-            named.extend(messages.filter_map(|message| match message {
-                Ok(Message::PexV4(address)) => Some(SocketAddr::from(address)),
-                _ => None,
-            }));
+            for message in messages {
+                match message {
+                    Ok(Message::PexV4(address)) => named.push(SocketAddr::from(address)),
+                    Ok(Message::Private(Private::Links(links))) => {
+                        named.extend(links.iter().map(|link| link.address));
+                    }
+                    _ => {}
+                }
+            }
         }
         named
     }
@@ -114,6 +120,13 @@ const SUBSCRIBE: Message<'static> = Message::Private(Private::Subscribe(Subscrib
     window: 0,
 }));
 
+const STATE: Message<'static> = Message::Private(Private::State(State {
+    upload_kbit: 40_000,
+    room_kbit: 40_000,
+    play_chunk: 0,
+    buffer_ms: 0,
+}));
+
 #[test]
 fn a_datagram_that_comes_to_the_wrong_shard_is_passed_on() {
     let (mut world, publisher, mut source, stream, channel) = joined();
@@ -154,12 +167,13 @@ fn peers_of_two_shards_are_told_of_each_other() {
         panic!("no handshake");
     };
     world.datagram_from(other, 0, &words(second, &[SUBSCRIBE]));
-    // Both shards count, one decides, both hear of it, and write each other.
-    for _ in 0..12 {
+    // Both shards count, one decides, both hear of it, and write each other. Who has just come is
+    // left to the relay.
+    for _ in 0..16 {
         world.pass(250);
         world.settle();
-        world.datagram(1, &words(channel, &[SUBSCRIBE]));
-        world.datagram_from(other, 0, &words(second, &[SUBSCRIBE]));
+        world.datagram(1, &words(channel, &[SUBSCRIBE, STATE]));
+        world.datagram_from(other, 0, &words(second, &[SUBSCRIBE, STATE]));
     }
     assert!(stream.graph.load().hybrid && stream.graph.load().all == 2);
     assert!(world.named(at()).contains(&other), "{:?}", world.named(at()));

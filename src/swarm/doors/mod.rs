@@ -171,6 +171,12 @@ impl Doors {
         true
     }
 
+    /// Whether the relay named this very address within the last minute.
+    #[must_use]
+    pub fn has_introduced(&self, now: Mono, addr: SocketAddr) -> bool {
+        self.introduced.iter().any(|(known, until)| same(*known, addr) && now < *until)
+    }
+
     /// Takes an opening: a datagram of `length` bytes on channel 0. Writes the answer, or is
     /// silent. `ours` is the channel to answer with; whether it is needed [`Doors::holds`] says
     /// afterwards, for an opening that is repeated is answered as it was before.

@@ -262,9 +262,14 @@ fn what_is_not_answered_is_told() {
     }
     assert_eq!((sent, now), (5, ms(3_000)));
     assert_eq!(door.doors.next_deadline(now), None);
-    assert!(!door.doors.introduce(now, addr(B), 6), "it is left alone for a minute");
-    assert!(door.doors.introduce(ms(63_000), addr(B), 7));
-    assert_eq!(door.expire(ms(66_000)), [(7, addr(B), true)]);
+    // For a while it is let in, and not opened to again.
+    assert!(!door.doors.introduce(now, addr(B), 6));
+    assert!(door.openings(now).is_empty());
+    assert!(door.handle(ms(3_100), addr(B), &opening(profile, |_| {}, 9)).is_some());
+    assert_eq!(door.expire(ms(62_999)), [(100, addr(B), false)], "that led nowhere");
+    assert!(!door.doors.introduce(ms(62_999), addr(B), 7));
+    assert!(door.doors.introduce(ms(63_000), addr(B), 8));
+    assert_eq!(door.expire(ms(66_000)), [(8, addr(B), true)]);
 }
 
 /// The relay has seen another port than we do.

@@ -19,6 +19,8 @@
 
 mod neighbour;
 mod stripe;
+#[cfg(test)]
+mod tests;
 mod track;
 mod turn;
 

@@ -460,3 +460,60 @@ fn a_subtree_is_put_together_from_two_links() {
     }
     assert_eq!(acked, [(0, 1), (8, 8)]);
 }
+
+/// The chunks that a neighbour's link asks for, first to last.
+fn questions(world: &World, link: &mut Receiver, now: Mono) -> Vec<[u64; 2]> {
+    let World { assembly, store, source, .. } = world;
+    let mut buf = [0; 1_500];
+    let mut asked = Vec::new();
+    let view = View { assembly, store, asks: &|_| true };
+    while let Some(n) = link.poll_datagram(now, view, &mut buf, &mut |_, _| {}) {
+        for message in Messages::new(&buf[4..n], source.profile.addressing, CHUNK) {
+            if let Message::Request(span) = message.unwrap() {
+                asked.push([span.first, span.last]);
+            }
+        }
+    }
+    asked
+}
+
+/// On a neighbour's link a hash that was lost is asked for with one chunk, not with all that
+/// waited for it: the hash goes before the answer.
+#[test]
+fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.run(500);
+    world.wire.clear();
+    let (profile, now) = (world.source.profile, world.now);
+    let mut other = Receiver::neighbour(profile, 7, true, Some(Duration::from_millis(40)), now);
+    let train = world.source.sign(now);
+    let first = world.source.end() - 16;
+    let hear = |world: &mut World, receiver: &mut Receiver, at: Mono, datagram: &[u8]| {
+        let World { assembly, store, fresh, verifier, .. } = world;
+        let mut tools = Tools { assembly, store, fresh, verifier };
+        receiver.handle_datagram(at, &datagram[4..], &mut tools, &mut |_| Ok(()));
+    };
+    for (n, chunk) in [3, 4, 6].into_iter().enumerate() {
+        hear(&mut world, &mut other, now + Duration::from_millis(n as u64), &train[chunk]);
+    }
+    assert_eq!(other.take_news(), [News::Hashed(first / 16)], "it is being pushed");
+    let at = |millis| now + Duration::from_millis(millis);
+    let ours = |asked: &[u64; 2]| asked[0] >= first;
+    let early: Vec<_> = questions(&world, &mut other, at(19)).into_iter().filter(ours).collect();
+    assert!(early.is_empty(), "{early:?}: it may only have been overtaken");
+    let asked: Vec<_> = questions(&world, &mut other, at(20)).into_iter().filter(ours).collect();
+    assert_eq!(asked, [[first + 2; 2]]);
+    let hashes = world.source.hashes(first);
+    hear(&mut world, &mut other, at(60), &hashes);
+    for n in [2, 3, 5] {
+        assert!(world.store.has(first + n), "{n} was kept");
+    }
+    assert!(!other.take_news().contains(&News::Hashed(first / 16)), "that was said");
+    assert_eq!(other.counts().bad(), 0);
+    hear(&mut world, &mut other, at(61), &train[3]);
+    assert_eq!(other.counts().duplicates, 1, "the price");
+    // What was overtaken is asked for soon, the rest may still be on its way.
+    hear(&mut world, &mut other, at(62), &train[7]);
+    let asked: Vec<_> = questions(&world, &mut other, at(82)).into_iter().filter(ours).collect();
+    assert_eq!(asked, [[first, first + 1], [first + 4; 2]]);
+}

@@ -2,8 +2,8 @@
 //!
 //! First a small one, which even a poor line lets through in a fifth of a second: what waits
 //! behind it is what the viewer says itself, while it begins to play. Most lines let some first
-//! bytes through at once, so to a line that is not poor by the small one a larger one is sent soon
-//! after.
+//! bytes through at once, so to a line that is not poor by the small one, or is less so than it
+//! was, a larger one is sent soon after.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ pub(super) struct Line {
     best: f32,
     /// Nobody measures it.
     guess: bool,
-    /// By the first train, when the second is due.
+    /// By a small train, when the larger one is due that is believed.
     first: Option<f32>,
     /// The last train: its number, when it was sent, whether it was answered.
     run: u8,
@@ -172,8 +172,10 @@ impl Line {
         self.waits = false;
         let new = kbit as f32 * 1_000.0;
         self.tries = 0;
-        if self.bits.is_none() && self.first.is_none() && new >= POOR {
-            self.first = Some(new);
+        let small = self.size().1 == SHORT;
+        if small && new >= self.bits.map_or(POOR, |old| old * SURPRISE) {
+            // The larger one waits in a line that may be as poor as it was.
+            self.first = Some(if self.bits.is_some() { POOR } else { new });
             self.due = self.sent.map(|sent| (sent + APART).max(now));
             return None;
         }

@@ -54,6 +54,30 @@ fn a_guess_of_the_bitrate_is_put_right() {
 }
 
 #[test]
+fn a_poor_line_is_not_taken_for_a_better_one_by_its_first_bytes() {
+    let mut upload = measured(197);
+    assert_eq!(upload.line.bits(), Some(197_000.0));
+    // Alone in the line now, all of a small train is let through at once.
+    let small = upload.probe(at(62_000)).unwrap();
+    upload.probed(at(62_000), small);
+    assert_eq!(upload.measured(at(62_050), small.run, 9_000), None);
+    assert_eq!(upload.line.bits(), Some(197_000.0));
+    let large = upload.probe(at(63_200)).unwrap();
+    assert!(large.bits() > 2.0 * small.bits() && large.bits() < 0.7 * 197_000.0, "{large:?}");
+    upload.probed(at(63_200), large);
+    upload.measured(at(63_900), large.run, 196);
+    assert_eq!(upload.line.bits(), Some(196_000.0));
+    // Where it is better by now, the larger one says so, too.
+    let small = upload.probe(at(124_000)).unwrap();
+    upload.probed(at(124_000), small);
+    upload.measured(at(124_050), small.run, 4_000);
+    let large = upload.probe(at(125_200)).unwrap();
+    upload.probed(at(125_200), large);
+    upload.measured(at(125_300), large.run, 3_900);
+    assert_eq!(upload.line.bits(), Some(392_000.0), "half of what is told at most");
+}
+
+#[test]
 fn a_limit_is_kept_in_promises_and_in_pace() {
     let mut upload = Upload::new(Some(1_080_000), 2_000_000);
     upload.linked(at(0), true);

@@ -16,9 +16,12 @@ impl Neighbours {
         let named = self.advice.iter().fold(0, |named, (_, stripes)| named | stripes);
         self.mesh.set_relay_feeds(!named);
         for at in 0..self.advice.len() {
+            self.note_named(self.advice[at].0);
+        }
+        for (at, place) in self.places().into_iter().enumerate() {
             let address = self.advice[at].0;
             let new = known.iter().all(|(before, _)| *before != address);
-            if new && self.find(address).is_none() {
+            if new && place.is_none() {
                 self.introduce(address);
             }
         }
@@ -30,8 +33,8 @@ impl Neighbours {
             return;
         }
         let mut advised = vec![0; self.links.len()];
-        for (address, stripes) in &self.advice {
-            if let Some(place) = self.find(*address) {
+        for ((_, stripes), place) in self.advice.iter().zip(self.places()) {
+            if let Some(place) = place {
                 advised[place] |= stripes;
             }
         }
@@ -40,15 +43,32 @@ impl Neighbours {
         }
     }
 
-    /// The link to whoever has this address at the relay. Behind a NAT that gives every
-    /// destination another port it has another one here.
-    fn find(&self, address: SocketAddr) -> Option<usize> {
-        let exact = self.links.iter().position(|link| same(link.to, address));
-        exact.or_else(|| {
-            let ip = address.ip().to_canonical();
-            let named = |to: SocketAddr| self.advice.iter().any(|(other, _)| same(*other, to));
-            let alike = |to: SocketAddr| to.ip().to_canonical() == ip && !named(to);
-            self.links.iter().position(|link| alike(link.to))
-        })
+    /// The link to each of those who are named, if there is one. Behind a NAT that gives every
+    /// destination another port somebody is not where the relay sees it: whoever came from the
+    /// same IP, and from a port that the relay has never named, is taken for it.
+    fn places(&self) -> Vec<Option<usize>> {
+        let at = |address| self.links.iter().position(|link| same(link.to, address));
+        let mut places: Vec<_> = self.advice.iter().map(|(address, _)| at(*address)).collect();
+        for n in 0..places.len() {
+            if places[n].is_some() {
+                continue;
+            }
+            let ip = self.advice[n].0.ip().to_canonical();
+            let alike = |place: &usize| {
+                let link = &self.links[*place];
+                let fits = !link.named && link.to.ip().to_canonical() == ip;
+                fits && !places.contains(&Some(*place))
+            };
+            let found = (0..self.links.len()).find(alike);
+            places[n] = found;
+        }
+        places
+    }
+
+    /// The relay has named an address: whoever is there is nobody else.
+    pub(super) fn note_named(&mut self, address: SocketAddr) {
+        for link in self.links.iter_mut().filter(|link| same(link.to, address)) {
+            link.named = true;
+        }
     }
 }

@@ -18,6 +18,7 @@ const ANSWER_MAX: usize = 256;
 impl Neighbours {
     /// The relay named an address.
     pub(in crate::peer::viewer) fn introduce(&mut self, address: SocketAddr) {
+        self.note_named(address);
         if self.introductions.contains(&address) {
             return;
         }
@@ -93,7 +94,9 @@ impl Neighbours {
         let profile = self.profile;
         let receiver = Receiver::neighbour(profile, theirs, private, rtt, now);
         self.mesh.add(now, key, receiver.rtt());
-        self.links.push(Link::new(key, to, ours, receiver, now));
+        let mut link = Link::new(key, to, ours, receiver, now);
+        link.named = self.doors.has_introduced(now, to);
+        self.links.push(link);
         self.followed = false;
         for span in opened.iter().flat_map(|opened| opened.have()) {
             note_have(&mut self.mesh, now, key, span, self.shelf.source.size);

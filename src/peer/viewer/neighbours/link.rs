@@ -17,10 +17,14 @@ pub(super) const STATE_APART: Duration = Duration::from_millis(500);
 pub(super) struct Link {
     pub key: Key,
     pub to: SocketAddr,
+    /// The relay has named this very address.
+    pub named: bool,
     /// Our channel.
     pub channel: u32,
     pub receiver: Receiver,
     pub sender: Sender,
+    /// Whether it may be that holes are asked for here.
+    pub asked: bool,
     /// The stripes that the other end asks for.
     pub wanted: u8,
     /// What it said that it can send, since we last looked.
@@ -46,9 +50,11 @@ impl Link {
         Link {
             key,
             to,
+            named: false,
             channel,
             receiver,
             sender: Sender::forwarder(now),
+            asked: false,
             wanted: 0,
             state: None,
             out_bytes: 0,

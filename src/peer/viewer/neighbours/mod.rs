@@ -80,6 +80,8 @@ pub(super) struct Neighbours {
     tally: Sharing,
     /// When the relay was last asked for more, and told what.
     asked_at: Mono,
+    /// When chunks last came from one of them.
+    fed: Option<Mono>,
     links_at: Mono,
     relay_told: Option<State>,
     relay_told_at: Mono,
@@ -110,6 +112,7 @@ impl Neighbours {
             gone: Counts::default(),
             tally: Sharing::default(),
             asked_at: Mono::ZERO,
+            fed: None,
             links_at: now,
             relay_told: None,
             relay_told_at: Mono::ZERO,
@@ -124,10 +127,10 @@ impl Neighbours {
         self.links.is_empty() || self.mesh.source(subtree) == Source::Relay
     }
 
-    /// How long no neighbour has brought anything.
+    /// How long no neighbour has brought anything. That they talk does not feed us: where the
+    /// relay is cut off from all they have nothing either.
     pub(super) fn silence(&self, now: Mono) -> Duration {
-        let feeders = self.links.iter().filter(|link| link.receiver.stripes() != 0);
-        feeders.map(|link| link.receiver.silence(now)).min().unwrap_or(Duration::MAX)
+        self.fed.map_or(Duration::MAX, |fed| now.since(fed))
     }
 
     /// The relay has let us in, perhaps again: it feeds us until neighbours do.
@@ -143,7 +146,14 @@ impl Neighbours {
     }
 
     /// The relay's link has brought something.
-    pub(super) fn note_relay(&mut self, now: Mono, news: Vec<News>, rtt: Duration) {
+    pub(super) fn note_relay(
+        &mut self,
+        now: Mono,
+        news: Vec<News>,
+        rtt: Duration,
+        playing: &Playing,
+    ) {
+        self.shelf.note_proven(playing);
         self.mesh.set_relay_rtt(rtt);
         let n = self.shelf.source.size;
         for news in news {
@@ -177,7 +187,7 @@ impl Neighbours {
         let Some(place) = self.links.iter().position(known) else { return false };
         let Neighbours { links, shelf, mesh, .. } = self;
         let link = &mut links[place];
-        let Link { receiver, sender, wanted, state, .. } = link;
+        let Link { receiver, sender, wanted, state, asked, .. } = link;
         let before = (receiver.counts().payload, receiver.counts().control, *wanted);
         sender.hear(now);
         mesh.note_heard(now, link.key);
@@ -188,6 +198,7 @@ impl Neighbours {
         for news in receiver.take_news() {
             match news {
                 News::Hashed(subtree) => {
+                    *asked = true;
                     mesh.note_hash(now, Pusher::Neighbour(link.key), subtree);
                 }
                 News::Have(span) => note_have(mesh, now, link.key, span, assembly.n()),
@@ -212,8 +223,12 @@ impl Neighbours {
             link.sends_at = Mono::ZERO;
         }
         let brought = link.receiver.take_brought();
+        shelf.note_proven(playing);
         if link.wanted != before.2 {
             self.grant(place);
+        }
+        if came {
+            self.fed = Some(now);
         }
         self.wake(now, brought);
         self.note_whole(now, playing, figures);
@@ -288,10 +303,12 @@ impl Neighbours {
                 link.receives_at = Mono::ZERO;
             }
         }
+        self.links.iter_mut().for_each(|link| link.asked = false);
         for hole in &self.missing {
             if let Source::Neighbour(key) = self.mesh.source(hole.subtree)
                 && let Some(link) = self.links.iter_mut().find(|link| link.key == key)
             {
+                link.asked = true;
                 link.receives_at = link.receives_at.min(now);
             }
         }
@@ -309,8 +326,8 @@ impl Neighbours {
             let Neighbours { links, mesh, buf, tally, .. } = self;
             let link = &mut links[place];
             let tells = link.wants_state(now, &state);
-            let key = link.key;
-            let asks = |subtree| mesh.source(subtree) == Source::Neighbour(key);
+            let (key, asked) = (link.key, link.asked);
+            let asks = |subtree| asked && mesh.source(subtree) == Source::Neighbour(key);
             let mut told = !tells;
             loop {
                 let mut more = |writer: &mut Writer<'_>, _| {

@@ -60,10 +60,13 @@ impl Neighbours {
     /// Asks the sending halves what to send, a few chunks each in turn: all children get the same
     /// chunks at about the same time, and pass them on while the next ones come.
     pub(super) fn share(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
+        if self.links.iter().all(|link| link.sends_at > now) {
+            return;
+        }
         let mut over = Vec::new();
         let (mut sent, mut idle) = (0, 0);
         while idle < self.links.len() && sent < ROUND_MAX && !desk.full {
-            let place = self.turn % self.links.len();
+            let place = if self.turn < self.links.len() { self.turn } else { 0 };
             self.turn = place + 1;
             idle += 1;
             if self.links[place].sends_at > now {

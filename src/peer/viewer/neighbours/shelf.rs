@@ -84,6 +84,13 @@ impl Shelf {
         self.source.window = (served + 1) * self.source.size;
     }
 
+    /// Looks at what is there if that is more than before: who is fed need not wait for it.
+    pub(super) fn note_proven(&mut self, playing: &Playing) {
+        if playing.assembly.proven_edge() != self.source.subtrees.end {
+            self.refresh(playing);
+        }
+    }
+
     /// What a sender chooses from.
     pub(super) fn sight<'a>(
         &'a self,
@@ -143,12 +150,10 @@ impl Stock for Sight<'_> {
         let window = self.store.window();
         let numbered = subtree >= self.source.subtrees.start;
         let Some(local) = subtree.checked_sub(self.shift).filter(|_| numbered) else { return 0 };
-        if window.record(local).is_err() {
-            return 0;
-        }
         let first = local * self.source.size;
         let there = (0..self.source.size).filter(|n| window.has_chunk(first + n));
-        there.fold(0, |bits, n| bits | 1 << n)
+        let there = there.fold(0, |bits, n| bits | 1 << n);
+        if there != 0 && window.record(local).is_err() { 0 } else { there }
     }
 
     fn proven(&self, subtree: u64) -> bool {

@@ -6,7 +6,7 @@ use crate::swarm::stripes::STRIPES;
 
 /// Peers of each stripe that the relay feeds, besides one of so many.
 const ROOTS: u32 = 3;
-const PEERS_PER_ROOT: u32 = 100;
+const PEERS_PER_ROOT: u32 = 40;
 
 /// Roots that are chosen in one step, in each stripe.
 const CHOSEN_MAX: u32 = 8;

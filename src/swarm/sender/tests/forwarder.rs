@@ -272,7 +272,7 @@ fn hashes_that_were_lost_go_again_with_the_first_question() {
     link.rtt = None;
     link.stream(111);
     link.wait(10);
-    link.request(111 * SIZE, 111 * SIZE);
+    link.request(111 * SIZE + 15, 111 * SIZE + 15);
     assert_eq!(link.hashes(), [110, 111], "it cannot know yet");
     link.wait(100);
     link.request(111 * SIZE, 111 * SIZE);
@@ -283,6 +283,46 @@ fn hashes_that_were_lost_go_again_with_the_first_question() {
     link.wait(200);
     link.request(112 * SIZE + 1, 112 * SIZE + 1);
     assert_eq!(link.hashes(), [110, 111, 111], "shown");
+}
+
+/// Chunks that are sent singly are one train: yet each has its own age.
+#[test]
+fn a_chunk_that_was_lost_is_answered_while_its_subtree_is_still_being_sent() {
+    let mut link = Link::new(ALL_STRIPES);
+    link.stream(110);
+    link.wait(100);
+    link.prove(111);
+    for chunk in 0..10 {
+        link.bring(111 * SIZE + chunk);
+        link.unacked.retain(|(_, run)| run.first() != 111 * SIZE);
+        link.wait(12);
+    }
+    link.bring(111 * SIZE + 10);
+    let sent = link.chunks().len();
+    link.request(111 * SIZE + 10, 111 * SIZE + 10);
+    link.wait(20);
+    assert_eq!(link.chunks().len(), sent, "it was sent in this moment");
+    link.request(111 * SIZE, 111 * SIZE);
+    assert_eq!(link.chunks()[sent..], [111 * SIZE], "at once");
+    assert_eq!(link.hashes(), [110, 111], "which it has");
+    (11..16).for_each(|chunk| link.bring(111 * SIZE + chunk));
+    link.wait(100);
+    assert_eq!(link.chunks().len(), 16 + 16 + 1, "each once but that one");
+}
+
+#[test]
+fn who_feeds_us_a_stripe_is_not_told_of_it() {
+    let mut link = Link::new(0);
+    link.sender.set_fed(0b0100_0000);
+    (110..112).for_each(|subtree| link.stream(subtree));
+    link.wait(60);
+    let told: Vec<_> = link.told.iter().map(|(_, [first, _])| first / SIZE).collect();
+    assert_eq!(told, [111]);
+    link.sender.set_fed(0);
+    link.look();
+    link.wait(60);
+    let told: Vec<_> = link.told.iter().map(|(_, [first, _])| first / SIZE).collect();
+    assert_eq!(told, [111, 110], "as soon as it is somebody else");
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn churn_changes_little() {
              {mean} and {latest} ms, depth {depth}"
         );
         assert!(relayed < most && changes < 6.0, "{say}");
-        assert!(mean < 650 && latest < 1_500 && depth <= 8, "{say}");
+        assert!(mean < 650 && latest < 1_500 && depth <= 9, "{say}");
     }
 }
 
@@ -103,7 +103,7 @@ fn who_stops_is_replaced_and_nobody_else_is_blamed() {
 #[test]
 fn nobody_is_blamed_when_nothing_comes_in() {
     let mut world = settled(60, 1);
-    world.pass(10);
+    world.pass(30);
     let plan = world.plan.clone();
     world.dry = true;
     world.pass(8);

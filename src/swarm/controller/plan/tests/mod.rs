@@ -12,7 +12,8 @@ fn settled(peers: usize, seed: u64) -> World {
     let mut world = World::new();
     (0..seed).for_each(|_| _ = world.below(2));
     (0..peers).for_each(|_| _ = world.come_at_random());
-    world.pass(2);
-    (0..(peers / 100).max(2) * STRIPES).for_each(|_| world.turn());
+    // Newcomers are left to the relay for some time, the longer the longer their way is.
+    world.pass(4);
+    (0..(peers / 100).max(4) * STRIPES).for_each(|_| world.turn());
     world
 }

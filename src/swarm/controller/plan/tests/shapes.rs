@@ -14,7 +14,8 @@ fn all_peers_have_parents_in_all_stripes() {
             let most = copies.max(lacking) + peers / 50;
             assert!(left.iter().all(|left| *left <= most), "{peers} peers: {left:?}");
             let (mean, latest, _) = world.delays();
-            let limits = if peers == 60 { (420, 1_000, 5) } else { (600, 1_200, 8) };
+            // Who is far away is planned last, and hangs where there is room.
+            let limits = if peers == 60 { (480, 1_500, 6) } else { (650, 1_500, 9) };
             let fine = mean < limits.0 && latest <= limits.1 && depth <= limits.2;
             assert!(fine, "{peers} peers: {mean} and {latest} ms, depth {depth}");
             assert!(world.relayed() < most as f64 / peers as f64 + 0.001, "{}", world.relayed());
@@ -105,13 +106,16 @@ fn strong_peers_of_all_stripes_are_fed_by_the_relay() {
 fn newcomers_get_before_they_give() {
     let mut world = settled(60, 2);
     let new = world.come(35);
-    world.pass(1);
+    world.peers.get_mut(&new).unwrap().rtt = 40;
+    world.pass(2);
+    let row = *world.plan.get(new).unwrap();
+    assert_eq!(row.parents, [0; STRIPES], "it is catching up");
+    assert_eq!(world.children(new), (0, 0));
+    world.pass(2);
     let row = *world.plan.get(new).unwrap();
     assert!(row.parents.iter().all(|parent| *parent != 0), "{row:?}");
-    assert_eq!(world.children(new), (0, 0));
-    world.pass(3);
     (0..20).for_each(|_| _ = world.come(0));
-    world.pass(3);
+    world.pass(5);
     assert!(world.children(new).0 > 20, "{:?}", world.children(new));
     assert_eq!(world.plan.get(new), Some(&row));
 }

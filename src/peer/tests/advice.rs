@@ -1,0 +1,202 @@
+//! The relay names who is to feed the viewer; neighbours made for it answer, or do not.
+
+use super::*;
+use crate::wire::ppspp::{Link, Links, split};
+
+/// The channel of every neighbour made here.
+const CHANNEL: u32 = 77;
+
+/// How long a new port of a neighbour's is tried.
+const OPENINGS_MAX: usize = 5;
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+impl World {
+    /// The relay names neighbours, and is heard.
+    fn advise(&mut self, named: &[(SocketAddr, u8)]) {
+        let link = |(address, stripes_in): &(SocketAddr, u8)| Link {
+            address: *address,
+            stripes_in: *stripes_in,
+        };
+        let mut room = [0; Links::MAX * Link::BYTES];
+        let links = Links::fill(named.iter().map(link), &mut room);
+        let mut buf = [0; 400];
+        let mut writer = Writer::new(&mut buf, self.relay.source.us, Addressing::Chunks64);
+        assert!(writer.push(Message::Private(Private::Links(links))));
+        let letter = writer.written().to_vec();
+        self.down(letter);
+        self.run(50);
+    }
+
+    /// The viewer's channels, one for each opening to an address.
+    fn openings(&self, to: SocketAddr) -> Vec<u32> {
+        let letters = self.others.iter().filter(|(_, at, data)| *at == to && data[..4] == [0; 4]);
+        let opened = |data: &[u8]| match Messages::opening(&data[4..]).next() {
+            Some(Ok(Message::Handshake(open))) => open.channel,
+            other => panic!("{other:?}"),
+        };
+        letters.map(|(.., data)| opened(data)).collect()
+    }
+
+    /// A neighbour says something.
+    fn hear(&mut self, from: SocketAddr, data: &[u8]) {
+        let (socket, segment) = (SocketId::SWARM, data.len());
+        let now = self.now();
+        self.peer.handle(now, Input::Datagrams { socket, from, to: None, segment, data });
+        self.poll();
+    }
+
+    /// A neighbour answers the viewer's last opening to `to`, from `from`; the viewer's channel.
+    fn answer(&mut self, to: SocketAddr, from: SocketAddr) -> u32 {
+        let ours = *self.openings(to).last().expect("an opening");
+        let options = Options::reply(Addressing::Chunks64, 4_096, CHUNK as u32);
+        let mut buf = [0; 200];
+        let n = build::reply(&mut buf, ours, CHANNEL, options, []).unwrap();
+        self.hear(from, &buf[..n]);
+        ours
+    }
+
+    /// For `millis` a neighbour pushes what it was asked for, as fast as the relay.
+    fn feed(&mut self, millis: u64, from: SocketAddr, channel: u32, stripes: u8) {
+        for _ in 0..millis {
+            let before = self.relay.source.end();
+            self.run(1);
+            let subtree = before / self.relay.source.n();
+            if self.relay.source.end() > before && stripes >> (subtree % 8) & 1 != 0 {
+                for mut datagram in self.train.clone() {
+                    datagram[..4].copy_from_slice(&channel.to_be_bytes());
+                    self.hear(from, &datagram);
+                }
+            }
+        }
+    }
+
+    /// The stripes that a neighbour was last asked for.
+    fn asked(&self, to: SocketAddr) -> Option<u8> {
+        let mut stripes = None;
+        for (_, _, data) in self.others.iter().filter(|(_, at, _)| *at == to) {
+            let (channel, messages) = split(data).unwrap();
+            let mut all = Messages::new(messages, Addressing::Chunks64, CHUNK);
+            while let Some(Ok(message)) = all.next().filter(|_| channel == CHANNEL) {
+                if let Message::Private(Private::Subscribe(subscribe)) = message {
+                    stripes = Some(subscribe.stripes);
+                }
+            }
+        }
+        stripes
+    }
+}
+
+#[test]
+fn who_is_named_is_opened_to_and_takes_its_stripes_from_the_relay() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    assert_eq!((world.stripes, world.others.len()), (Some(0xff), 0));
+    let neighbour = addr("198.51.100.7:4000");
+    world.advise(&[(neighbour, 0b11)]);
+    assert_eq!(world.openings(neighbour).len(), 1);
+    let channel = world.answer(neighbour, neighbour);
+    world.run(200);
+    assert_eq!((world.asked(neighbour), world.stripes), (Some(0b11), Some(0xff)));
+    world.feed(1_400, neighbour, channel, 0b11);
+    assert_eq!(world.stripes, Some(!0b11), "it brings them");
+    let known = world.figures().sharing.neighbours;
+    assert_eq!(known.iter().map(|one| one.stripes_in).collect::<Vec<_>>(), [0b11]);
+    // Said again and again: that changes nothing.
+    for _ in 0..3 {
+        world.advise(&[(neighbour, 0b11)]);
+        world.feed(2_000, neighbour, channel, 0b11);
+    }
+    assert_eq!((world.openings(neighbour).len(), world.stripes), (1, Some(!0b11)));
+    // One stripe less; then nobody.
+    world.advise(&[(neighbour, 0b01)]);
+    world.feed(500, neighbour, channel, 0b01);
+    assert_eq!((world.asked(neighbour), world.stripes), (Some(0b01), Some(!0b01)));
+    world.advise(&[]);
+    world.feed(1_000, neighbour, channel, 0b01);
+    assert_eq!((world.asked(neighbour), world.stripes), (Some(0), Some(0xff)));
+    assert_eq!(world.figures().tally.stalls, 0);
+    world.check();
+}
+
+#[test]
+fn a_parent_that_falls_silent_costs_nothing_but_egress() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let neighbour = addr("198.51.100.7:4000");
+    world.advise(&[(neighbour, 0xff)]);
+    let channel = world.answer(neighbour, neighbour);
+    world.feed(2_000, neighbour, channel, 0xff);
+    assert_eq!(world.stripes, Some(0));
+    world.run(2_000);
+    assert_eq!(world.stripes, Some(0xff), "the relay is asked for everything");
+    world.run(3_000);
+    assert!(world.figures().sharing.neighbours.is_empty(), "and nobody is kept who says nothing");
+    assert_eq!((world.figures().tally.stalls, world.figures().http_bytes), (0, 0));
+    world.check();
+}
+
+#[test]
+fn who_does_not_answer_is_not_called_for_ever() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let [deaf, other] = [addr("198.51.100.7:4000"), addr("198.51.100.8:4000")];
+    for round in 0..20 {
+        // Also when it was not named in between.
+        let named = if round % 3 == 2 { other } else { deaf };
+        world.advise(&[(named, 0b11)]);
+        world.run(1_950);
+    }
+    for address in [deaf, other] {
+        let openings = world.openings(address).len();
+        assert!((1..=OPENINGS_MAX).contains(&openings), "{openings} to {address}");
+    }
+    assert_eq!((world.stripes, world.figures().tally.stalls), (Some(0xff), 0));
+    assert_eq!(world.figures().sharing.unreachable, 2);
+    world.check();
+}
+
+/// Behind a NAT that gives every destination another port a neighbour is not where the relay sees
+/// it.
+#[test]
+fn a_neighbour_with_another_port_here_is_the_one_that_was_named() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let [named, seen] = [addr("198.51.100.7:4000"), addr("198.51.100.7:4999")];
+    world.advise(&[(named, 0b101)]);
+    let channel = world.answer(named, seen);
+    world.run(200);
+    assert_eq!(world.asked(seen), Some(0b101));
+    let before = world.openings(named).len();
+    for _ in 0..4 {
+        world.advise(&[(named, 0b101)]);
+        world.feed(1_950, seen, channel, 0b101);
+    }
+    assert_eq!((world.openings(named).len(), world.openings(seen).len()), (before, 0));
+    assert_eq!(world.stripes, Some(!0b101));
+    // A second one of the same household is another one.
+    let second = addr("198.51.100.7:4001");
+    world.advise(&[(named, 0b101), (second, 0b10)]);
+    world.answer(second, second);
+    world.run(200);
+    assert_eq!((world.asked(seen), world.asked(second)), (Some(0b101), Some(0b10)));
+}
+
+/// Many viewers on one machine: another port is another viewer.
+#[test]
+fn who_shares_an_ip_with_a_neighbour_is_opened_to_itself() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let [first, second] = [addr("198.51.100.7:4000"), addr("198.51.100.7:4001")];
+    world.advise(&[(first, 0b1)]);
+    world.answer(first, first);
+    world.run(200);
+    world.advise(&[(second, 0b10)]);
+    world.run(200);
+    assert_eq!(world.asked(first), Some(0), "not what is meant for the other");
+    world.answer(second, second);
+    world.run(200);
+    assert_eq!(world.asked(second), Some(0b10));
+}
