@@ -21,11 +21,11 @@ const IN_HAND: Duration = Duration::from_millis(400);
 const IN_HAND_WAIT: Duration = Duration::from_millis(100);
 
 /// How far before its turn an access point may be fetched to wait for it.
-const SOON: Duration = Duration::from_millis(1_400);
+const SOON: Duration = Duration::from_millis(1_500);
 
 /// An older access point is not worth it to start sooner when the viewer would be further behind
 /// live than this from then on. (A chunk that is lost on the way then makes it 3 s.)
-const BEHIND: Duration = Duration::from_millis(2_700);
+const BEHIND: Duration = Duration::from_millis(2_850);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -50,8 +50,8 @@ impl Default for Settings {
 
 /// What the relay needs to make good what neighbours did not bring: so many round trips of the
 /// way to it, beside what the way through neighbours takes; and where that ends.
-const WAY_TRIPS: u32 = 4;
-const WAY: Duration = Duration::from_millis(1_100);
+const WAY_TRIPS: u32 = 3;
+const WAY: Duration = Duration::from_millis(1_000);
 const WAY_MAX: Duration = Duration::from_millis(2_800);
 
 impl Settings {

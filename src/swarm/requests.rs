@@ -91,13 +91,16 @@ impl Run {
 pub struct Requests {
     runs: VecDeque<Run>,
     chunks: u64,
+    /// How many of the runs, the first ones, were there when [`Requests::age`] was last called.
+    old: usize,
 }
 
 impl Requests {
     /// Adds chunks, unless they wait already; at most `most` wait. Returns how many were
     /// dropped.
     pub fn add(&mut self, run: Run, most: u64) -> u64 {
-        if self.runs.iter().any(|waits| waits.holds(run)) {
+        if let Some(at) = self.runs.iter().position(|waits| waits.holds(run)) {
+            self.old = self.old.min(at);
             return 0;
         }
         let room = most.saturating_sub(self.chunks);
@@ -111,6 +114,8 @@ impl Requests {
             self.chunks += whole.chunks() - before;
             self.runs.pop_back();
             self.runs.push_back(whole);
+            // Asked again, or more of it.
+            self.old = self.old.min(self.runs.len() - 1);
         } else if self.runs.len() < RUNS_MAX {
             self.chunks += kept.chunks();
             self.push(kept);
@@ -132,12 +137,13 @@ impl Requests {
             let behind = Run::new(gone.last() + 1, run.last());
             self.chunks -= run.chunks();
             match (before, behind) {
-                (None, None) => drop(self.runs.remove(at)),
+                (None, None) => self.take(at),
                 (Some(one), None) | (None, Some(one)) => self.replace(at, one),
                 (Some(one), Some(two)) => {
                     self.replace(at, one);
                     if self.runs.len() < RUNS_MAX {
                         self.runs.insert(at + 1, two);
+                        self.old += usize::from(at < self.old);
                         self.chunks += two.chunks();
                     }
                 }
@@ -177,6 +183,14 @@ impl Requests {
         lowest
     }
 
+    /// Forgets what has waited since the last call: who asked has asked others by now.
+    pub fn age(&mut self) {
+        for run in self.runs.drain(..self.old) {
+            self.chunks -= run.chunks();
+        }
+        self.old = self.runs.len();
+    }
+
     /// Chunks that wait.
     #[must_use]
     pub fn chunks(&self) -> u64 {
@@ -190,10 +204,15 @@ impl Requests {
                 self.chunks -= run.chunks();
                 match Run::new(last + 1, run.last()) {
                     Some(rest) => self.replace(at, rest),
-                    None => drop(self.runs.remove(at)),
+                    None => self.take(at),
                 }
             }
         }
+    }
+
+    fn take(&mut self, at: usize) {
+        self.runs.remove(at);
+        self.old -= usize::from(at < self.old);
     }
 
     fn replace(&mut self, at: usize, run: Run) {
@@ -302,6 +321,25 @@ mod tests {
         assert_eq!(waiting(&requests), [(200, 203), (30, 40)]);
         assert_eq!(requests.next(50..64, 16, all), None);
         assert_eq!(waiting(&requests), [(200, 203)]);
+    }
+
+    #[test]
+    fn what_has_waited_for_long_is_forgotten() {
+        let mut requests = Requests::default();
+        requests.add(run(0, 9), 1_000);
+        requests.add(run(20, 29), 1_000);
+        requests.age();
+        requests.add(run(40, 49), 1_000);
+        requests.remove(run(24, 25));
+        requests.remove(run(0, 9));
+        assert_eq!(waiting(&requests), [(20, 23), (26, 29), (40, 49)]);
+        requests.age();
+        assert_eq!(waiting(&requests), [(40, 49)]);
+        requests.add(run(45, 55), 1_000);
+        requests.age();
+        assert_eq!(waiting(&requests), [(40, 55)], "asked again");
+        requests.age();
+        assert_eq!(waiting(&requests), []);
     }
 
     #[test]

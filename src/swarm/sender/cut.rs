@@ -17,6 +17,9 @@ const SLOTS: u64 = 512;
 /// How many of them are ahead of the newest known here.
 const AHEAD: u64 = 128;
 
+/// How long a neighbour waits for an answer, and a round trip, before it asks somebody else.
+const PATIENCE: Duration = Duration::from_millis(300);
+
 /// For how long the peer is told of a subtree that becomes whole late.
 const KEPT: Duration = Duration::from_secs(6);
 
@@ -69,6 +72,8 @@ pub(super) struct Cut {
     last: Option<u64>,
     /// Stripes that the peer feeds us: of those it need not be told.
     fed: u8,
+    /// When questions last grew older.
+    aged: Mono,
     /// Whether there are news that wait.
     news: bool,
     /// Below it there are none, whatever may come.
@@ -332,6 +337,16 @@ impl Sender {
             let spare = stock.has_spare();
             spare.then(|| self.answer_in(now, stock, !fed)).flatten()
         })
+    }
+
+    /// Forgets questions that have waited for long. A neighbour does not cancel what it got from
+    /// others meanwhile, and who goes on answering what nobody needs any more never catches up.
+    pub(super) fn age_questions(&mut self, now: Mono) {
+        let every = PATIENCE + self.ledbat.rtt().unwrap_or_default();
+        if let Some(cut) = self.cut.as_mut().filter(|cut| now.since(cut.aged) >= every) {
+            cut.aged = now;
+            self.requests.age();
+        }
     }
 
     /// Whether a question waits for room on the line, which this end shares with others: when

@@ -452,6 +452,7 @@ impl Sender {
         if let Some(cut) = &mut self.cut {
             cut.go_on(stock);
         }
+        self.age_questions(now);
         let question = self.question(stock, ALL_STRIPES);
         self.asked = question.is_some();
         let parcel = match self.probing {
