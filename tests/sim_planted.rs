@@ -20,7 +20,7 @@ fn every_planted_bug_is_found_and_named() {
     let cases = [
         (Plant::WrongByte, "steady", 12, 8, "played"),
         (Plant::ForwardWrong, "steady", 12, 8, "forwarded"),
-        (Plant::Gullible, "corrupt", 40, 12, "played"),
+        (Plant::Gullible, "corrupt", 24, 12, "played"),
         (Plant::AnswerTwice, "direct", 3, 4, "contract: unproven"),
         (Plant::KeepOpenings, "spoof", 3, 24, "tables"),
         (Plant::NoRescue, "leave", 40, 14, "deadline"),
