@@ -21,9 +21,6 @@ const SHARED_FROM: usize = 50;
 const DUPLICATES_MAX: f64 = 5.0;
 const CONTROL_MAX: f64 = 5.0;
 
-/// Fouls that are printed.
-const SHOWN: usize = 8;
-
 /// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -262,8 +259,7 @@ impl Report {
         if self.crimes > 0 && self.plan.scenario.liars == 0 {
             found.push(format!("crimes: honest peers accuse each other {} times", self.crimes));
         }
-        let fouls = self.fouls.iter().take(SHOWN);
-        found.extend(fouls.map(|foul| {
+        found.extend(self.fouls.iter().map(|foul| {
             format!("{}: at {:.3} s: {}", foul.rule, seconds(foul.at.as_nanos()), foul.what)
         }));
         found

@@ -40,8 +40,8 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// How often datagrams under false addresses are sent.
 const FLOOD: Duration = Duration::from_millis(10);
 
-/// Broken rules that are kept.
-const FOULS_MAX: usize = 20;
+/// How often each rule's breach is kept: none hides another.
+const FOULS_MAX: usize = 4;
 
 /// What is to be played.
 #[derive(Clone, Debug)]
@@ -351,7 +351,7 @@ impl Stage {
     }
 
     pub(super) fn foul(&mut self, rule: &'static str, what: String) {
-        if self.fouls.len() < FOULS_MAX {
+        if self.fouls.iter().filter(|foul| foul.rule == rule).count() < FOULS_MAX {
             self.fouls.push(Foul { at: self.world.now(), rule, what });
         }
     }

@@ -21,6 +21,8 @@ pub struct Store {
     shift: u64,
     /// Behind the furthest chunk that was written, in the window's numbers.
     top: u64,
+    /// The first id on the wire since the shift was last changed.
+    floor: u64,
 }
 
 impl Store {
@@ -30,7 +32,7 @@ impl Store {
     pub fn new(writer: ChunkWriter, size: SubtreeSize, first: u64) -> Option<Store> {
         debug_assert!(first.is_multiple_of(SUBTREE_CHUNKS_MAX as u64));
         let shift = first.checked_sub(writer.next())?;
-        Some(Store { writer, size, shift, top: 0 })
+        Some(Store { writer, size, shift, top: 0, floor: first })
     }
 
     /// Chunks under one signature.
@@ -54,6 +56,13 @@ impl Store {
     #[must_use]
     pub fn next(&self) -> u64 {
         self.writer.next() + self.shift
+    }
+
+    /// The first id that the window's numbers stand for: what lies before it in the window had
+    /// other ids, which are not told any more.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.floor
     }
 
     /// The first chunk that lies too far ahead to be taken now.
@@ -144,7 +153,7 @@ impl Store {
         if self.writer.next() < open || id < open {
             return false;
         }
-        self.shift = id - self.writer.next();
+        (self.shift, self.floor) = (id - self.writer.next(), id);
         true
     }
 }

@@ -356,6 +356,7 @@ fn ids_that_do_not_exist_are_jumped_over() {
     world.wire.clear();
     world.source.sign(world.now);
     assert!(world.store.jump(world.now, 1 << 20));
+    assert_eq!(world.store.floor(), 1 << 20, "what was before has other numbers");
     assert_eq!((world.store.next(), world.store.jump(world.now, 160)), (1 << 20, false));
     assert!(world.store.has(next + 1), "what is below counts as there");
     world.join();

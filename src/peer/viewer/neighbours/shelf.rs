@@ -76,7 +76,9 @@ impl Shelf {
         let served = (SERVED.as_nanos() / train.as_nanos().max(1)) as u64;
         let end = assembly.proven_edge();
         let tail = store.window().tail().div_ceil(playing.profile.size.bytes()) + self.shift;
-        let start = end.saturating_sub(served).max(tail).min(end);
+        // Before the last jump the window's chunks had other numbers.
+        let floor = store.floor().div_ceil(self.source.size);
+        let start = end.saturating_sub(served).max(tail).max(floor).min(end);
         self.source.subtrees = start..end;
         self.source.train = train;
         self.source.window = (served + 1) * self.source.size;
@@ -146,7 +148,8 @@ impl Stock for Sight<'_> {
         }
         // Played long ago: whoever joins late asks for it.
         let window = self.store.window();
-        let Some(local) = subtree.checked_sub(self.shift) else { return 0 };
+        let numbered = subtree >= self.source.subtrees.start;
+        let Some(local) = subtree.checked_sub(self.shift).filter(|_| numbered) else { return 0 };
         let first = local * self.source.size;
         let there = (0..self.source.size).filter(|n| window.has_chunk(first + n));
         let there = there.fold(0, |bits, n| bits | 1 << n);
