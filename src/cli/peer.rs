@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// How far behind live to play; further where the way to the relay is long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.8)]
     target_delay: f64,
     /// The most that it becomes after stalls.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]

@@ -25,7 +25,13 @@ const SOON: Duration = Duration::from_millis(1_500);
 
 /// An older access point is not worth it to start sooner when the viewer would be further behind
 /// live than this from then on. (A chunk that is lost on the way then makes it 3 s.)
-const BEHIND: Duration = Duration::from_millis(2_850);
+const BEHIND: Duration = Duration::from_millis(2_900);
+
+/// How much of the time that passes a viewer that began further behind live than it wants comes
+/// nearer: one part of so many. Not with less than this in hand, and at most so much at a time.
+const EASE: u32 = 20;
+const EASE_HAND: Duration = Duration::from_millis(800);
+const EASE_STEP: Duration = Duration::from_millis(200);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -44,7 +50,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { target: Duration::from_millis(2_000), max: Duration::from_secs(5) }
+        Settings { target: Duration::from_millis(1_800), max: Duration::from_secs(5) }
     }
 }
 
@@ -52,6 +58,9 @@ impl Default for Settings {
 /// way to it, beside what the way through neighbours takes; and where that ends.
 const WAY_TRIPS: u32 = 3;
 const WAY: Duration = Duration::from_millis(1_000);
+/// Beyond this round trip so many more: a newcomer's window takes long to open there.
+const FAR: Duration = Duration::from_millis(350);
+const WAY_TRIPS_FAR: u32 = 3;
 const WAY_MAX: Duration = Duration::from_millis(2_800);
 
 impl Settings {
@@ -59,7 +68,8 @@ impl Settings {
     /// was lost on such a way can come again.
     #[must_use]
     pub fn over(self, trip: Duration) -> Settings {
-        let least = (WAY + trip * WAY_TRIPS).min(WAY_MAX).min(self.max);
+        let far = trip.saturating_sub(FAR) * WAY_TRIPS_FAR;
+        let least = (WAY + trip * WAY_TRIPS + far).min(WAY_MAX).min(self.max);
         Settings { target: self.target.max(least), ..self }
     }
 }
@@ -137,6 +147,10 @@ pub struct Playout {
     /// Where a run of the stream ends and the next one begins: oldest first, few.
     breaks: VecDeque<(u64, u64)>,
     tally: Tally,
+    /// What the delay goes back to: the target, or what it was found out to need.
+    least: Duration,
+    /// When it was last looked whether it can.
+    eased: Option<Stamp>,
 }
 
 impl Playout {
@@ -146,7 +160,8 @@ impl Playout {
         let (delay, tally) = (settings.target, Tally::default());
         let state = State::Waiting { since: None, early: false, short: false };
         let (in_hand, breaks) = (IN_HAND, VecDeque::new());
-        Playout { settings, in_hand, delay, state, position: first, breaks, tally }
+        let (least, eased) = (settings.target, None);
+        Playout { settings, in_hand, delay, state, position: first, breaks, tally, least, eased }
     }
 
     /// Begins with more in hand where the way to the relay is long: its round trip.
@@ -224,12 +239,27 @@ impl Playout {
                 }
             }
             State::Playing { starved: true } => self.end_wait(now, line, Duration::ZERO),
-            State::Playing { starved: false } => {}
+            State::Playing { starved: false } => self.ease(now, next, line),
         }
         let due = line.reach(now.minus(self.delay));
         self.position = due.clamp(self.position, next);
         self.state = State::Playing { starved: self.position == next };
         self.position
+    }
+
+    /// Comes nearer to live if it began far behind: what is in hand is handed over a little
+    /// faster than it came in, which a player keeps for later.
+    fn ease(&mut self, now: Stamp, next: u64, line: &Timeline) {
+        let passed = self.eased.replace(now).map_or(Duration::ZERO, |before| now.since(before));
+        if self.delay <= self.least {
+            return;
+        }
+        let ends = [self.position, next].map(|at| line.time_of(at));
+        let ends = ends[0].zip(ends[1].or(line.newest().map(|(_, time)| time)));
+        let hand = ends.map_or(Duration::ZERO, |(begin, end)| end.since(begin));
+        if hand >= EASE_HAND {
+            self.delay = self.delay.saturating_sub(passed.min(EASE_STEP) / EASE).max(self.least);
+        }
     }
 
     /// Whether to go on at `beyond`, the next byte that is there, because what lies before it
@@ -277,6 +307,8 @@ impl Playout {
         if waited > Duration::ZERO {
             let later = late.saturating_sub(skipped);
             self.delay = (self.delay + later).min(self.settings.max).max(self.delay);
+            // So much was needed beyond what there was.
+            self.least = (self.least + later).min(self.delay);
         }
     }
 }
