@@ -400,13 +400,12 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "swarm.mode",
-        default: r#""direct""#,
+        default: r#""auto""#,
         doc: &[
             "Who sends to peers. \"direct\": the relay sends everything to everybody, and peers do",
             "not hear of each other. \"hybrid\": the relay sends each part to a few, who pass it",
-            "on, and answers whoever would miss something. \"auto\": hybrid for as long as peers",
-            "can upload enough, stream by stream. The latter two are new: viewers whose lines",
-            "carry little may stall at times.",
+            "on, and sends whatever they do not bring. \"auto\": hybrid for as long as there are",
+            "eight peers and they can upload enough, stream by stream.",
         ],
         allowed: "\"auto\", \"direct\" or \"hybrid\"",
         synonyms: &["hybrid", "p2p", "share", "sharing", "policy"],

@@ -70,7 +70,7 @@ fn the_swarm_is_where_http_is_unless_it_is_told_otherwise() {
     assert_eq!(default.listen, Some("[::]:8080".parse().unwrap()));
     assert!(default.advertise.is_empty() && default.size.is_none() && default.egress.is_none());
     assert_eq!((default.addressing, default.join), (Addressing::Chunks64, Join::Open));
-    assert_eq!((default.peers, default.mode), (20_000, Mode::Direct));
+    assert_eq!((default.peers, default.mode), (20_000, Mode::Auto));
     for (word, mode) in [("direct", Mode::Direct), ("hybrid", Mode::Hybrid), ("auto", Mode::Auto)] {
         assert_eq!(swarm(&format!("[swarm]\nmode = \"{word}\"\n")).mode, mode);
     }

@@ -355,7 +355,10 @@ mod tests {
         assert_eq!(tuned(&[]), None);
         assert_eq!(tuned(&[4_100, 2_100]), Some(2_100), "g >= D: at once");
         assert_eq!(tuned(&[1_900, 900]), Some(900), "D - g <= 1.5 s: soon");
-        assert_eq!(tuned(&[1_300, 300]), Some(1_300), "else the one before");
+        let later = Settings { target: ms(2_500), ..settings() };
+        let points = [(1_300, ms(1_300)), (300, ms(300))];
+        let chosen = tune_in(&points, &later, Duration::ZERO).map(|(offset, _)| offset);
+        assert_eq!(chosen, Some(1_300), "else the one before");
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
         assert_eq!(tuned_from(&[2_200, 200], ms(50)), Some(2_200), "375 ms: 2.6 s behind live");
@@ -369,10 +372,34 @@ mod tests {
             Settings { target: ms(target), max: ms(max) }.over(ms(trip)).target.as_millis()
         };
         assert_eq!(Settings::default().over(ms(200)), Settings::default(), "near enough");
-        assert_eq!([over(2_000, 5_000, 400), over(1_500, 5_000, 250)], [2_200, 1_750]);
+        assert_eq!([over(2_000, 5_000, 400), over(1_500, 5_000, 250)], [2_350, 1_750]);
         assert_eq!([over(2_000, 5_000, 600), over(2_000, 5_000, 9_000)], [2_800; 2]);
         assert_eq!(over(1_000, 2_000, 900), 2_000, "never above the limit");
         assert_eq!(over(4_000, 5_000, 900), 4_000, "asked for");
+    }
+
+    #[test]
+    fn who_began_far_behind_comes_back_and_who_needed_it_does_not() {
+        let line = line(60_000);
+        let mut far = Playout::new(settings(), 1_000);
+        far.advance(at(4_000), 3_900, &line);
+        assert_eq!(far.delay(), ms(3_000));
+        // 20 ms at a time, with 1.4 s in hand.
+        let run = |far: &mut Playout, from: u64, until: u64, ahead: u64| {
+            for now in (from..until).step_by(20) {
+                far.advance(at(now), now - ahead, &line);
+            }
+        };
+        run(&mut far, 4_020, 14_020, 500);
+        assert!((2_480..=2_520).contains(&far.delay().as_millis()), "{:?}", far.delay());
+        run(&mut far, 14_020, 60_000, 500);
+        assert_eq!(far.delay(), ms(1_500));
+        assert_eq!(far.tally(), Tally::default());
+        // With little in hand it stays where it is.
+        let mut near = Playout::new(settings(), 1_000);
+        near.advance(at(4_000), 3_900, &line);
+        run(&mut near, 4_020, 24_000, 2_500);
+        assert_eq!(near.delay(), ms(3_000));
     }
 
     #[test]

@@ -160,7 +160,10 @@ impl Mesh {
         }
         let stripe = &mut self.stripes[stripe_of(subtree)];
         if !std::mem::replace(&mut track.late, true) && stripe.parent == Some(slot) {
-            stripe.note_late(now);
+            if stripe.note_late(now) {
+                // What else of the stripe is missing is asked of the relay as well.
+                self.wake(now);
+            }
         }
         // Whoever has it all; else the one who has begun may still bring it, in time or not.
         self.ask(now, subtree, track, Some(slot)).unwrap_or(own)
@@ -194,7 +197,9 @@ impl Mesh {
             // Not heard of for long.
             now.since(one.heard) > SILENT + one.rtt
         });
-        self.stripes[index].note_missed(now, silent);
+        if self.stripes[index].note_missed(now, silent) {
+            self.wake(now);
+        }
     }
 
     /// Asks somebody who has announced a subtree, or goes on asking.
