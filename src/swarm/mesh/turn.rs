@@ -159,11 +159,10 @@ impl Mesh {
             return own;
         }
         let stripe = &mut self.stripes[stripe_of(subtree)];
-        if !std::mem::replace(&mut track.late, true) && stripe.parent == Some(slot) {
-            if stripe.note_late(now) {
-                // What else of the stripe is missing is asked of the relay as well.
-                self.wake(now);
-            }
+        let new = !std::mem::replace(&mut track.late, true) && stripe.parent == Some(slot);
+        if new && stripe.note_late(now) {
+            // What else of the stripe is missing is asked of the relay as well.
+            self.wake(now);
         }
         // Whoever has it all; else the one who has begun may still bring it, in time or not.
         self.ask(now, subtree, track, Some(slot)).unwrap_or(own)
