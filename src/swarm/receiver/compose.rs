@@ -24,7 +24,7 @@ const REPEAT_IN_SILENCE: Duration = Duration::from_millis(200);
 const REORDER_MIN: Duration = Duration::from_millis(10);
 
 /// The least time until something is asked for again, beyond one and a half round trips.
-const RETRY: Duration = Duration::from_millis(60);
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Bytes of our datagrams: they fit wherever IPv6 does.
 const DATAGRAM_MAX: usize = 1_200;
@@ -357,7 +357,7 @@ impl Receiver {
     fn again_at(&self, number: u64, part: &Part, assembly: &Assembly) -> Mono {
         let below = |(chunk, _): &(u64, Mono)| self.private && *chunk / assembly.n() < number;
         let answered = self.answered.filter(below);
-        let wait = RETRY + self.rtt * 3 / 2;
+        let wait = RETRY + 2 * self.rtt;
         answered.map_or(part.retry_at, |(_, came)| part.retry_at.max(came + wait))
     }
 
@@ -391,7 +391,7 @@ impl Receiver {
     /// rate; some tolerance included.
     fn retry(&self, asked: u32, assembly: &Assembly) -> Duration {
         let queue = assembly.chunk_time() * asked * 3 / 4;
-        RETRY + self.rtt * 3 / 2 + queue.min(Duration::from_secs(2))
+        RETRY + 2 * self.rtt + queue.min(Duration::from_secs(2))
     }
 }
 
