@@ -352,10 +352,10 @@ impl Receiver {
         }
     }
 
-    /// When to ask again for what was asked for. As long as answers to what lies below come, it
-    /// waits for its turn.
+    /// When to ask again for what was asked for. As long as answers to what lies below come, or to
+    /// other chunks of the subtree, it waits for its turn.
     fn again_at(&self, number: u64, part: &Part, assembly: &Assembly) -> Mono {
-        let below = |(chunk, _): &(u64, Mono)| self.private && *chunk / assembly.n() < number;
+        let below = |(chunk, _): &(u64, Mono)| self.private && *chunk / assembly.n() <= number;
         let answered = self.answered.filter(below);
         let wait = RETRY + 2 * self.rtt;
         answered.map_or(part.retry_at, |(_, came)| part.retry_at.max(came + wait))
