@@ -109,7 +109,6 @@ impl Swarm {
             if census.members.len() < MEMBERS_MAX {
                 census.members.push(Member {
                     channel: session.ours,
-                    id: told.id,
                     address: introductions::plain(session.to),
                     upload_kbit,
                     rtt: session.sender.rtt().unwrap_or_default(),
@@ -182,7 +181,6 @@ impl Swarm {
             self.helms.resize_with(index + 1, || None);
         }
         let mode = self.settings.mode;
-        let egress = self.settings.egress;
         let helm = match &mut self.helms[index] {
             Some(helm) if Arc::ptr_eq(&helm.stream, &stream) => helm,
             place => place.insert(Helm {
@@ -200,7 +198,7 @@ impl Swarm {
         if !helm.controller.is_due(now) {
             return;
         }
-        let orders = Arc::new(helm.controller.step(now, &situation(&stream, egress)));
+        let orders = Arc::new(helm.controller.step(now, &situation(&stream)));
         helm.note(now, &orders);
         let shards: Vec<ShardId> = helm.controller.shards().collect();
         for shard in shards {
@@ -236,14 +234,14 @@ impl Swarm {
 }
 
 /// What is known of a stream at the moment.
-fn situation(stream: &Stream, egress: Option<u64>) -> Situation {
+fn situation(stream: &Stream) -> Situation {
     let bitrate = bitrate(stream);
     let (mut sent, mut played) = (0, 0);
     for share in stream.shares() {
         sent += share.swarm_bytes.load(Relaxed);
         played += share.told.relay_bytes.load(Relaxed) + share.told.peer_bytes.load(Relaxed);
     }
-    Situation { bitrate, chunks: chunks(bitrate), egress, sent, played }
+    Situation { bitrate, chunks: chunks(bitrate), sent, played }
 }
 
 impl Helm {

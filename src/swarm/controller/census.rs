@@ -11,8 +11,6 @@ use crate::swarm::controller::Situation;
 pub struct Member {
     /// Its channel at the relay: with the shard inside.
     pub channel: u32,
-    /// Its name in pictures, by which neighbours are known.
-    pub id: u32,
     /// Where it is.
     pub address: SocketAddr,
     /// What it can upload, as it says.

@@ -69,8 +69,6 @@ pub struct Situation {
     pub bitrate: u64,
     /// Chunks per second.
     pub chunks: f64,
-    /// The most that may be sent to peers, in bits per second.
-    pub egress: Option<u64>,
     /// UDP payload sent to its peers since the start.
     pub sent: u64,
     /// Bytes of it that they got, each once, since the start, as they say.

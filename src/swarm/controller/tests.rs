@@ -22,7 +22,7 @@ impl World {
         World {
             now,
             controller: Controller::new(now, mode),
-            situation: Situation { bitrate: BITRATE, chunks, egress: None, sent: 0, played: 0 },
+            situation: Situation { bitrate: BITRATE, chunks, sent: 0, played: 0 },
             peers: Vec::new(),
             rescue: 0.0,
         }
@@ -50,7 +50,6 @@ impl World {
             }
             census.members.push(Member {
                 channel: *channel,
-                id: *channel,
                 address: ([10, 0, 0, 1], (channel >> 8) as u16 | 1).into(),
                 upload_kbit: *upload_kbit,
                 rtt: Duration::from_millis(30),

@@ -179,9 +179,7 @@ impl Mesh {
         self.clock = now;
         let Some(slot) = self.slot(key) else { return };
         self.neighbours[slot] = None;
-        self.stripes.iter_mut().for_each(|stripe| {
-            stripe.leave(slot);
-        });
+        self.stripes.iter_mut().for_each(|stripe| stripe.leave(slot));
         self.tracks.values_mut().for_each(|track| track.leave(slot));
         self.wake(now);
     }
@@ -273,6 +271,8 @@ impl Mesh {
             },
         };
         let backlog = subtree < self.backlog;
+        let stripe = self.stripes[stripe_of(subtree)];
+        let parent = matches!(pushed, Pushed::By(slot) if stripe.parent == Some(slot));
         let track = self.track(now, subtree);
         if track.pushed.is_none() {
             track.pushed = Some((pushed, now));
@@ -281,17 +281,15 @@ impl Mesh {
                 Pusher::Relay | Pusher::Http => Source::Relay,
             };
         }
-        let index = stripe_of(subtree);
-        let stripe = &mut self.stripes[index];
-        let parent = matches!(pushed, Pushed::By(slot) if stripe.parent == Some(slot));
+        let new = parent && subtree > stripe.from;
+        let brings = new && !std::mem::replace(&mut track.brought, true);
+        let lag = now.since(track.since);
+        let stripe = &mut self.stripes[stripe_of(subtree)];
         if pushed == Pushed::Relay && stripe.parent.is_none() && !backlog {
             stripe.retiring = None;
         }
-        let new = parent && subtree > stripe.from;
-        let track = self.track(now, subtree);
-        if new && !std::mem::replace(&mut track.brought, true) {
-            let lag = now.since(track.since);
-            self.stripes[index].note_brought(now, lag);
+        if brings {
+            stripe.note_brought(now, lag);
         }
         self.wake(now + turn::LATE);
     }

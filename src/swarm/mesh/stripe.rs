@@ -32,8 +32,6 @@ pub(super) const RETIRING: Duration = Duration::from_secs(2);
 pub(super) struct Stripe {
     /// The place of the neighbour that was asked to feed it.
     pub parent: Option<usize>,
-    /// When it was.
-    pub since: Mono,
     /// The newest subtree that was known then: the parent pushes only later ones.
     pub from: u64,
     /// The relay is asked for it.
@@ -55,7 +53,6 @@ impl Default for Stripe {
     fn default() -> Stripe {
         Stripe {
             parent: None,
-            since: Mono::ZERO,
             from: 0,
             relayed: true,
             retiring: None,
@@ -80,33 +77,31 @@ impl Stripe {
         // As long as nobody has taken over, it goes on.
         self.retiring = before.map(|before| (before, now)).filter(|_| !self.relayed);
         self.parent = parent;
-        (self.since, self.from) = (now, newest);
+        self.from = newest;
         (self.missed, self.late, self.brought, self.failed) = (0, 0, 0, None);
         self.lag = LAG;
         self.relayed |= parent.is_none();
     }
 
-    /// A neighbour is gone. Whether it had fed the stripe.
-    pub(super) fn leave(&mut self, slot: usize) -> bool {
+    /// A neighbour is gone.
+    pub(super) fn leave(&mut self, slot: usize) {
         self.retiring = self.retiring.filter(|(before, _)| *before != slot);
-        let parent = self.parent == Some(slot);
-        if parent {
+        if self.parent == Some(slot) {
             self.parent = None;
             self.relayed |= self.retiring.is_none();
         }
-        parent
     }
 
-    /// The parent has begun with a subtree, so long after it was known to exist. Whether the
+    /// The parent has begun with a subtree, so long after it was known to exist: perhaps the
     /// relay need not be asked any longer.
-    pub(super) fn note_brought(&mut self, now: Mono, lag: Duration) -> bool {
+    pub(super) fn note_brought(&mut self, now: Mono, lag: Duration) {
         self.missed = 0;
         self.lag = (self.lag * 7 + lag.min(MISS_MAX)) / 8;
         self.retiring = None;
         self.brought = self.brought.saturating_add(1);
         let distrusted = self.failed.is_some_and(|at| now.since(at) < DISTRUST);
         let enough = self.brought >= if distrusted { TRUST_AGAIN } else { 1 };
-        self.relayed && enough && std::mem::replace(&mut self.relayed, false)
+        self.relayed &= !enough;
     }
 
     /// A subtree was whole in time.

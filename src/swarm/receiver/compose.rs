@@ -23,7 +23,7 @@ const REPEAT_IN_SILENCE: Duration = Duration::from_millis(200);
 /// The least time after a train's last datagram until what has not come is missing.
 const REORDER_MIN: Duration = Duration::from_millis(10);
 
-/// The least time until something is asked for again, beyond one and a half round trips.
+/// The least time until something is asked for again, beyond two round trips.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Bytes of our datagrams: they fit wherever IPv6 does.

@@ -22,14 +22,11 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::mesh::Key;
-use crate::swarm::stripes::STRIPES;
+use crate::swarm::stripes::rate_of;
 use crate::wire::ppspp::State;
 
 use line::Line;
 pub use line::Probe;
-
-/// What a stripe takes beyond its share of the stream, in percent: headers and hashes.
-const OVERHEAD: u64 = 108;
 
 /// What of a line is promised to others: the rest is for what the viewer says itself, for what is
 /// lost and sent again, and for what others at home do.
@@ -159,7 +156,7 @@ impl Upload {
         let mut upload = Upload {
             limit,
             line: Line::default(),
-            stripe: stripe(bitrate),
+            stripe: rate_of(bitrate).max(1),
             slots: 0.0,
             guesses: false,
             grants: BTreeMap::new(),
@@ -244,7 +241,7 @@ impl Upload {
     /// The stream takes so many bits per second. Who joins when it begins has to guess; small
     /// changes are none, for what is told to others should not change all the time.
     pub fn set_bitrate(&mut self, bitrate: u64) {
-        let stripe = stripe(bitrate);
+        let stripe = rate_of(bitrate).max(1);
         if stripe * 3 < self.stripe * 4 && self.stripe * 3 < stripe * 4 {
             return;
         }
@@ -375,7 +372,7 @@ impl Upload {
     /// When more may be sent.
     #[must_use]
     pub fn ready(&self) -> Mono {
-        if self.pace() < 1.0 { Mono::from_nanos(u64::MAX) } else { self.passed - BURST }
+        self.spare_at() - BURST
     }
 
     /// Whether there is room beside what is promised: for questions of those who are not fed.
@@ -427,11 +424,6 @@ impl Upload {
             buffer_ms: u16::try_from(buffer.as_millis()).unwrap_or(u16::MAX),
         }
     }
-}
-
-/// Bits per second of a stripe on the wire.
-fn stripe(bitrate: u64) -> u64 {
-    (bitrate * OVERHEAD / 100 / STRIPES as u64).max(1)
 }
 
 /// What the lower half sees at most.

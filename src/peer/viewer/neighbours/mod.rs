@@ -425,8 +425,7 @@ impl Neighbours {
 
     /// What the neighbours gave and got.
     pub(super) fn figures(&self, relay: &Counts) -> Sharing {
-        let mut counts = self.gone.clone();
-        self.links.iter().for_each(|link| counts.add(link.receiver.counts()));
+        let counts = self.counts();
         let state = self.upload.state(0, Duration::ZERO);
         let neighbours = self.links.iter().map(|link| Neighbour {
             address: link.to,

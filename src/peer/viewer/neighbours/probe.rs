@@ -45,10 +45,6 @@ impl Neighbours {
     pub(in crate::peer::viewer) fn measured(&mut self, now: Mono, run: u8, kbit: u32) {
         let Some(kbit) = self.upload.measured(now, run, kbit) else { return };
         tracing::info!(kbit, "upload measured");
-        for place in 0..self.links.len() {
-            if self.links[place].wanted != 0 {
-                self.grant(place);
-            }
-        }
+        self.grant_all();
     }
 }

@@ -50,11 +50,16 @@ impl Neighbours {
             })
             .collect();
         self.upload.observe(now, &children);
-        (0..self.links.len())
-            .filter(|place| self.links[*place].wanted != 0)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|place| self.grant(place));
+        self.grant_all();
+    }
+
+    /// The upload carries more than before, or less: all who want something are granted anew.
+    pub(super) fn grant_all(&mut self) {
+        for place in 0..self.links.len() {
+            if self.links[place].wanted != 0 {
+                self.grant(place);
+            }
+        }
     }
 
     /// Asks the sending halves what to send, a few chunks each in turn: all children get the same

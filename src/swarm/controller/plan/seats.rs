@@ -9,13 +9,10 @@ use crate::swarm::controller::plan::Row;
 use crate::swarm::controller::plan::forest::{Branch, Forest, bits};
 use crate::swarm::controller::plan::trust::{Bars, Trust};
 use crate::swarm::realm::Realm;
-use crate::swarm::stripes::STRIPES;
+use crate::swarm::stripes::{STRIPES, rate_of};
 
 /// The part of an upload that is planned with, in percent.
 const PLANNED: u64 = 95;
-
-/// What a stripe takes beyond its share of the stream, in percent: headers and hashes.
-const OVERHEAD: u64 = 108;
 
 /// The most links of one peer.
 const SLOTS_MAX: u64 = 48;
@@ -65,7 +62,7 @@ impl Rate {
 
     /// What one stripe takes in bits per second; 0 as long as nobody knows.
     pub(super) fn stripe(&self) -> u64 {
-        self.held * OVERHEAD / 100 / STRIPES as u64
+        rate_of(self.held)
     }
 
     /// How long a line takes for one subtree that carries so many stripes, in milliseconds.

@@ -136,7 +136,6 @@ impl World {
     pub(super) fn members(&self) -> Vec<Member> {
         let of = |(channel, peer): (&u32, &Peer)| Member {
             channel: *channel,
-            id: *channel,
             address: address(*channel, peer.realm),
             upload_kbit: peer.said,
             rtt: Duration::from_millis(peer.rtt),
