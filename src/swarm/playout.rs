@@ -227,8 +227,7 @@ impl Playout {
                 }
                 // The rest is on its way, at little more than the stream's own rate: with
                 // nothing in hand the first hiccup would be a stall.
-                let end = line.time_of(next).or(line.newest().map(|(_, time)| time));
-                let hand = begin.zip(end).map_or(Duration::ZERO, |(b, e)| e.since(b));
+                let hand = self.media(next, line);
                 let waited = if early { age - self.settings.target } else { now.since(since) };
                 if hand < self.in_hand && waited < self.in_hand + IN_HAND_WAIT {
                     self.state = State::Waiting { since: Some(since), early, short: true };
@@ -247,6 +246,13 @@ impl Playout {
         self.position
     }
 
+    /// The media time from the position to `end`, as far as is known.
+    fn media(&self, end: u64, line: &Timeline) -> Duration {
+        let begin = line.time_of(self.position);
+        let end = line.time_of(end).or_else(|| line.newest().map(|(_, time)| time));
+        begin.zip(end).map_or(Duration::ZERO, |(begin, end)| end.since(begin))
+    }
+
     /// Comes nearer to live if it began far behind: what is in hand is handed over a little
     /// faster than it came in, which a player keeps for later.
     fn ease(&mut self, now: Stamp, next: u64, line: &Timeline) {
@@ -254,10 +260,7 @@ impl Playout {
         if self.delay <= self.least {
             return;
         }
-        let ends = [self.position, next].map(|at| line.time_of(at));
-        let ends = ends[0].zip(ends[1].or(line.newest().map(|(_, time)| time)));
-        let hand = ends.map_or(Duration::ZERO, |(begin, end)| end.since(begin));
-        if hand >= EASE_HAND {
+        if self.media(next, line) >= EASE_HAND {
             self.delay = self.delay.saturating_sub(passed.min(EASE_STEP) / EASE).max(self.least);
         }
     }
@@ -273,9 +276,7 @@ impl Playout {
 
     /// Goes on at `to`: what lies before is skipped.
     pub fn skip(&mut self, now: Stamp, to: u64, line: &Timeline) {
-        let begin = line.time_of(self.position);
-        let end = line.time_of(to).or_else(|| line.newest().map(|(_, time)| time));
-        let media = begin.zip(end).map_or(Duration::ZERO, |(begin, end)| end.since(begin));
+        let media = self.media(to, line);
         self.tally.skips += 1;
         self.tally.skipped += media;
         if self.has_begun() {

@@ -20,9 +20,6 @@ const COUNT_MIN: usize = 4;
 /// What is said of a line that is faster than can be measured so.
 const KBIT_MAX: u32 = 100_000;
 
-/// Bytes of IP and UDP headers.
-const HEADERS: u64 = 28;
-
 /// What came of one train. It is kept for a second or so.
 #[derive(Clone, Debug)]
 pub struct Probing {
@@ -117,7 +114,7 @@ impl Probing {
         if counted.len() < COUNT_MIN || took == 0 {
             return if at.len() == usize::from(self.of) { KBIT_MAX } else { 0 };
         }
-        let bits = (self.bytes as u64 + HEADERS) * 8 * (counted.len() - half) as u64;
+        let bits = Probe::bits(self.bytes) * (counted.len() - half) as u64;
         let kbit = bits * 1_000 * half as u64 / took;
         u32::try_from(kbit).unwrap_or(KBIT_MAX).clamp(1, KBIT_MAX)
     }

@@ -177,9 +177,7 @@ impl Swarm {
         // Who asks us for a stripe of somebody's has perhaps not reached it.
         let asked = session.sender.pushed_stripes();
         let letter = feeders.letter();
-        if let Some(letter) = self.letter(place, letter.into()) {
-            self.post(letter);
-        }
+        self.send(place, letter);
         for (channel, _, stripes) in feeders.all() {
             let unmet = !before.contains(channel) || again && asked & stripes != 0;
             if let Some(shard) = shard_of(*channel).filter(|_| unmet) {

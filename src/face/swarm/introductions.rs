@@ -103,9 +103,7 @@ impl Swarm {
         }
         let head = answer(who.iter().flatten().map(|candidate| candidate.address));
         self.cells.add(Cell::Introductions, who.len() as u64);
-        if let Some(letter) = self.letter(place, head.into()) {
-            self.post(letter);
-        }
+        self.send(place, head);
         for candidate in who.iter().flatten() {
             if let Some(shard) = shard_of(candidate.channel) {
                 let note = Note::Introduce { channel: candidate.channel, address: own };
@@ -143,9 +141,7 @@ impl Swarm {
             let Some((place, _)) = self.sessions.find(some[0].0) else { continue };
             let head = answer(some.iter().map(|(_, address)| *address));
             self.cells.add(Cell::Introductions, some.len() as u64);
-            if let Some(letter) = self.letter(place, head.into()) {
-                self.post(letter);
-            }
+            self.send(place, head);
         }
         meetings.drain(..done);
         self.meetings = meetings;

@@ -61,9 +61,7 @@ impl Swarm {
         debug_assert!(whole);
         let head = Bytes::copy_from_slice(writer.written());
         self.cells.add(Cell::SwarmProbesAnswered, 1);
-        if let Some(letter) = self.letter(place, head.into()) {
-            self.post(letter);
-        }
+        self.send(place, head);
     }
 
     /// Answers the trains whose end was lost, and forgets those that are long over. Sessions may

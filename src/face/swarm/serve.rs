@@ -155,14 +155,19 @@ impl Swarm {
         Some(Shipment::letter(to, self.sessions.address(origin), channel, head))
     }
 
+    /// Sends a peer a datagram of messages, when the socket has room.
+    pub(super) fn send(&mut self, place: u32, head: impl Into<Payload>) {
+        if let Some(letter) = self.letter(place, head.into()) {
+            self.post(letter);
+        }
+    }
+
     /// Closes a link, for a reason of ours.
     pub(super) fn close(&mut self, place: u32, bye: Bye, why: Cell) {
         let Some(extras) = self.sessions.get(place).map(|session| session.extras) else { return };
         self.cells.add(why, 1);
         let head = self.goodbye(bye, extras);
-        if let Some(letter) = self.letter(place, head) {
-            self.post(letter);
-        }
+        self.send(place, head);
         self.forget(place);
     }
 

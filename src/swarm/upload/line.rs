@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::base::time::Mono;
+use crate::wire::ppspp;
 
 /// After this time on a link a line is measured: it has better to do before.
 const BEGIN: Duration = Duration::from_millis(300);
@@ -24,9 +25,6 @@ const SHORT: u16 = 400;
 
 /// A line that carries less, in bits per second, is measured by such trains alone.
 const POOR: f32 = 500_000.0;
-
-/// Bytes of IP and UDP headers.
-const HEADERS: u16 = 28;
 
 /// How soon after another a train is sent at the earliest: the relay measures one a second.
 const APART: Duration = Duration::from_millis(1_100);
@@ -73,7 +71,7 @@ impl Probe {
 
 /// Bits of a datagram on the wire.
 fn bits_of(bytes: u16) -> f32 {
-    f32::from(bytes + HEADERS) * 8.0
+    ppspp::Probe::bits(bytes.into()) as f32
 }
 
 /// What a line carries.

@@ -296,6 +296,8 @@ impl<'a> Probe<'a> {
     pub const MOST: u8 = 64;
     /// Bytes of a datagram with one, at most.
     pub const LONGEST: usize = 1_200;
+    /// Bytes of IPv4 and UDP headers.
+    const AROUND: usize = 28;
     /// Without them it would be as short as the answer to it, which has the same number.
     const PADDING_MIN: usize = 3;
     /// Bytes in front of the padding: channel, type, length, and what it says.
@@ -303,6 +305,12 @@ impl<'a> Probe<'a> {
     const PADDING: &'static [u8] = &[0; Probe::LONGEST - Probe::HEADER];
     /// Bytes of the body of an answer.
     const ANSWER: usize = 5;
+
+    /// Bits on the wire of a datagram of so many bytes: both ends of a train count alike.
+    #[must_use]
+    pub const fn bits(bytes: usize) -> u64 {
+        (bytes + Probe::AROUND) as u64 * 8
+    }
 
     /// The one that makes a datagram of `bytes`.
     #[must_use]
