@@ -1,7 +1,8 @@
 //! How a forwarder pushes: it cuts through subtrees, chunk by chunk as they come.
 //!
 //! Subtrees come from several parents, so they begin and end in any order. Of each of the newest
-//! ones is kept which chunks were sent to this peer, when, and which it has shown to have: forty bytes.
+//! ones is kept which chunks were sent to this peer, when, and which it has shown to have: forty
+//! bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
