@@ -517,3 +517,31 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
     let asked: Vec<_> = questions(&world, &mut other, at(82)).into_iter().filter(ours).collect();
     assert_eq!(asked, [[first, first + 1], [first + 4; 2]]);
 }
+
+/// An answer comes in several trains. What has not come of it is not asked for again with the
+/// first of them, though its time is over, but when no more of it comes.
+#[test]
+fn the_rest_of_an_answer_is_waited_for() {
+    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
+    world.run(500);
+    world.wire.clear();
+    let (profile, now) = (world.source.profile, world.now);
+    let mut other = Receiver::neighbour(profile, 7, true, Some(Duration::from_millis(40)), now);
+    let train = world.source.sign(now);
+    let first = world.source.end() - 16;
+    world.receive(&train[0][4..]);
+    let at = |millis| now + Duration::from_millis(millis);
+    let ours = |asked: &[u64; 2]| asked[0] >= first;
+    let asked = |world: &World, link: &mut Receiver, millis| -> Vec<[u64; 2]> {
+        questions(world, link, at(millis)).into_iter().filter(ours).collect()
+    };
+    assert_eq!(asked(&world, &mut other, 0), [[first, first + 15]]);
+    for datagram in &train[1..8] {
+        let World { assembly, store, fresh, verifier, .. } = &mut world;
+        let mut tools = Tools { assembly, store, fresh, verifier };
+        other.handle_datagram(at(300), &datagram[4..], &mut tools, &mut |_| Ok(()));
+    }
+    assert_eq!(asked(&world, &mut other, 300), Vec::<[u64; 2]>::new(), "the rest comes behind it");
+    assert_eq!(asked(&world, &mut other, 479), Vec::<[u64; 2]>::new());
+    assert_eq!(asked(&world, &mut other, 480), [[first + 7, first + 15]]);
+}
