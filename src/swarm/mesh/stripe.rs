@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::base::time::Mono;
 
 /// Nothing of a subtree has come so long after it was known to exist: it is missed. The mean of
-/// what its parent takes, twice, and a margin; within bounds.
-const MARGIN: Duration = Duration::from_millis(300);
-const MISS_MIN: Duration = Duration::from_millis(350);
+/// what its parent takes, twice, and a margin, but no longer than this. (The parent may be busy
+/// with the stripe before; what it brings after all would have come twice.)
+const MARGIN: Duration = Duration::from_millis(600);
 const MISS_MAX: Duration = Duration::from_millis(900);
 
 /// The lag of a parent of which nothing is known yet.
@@ -68,7 +68,7 @@ impl Default for Stripe {
 impl Stripe {
     /// How long after a subtree is known to exist it is missed.
     pub(super) fn patience(&self) -> Duration {
-        (self.lag * 2 + MARGIN).clamp(MISS_MIN, MISS_MAX)
+        (self.lag * 2 + MARGIN).min(MISS_MAX)
     }
 
     /// Another neighbour is to feed it, or nobody.

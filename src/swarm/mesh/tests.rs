@@ -140,7 +140,7 @@ fn a_parent_that_falls_silent_is_given_up_at_the_first_subtree() {
     let mut world = World::fed(&[A, B]);
     world.wait(600, &[]);
     world.lack(16, None);
-    world.wait(300, &[]);
+    world.wait(600, &[]);
     assert_eq!((world.relay(), world.asked(16)), (!ONE, Source::Wait));
     world.wait(300, &[]);
     assert_eq!((world.relay(), world.asked(16)), (0xff, Source::Relay));
@@ -152,17 +152,17 @@ fn a_parent_that_talks_is_given_up_at_the_second_subtree_that_it_misses() {
     let mut world = World::fed(&[A, B]);
     world.wait(600, &[A]);
     world.lack(16, None);
-    world.wait(500, &[A]);
+    world.wait(900, &[A]);
     assert_eq!((world.relay(), world.asked(16)), (!ONE, Source::Wait));
     world.lack(24, None);
-    world.wait(600, &[A]);
+    world.wait(900, &[A]);
     assert_eq!(world.relay(), 0xff);
     assert_eq!([world.asked(16), world.asked(24)], [Source::Relay; 2]);
     // One that it brings in between begins the count anew.
     let mut world = World::fed(&[A]);
     for subtree in [16, 32, 48] {
         world.lack(subtree, None);
-        world.wait(500, &[A]);
+        world.wait(900, &[A]);
         world.push(A, subtree + 8);
         assert_eq!(world.relay(), !ONE, "{subtree}");
     }
@@ -173,14 +173,14 @@ fn a_parent_that_is_late_three_times_is_given_up() {
     let mut world = World::fed(&[A]);
     for subtree in [16, 24] {
         world.begin(A, subtree);
-        world.wait(350, &[A]);
+        world.wait(650, &[A]);
         assert_eq!((world.relay(), world.asked(subtree)), (!ONE, Source::Neighbour(A)));
     }
     world.push(A, 32);
     for subtree in [40, 48, 56] {
         assert_eq!(world.relay(), !ONE, "one was in time: {subtree}");
         world.begin(A, subtree);
-        world.wait(350, &[A]);
+        world.wait(650, &[A]);
     }
     assert_eq!(world.relay(), 0xff);
     // Late, but there: that counted once and for all.
@@ -195,7 +195,7 @@ fn failed() -> World {
     let mut world = World::fed(&[A, B]);
     world.wait(600, &[]);
     world.lack(16, None);
-    world.wait(500, &[]);
+    world.wait(900, &[]);
     assert_eq!(world.relay(), 0xff);
     world.missing.clear();
     world
@@ -331,13 +331,13 @@ fn holes_are_asked_of_who_announced_and_has_room_or_feeds_us() {
         world.mesh.note_have(world.now, key, 16);
     }
     world.begin(A, 16);
-    world.wait(330, &[A]);
+    world.wait(630, &[A]);
     assert_eq!(world.asked(16), Source::Neighbour(A), "nobody else has room");
     world.room(C, 500);
     world.wait(100, &[A]);
     assert_eq!(world.asked(16), Source::Neighbour(C));
     // It does not answer in time: it is not asked again.
-    world.wait(330, &[A]);
+    world.wait(630, &[A]);
     assert_eq!(world.asked(16), Source::Neighbour(A));
     // Who feeds us has a place for us.
     world.mesh.advise(B, 2);
@@ -354,7 +354,7 @@ fn holes_are_asked_of_who_announced_and_has_room_or_feeds_us() {
 fn what_a_parent_misses_once_is_asked_of_whoever_announces_it() {
     let mut world = World::fed(&[A, B]);
     world.lack(16, None);
-    world.wait(500, &[A, B]);
+    world.wait(900, &[A, B]);
     assert_eq!((world.asked(16), world.relay()), (Source::Wait, !ONE));
     world.mesh.note_have(world.now, B, 16);
     assert!(world.mesh.next_deadline().unwrap() <= world.now, "that was missing");

@@ -10,8 +10,10 @@ use crate::swarm::mesh::track::{Pushed, Track};
 use crate::swarm::mesh::{BEHIND, Mesh, Missing, Source};
 use crate::swarm::stripes::{STRIPES, bit_of, stripe_of};
 
-/// A subtree that was begun is late so long and a round trip after that; so is an answer.
-pub(super) const LATE: Duration = Duration::from_millis(300);
+/// A subtree that was begun is late so long and a round trip after that; so is an answer. A
+/// parent sends one subtree to all its children at the same time, and perhaps a second one: that
+/// takes most of this, and whoever asks others sooner gets it twice.
+pub(super) const LATE: Duration = Duration::from_millis(600);
 
 /// A neighbour that feeds us and says nothing for so long, and a round trip, is not there: it
 /// acknowledges and announces all the time.
