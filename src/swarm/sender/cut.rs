@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::requests::Run;
-use crate::swarm::sender::{LAG_MAX, Parcel, Sender, Source, Stock, Why};
+use crate::swarm::sender::{Parcel, Sender, Source, Stock, Why};
 use crate::swarm::stripes::bit_of;
+
+/// How far the push to a neighbour may fall behind before it goes on at the live edge. By then the
+/// neighbour has the relay bring it: it would come twice, and keep what is new waiting.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
 
 /// The most subtrees that are kept, with those that the peer has and this end does not.
 const SLOTS: u64 = 512;
@@ -225,10 +229,11 @@ impl Cut {
         }
     }
 
-    /// Gives up what is too old for any player. Returns how many chunks could have been sent.
+    /// Gives up what is so old that the peer asks the relay for it, or has done so. Returns how
+    /// many chunks could have been sent.
     pub(super) fn skip(&mut self, stock: &impl Stock, pushed: u8) -> u32 {
         let source = stock.source();
-        let lag = source.trains_in(LAG_MAX);
+        let lag = source.trains_in(BEHIND_MAX);
         let until = source.subtrees.end.saturating_sub(lag).max(self.first);
         let mut skipped = 0;
         for subtree in self.from.max(self.first)..until {
