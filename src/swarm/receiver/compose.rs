@@ -23,8 +23,11 @@ const REPEAT_IN_SILENCE: Duration = Duration::from_millis(200);
 /// The least time after a train's last datagram until what has not come is missing.
 const REORDER_MIN: Duration = Duration::from_millis(10);
 
-/// The least time until something is asked for again, beyond two round trips.
-const RETRY: Duration = Duration::from_millis(100);
+/// When something is asked for again: the relay answers at once, and after this and seven fifths
+/// of the round trip the question or the answer is lost. A neighbour sends first what it feeds
+/// others; what it had sent by then would come twice.
+const RETRY: Duration = Duration::from_millis(60);
+const RETRY_NEIGHBOUR: Duration = Duration::from_millis(400);
 
 /// Bytes of our datagrams: they fit wherever IPv6 does.
 const DATAGRAM_MAX: usize = 1_200;
@@ -357,7 +360,7 @@ impl Receiver {
     fn again_at(&self, number: u64, part: &Part, assembly: &Assembly) -> Mono {
         let below = |(chunk, _): &(u64, Mono)| self.private && *chunk / assembly.n() <= number;
         let answered = self.answered.filter(below);
-        let wait = RETRY + 2 * self.rtt;
+        let wait = self.retry_least();
         answered.map_or(part.retry_at, |(_, came)| part.retry_at.max(came + wait))
     }
 
@@ -387,11 +390,16 @@ impl Receiver {
         if self.private { self.reorder(assembly) } else { Duration::ZERO }
     }
 
+    /// How long an answer may take that does not wait for others.
+    fn retry_least(&self) -> Duration {
+        if self.neighbour { RETRY_NEIGHBOUR + 2 * self.rtt } else { RETRY + self.rtt * 7 / 5 }
+    }
+
     /// When to ask again with `asked` chunks under way, which are sent at twice the stream's
     /// rate; some tolerance included.
     fn retry(&self, asked: u32, assembly: &Assembly) -> Duration {
         let queue = assembly.chunk_time() * asked * 3 / 4;
-        RETRY + 2 * self.rtt + queue.min(Duration::from_secs(2))
+        self.retry_least() + queue.min(Duration::from_secs(2))
     }
 }
 

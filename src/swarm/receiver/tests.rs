@@ -539,9 +539,9 @@ fn the_rest_of_an_answer_is_waited_for() {
     for datagram in &train[1..8] {
         let World { assembly, store, fresh, verifier, .. } = &mut world;
         let mut tools = Tools { assembly, store, fresh, verifier };
-        other.handle_datagram(at(300), &datagram[4..], &mut tools, &mut |_| Ok(()));
+        other.handle_datagram(at(600), &datagram[4..], &mut tools, &mut |_| Ok(()));
     }
-    assert_eq!(asked(&world, &mut other, 300), Vec::<[u64; 2]>::new(), "the rest comes behind it");
-    assert_eq!(asked(&world, &mut other, 479), Vec::<[u64; 2]>::new());
-    assert_eq!(asked(&world, &mut other, 480), [[first + 7, first + 15]]);
+    assert_eq!(asked(&world, &mut other, 600), Vec::<[u64; 2]>::new(), "the rest comes behind it");
+    assert_eq!(asked(&world, &mut other, 1_079), Vec::<[u64; 2]>::new());
+    assert_eq!(asked(&world, &mut other, 1_080), [[first + 7, first + 15]]);
 }
