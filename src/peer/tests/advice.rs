@@ -235,3 +235,29 @@ fn the_relay_hears_first_of_who_feeds_us_and_whom_we_feed() {
     assert_eq!(told.len(), Links::MAX);
     assert_eq!(told[..2], [(feeder, 0b11), (fed, 0)]);
 }
+
+#[test]
+fn what_finds_no_room_is_counted() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let asker = addr("198.51.100.1:4000");
+    world.advise(&[(asker, 0)]);
+    let channel = world.answer(asker, asker);
+    let end = world.relay.source.end();
+    for chunk in (end - 300..end).step_by(2) {
+        let mut buf = [0; 40];
+        let mut writer = Writer::new(&mut buf, channel, Addressing::Chunks64);
+        assert!(writer.push(Message::Request(Span { first: chunk, last: chunk })));
+        world.hear(asker, writer.written());
+    }
+    // More than are opened to at a time.
+    for n in 1..=3_u16 {
+        let at = |port| SocketAddr::from(([198, 51, 100, 2], port));
+        let named: Vec<_> = (0..10).map(|k| (at(n * 1_000 + k), 0)).collect();
+        world.advise(&named);
+    }
+    world.run(600);
+    let sharing = world.figures().sharing;
+    assert_eq!((sharing.introduced, sharing.addresses_forgotten), (31, 14), "{sharing:?}");
+    assert!((1..150).contains(&sharing.questions_forgotten), "{sharing:?}");
+}

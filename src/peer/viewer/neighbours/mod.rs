@@ -454,6 +454,7 @@ impl Neighbours {
             upload_kbit: state.upload_kbit,
             room_kbit: state.room_kbit,
             overfull: self.overfull(),
+            addresses_forgotten: self.tally.addresses_forgotten + self.doors.forgotten(),
             ..self.tally.clone()
         }
     }
