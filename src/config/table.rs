@@ -391,8 +391,10 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Mixed,
         default: r#""auto""#,
         doc: &[
-            "The most that is sent to peers; beyond it newcomers are refused. \"auto\": nine",
-            "tenths of the network's speed where that is known, else no limit.",
+            "The most that peers are let in for: beyond it newcomers are refused. A peer counts",
+            "as much as those inside cost when it came; should more fall back to the relay they",
+            "are served all the same. \"auto\": nine tenths of the network's speed where that is",
+            "known, else no limit.",
         ],
         allowed: "\"auto\" or a rate: kbit, Mbit, Gbit, such as \"800Mbit\"",
         synonyms: &["budget", "bandwidth", "rate", "upload"],

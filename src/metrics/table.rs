@@ -155,6 +155,7 @@ table! {
     SwarmOvertaken: Counter "headwater_swarm_overtaken" {} "Trains that were not sent because their bytes had left the window.";
     SwarmProbesAnswered: Counter "headwater_swarm_probes" { outcome = "answered" } "Trains by which peers measure their upload: those that were answered, and datagrams that came too soon or did not belong to one.";
     SwarmProbesDropped: Counter "headwater_swarm_probes" { outcome = "dropped" } "Trains by which peers measure their upload: those that were answered, and datagrams that came too soon or did not belong to one.";
+    SwarmQuestionsDropped: Counter "headwater_swarm_questions_dropped" {} "Chunks that peers asked for and that were not answered because too many waited already.";
     SwarmLettersDropped: Counter "headwater_swarm_letters_dropped" {} "Answers to openings and closes that were not sent because the socket was full for long.";
     CrimeMalformed: Counter "headwater_swarm_crimes" { crime = "malformed" } "What peers did that no honest one does, by name.";
     CrimeUnknownMessage: Counter "headwater_swarm_crimes" { crime = "unknown_message" } "What peers did that no honest one does, by name.";

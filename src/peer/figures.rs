@@ -118,8 +118,16 @@ pub struct Sharing {
     pub opened: u64,
     /// Introductions that led nowhere: there is no direct path.
     pub unreachable: u64,
+    /// Addresses that the relay named, openings and links for which the tables had no room: the
+    /// oldest went, or the newest was not taken.
+    pub addresses_forgotten: u64,
+    /// Chunks that neighbours asked for and that were forgotten unanswered: too many waited, or
+    /// for too long.
+    pub questions_forgotten: u64,
     /// Neighbours that were dropped for what they did, and what that was.
     pub dropped: Vec<(SocketAddr, &'static str)>,
+    /// How many they are, those included that are not told by name.
+    pub dropped_all: u64,
     /// Those who are there.
     pub neighbours: Vec<Neighbour>,
     /// What this viewer takes itself to be able to send.
@@ -133,6 +141,7 @@ pub struct Sharing {
 impl Sharing {
     /// A neighbour was dropped for what it did.
     pub(super) fn drop_neighbour(&mut self, address: SocketAddr, why: &'static str) {
+        self.dropped_all += 1;
         if self.dropped.len() < DROPPED_MAX {
             self.dropped.push((address, why));
         }

@@ -19,7 +19,7 @@ use crate::ring::window;
 use crate::swarm::playout;
 use crate::swarm::receiver::source::{START, Source, THEM, chunk};
 use crate::wire::ppspp::{
-    Addressing, Message, Messages, Options, Private, Span, Writer, build, channel,
+    Addressing, Link, Message, Messages, Options, Private, Span, Writer, build, channel,
 };
 
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -133,6 +133,8 @@ struct World {
     train: Vec<Vec<u8>>,
     /// The stripes that it was last asked to push.
     stripes: Option<u8>,
+    /// The neighbours that it was last told of.
+    links: Vec<Link>,
 }
 
 fn id(index: u32) -> ConnId {
@@ -191,6 +193,7 @@ impl World {
             others: vec![],
             train: vec![],
             stripes: None,
+            links: vec![],
         };
         for ms in 1..=age {
             world.ms = ms;
@@ -268,8 +271,12 @@ impl World {
         }
         self.measure(bytes);
         for message in Messages::new(&bytes[4..], Addressing::Chunks64, CHUNK) {
-            if let Ok(Message::Private(Private::Subscribe(subscribe))) = message {
-                self.stripes = Some(subscribe.stripes);
+            match message {
+                Ok(Message::Private(Private::Subscribe(subscribe))) => {
+                    self.stripes = Some(subscribe.stripes);
+                }
+                Ok(Message::Private(Private::Links(links))) => self.links = links.iter().collect(),
+                _ => {}
             }
         }
         let answers = self.relay.source.take(self.mono(), bytes);
@@ -366,6 +373,8 @@ impl World {
             Output::Datagram { to, data, .. } => {
                 self.others.push((self.ms, to, data.as_slice().to_vec()));
             }
+            // What it passes on.
+            Output::Train(train) => assert_ne!(train.to, UDP),
             other => panic!("{other:?}"),
         }
     }

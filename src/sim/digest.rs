@@ -1,7 +1,8 @@
 //! One number for everything that happened: two runs with the same number were the same run.
 //!
-//! It covers times, kinds, places, lengths and the headers of datagrams, and no signature: those
-//! of ECDSA have a random part, and nothing depends on it.
+//! It covers times, kinds, places, lengths, the headers of chunks, and every byte of all other
+//! datagrams as they are sent, hashes and signatures among them. The bytes of chunks are the
+//! referee's: those that are played are held against what was published.
 
 use std::fmt;
 

@@ -170,6 +170,19 @@ impl Flight {
         (seen, len)
     }
 
+    /// The bytes of datagram `n`, which carries no chunk, behind its [`beginning`].
+    ///
+    /// [`beginning`]: Flight::beginning
+    #[must_use]
+    pub fn rest(&self, n: usize) -> &[u8] {
+        let bytes = match &self.cargo {
+            Cargo::Datagram(data) => data.as_slice(),
+            Cargo::Train(train) if n < self.heads() => train.head.as_slice(),
+            Cargo::Train(_) => &[],
+        };
+        bytes.get(SEEN..).unwrap_or_default()
+    }
+
     /// The bytes of the chunk in datagram `n`, which carries one.
     #[must_use]
     pub fn chunk_bytes(&self, n: usize) -> &[u8] {
@@ -261,6 +274,7 @@ pub(super) mod tests {
         assert_eq!(data[21..29], [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(data[29..], [2; 10]);
         assert_eq!(flight.beginning(2).0[..5], [0x80, 0, 0, 1, 1]);
+        assert_eq!((flight.rest(0), flight.rest(1)), (&[5; 26][..], &[][..]));
     }
 
     #[test]
@@ -270,5 +284,8 @@ pub(super) mod tests {
         let mut out = Vec::new();
         flight.write(0, &mut out);
         assert_eq!((&out[..], flight.beginning(0).1, flight.chunk(0)), (&b"hello"[..], 5, None));
+        assert!(flight.rest(0).is_empty());
+        let flight = Flight::new(at, at, Cargo::Datagram(payload(b"a longer datagram")), 0);
+        assert_eq!(flight.rest(0), b"gram");
     }
 }

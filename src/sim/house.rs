@@ -20,8 +20,9 @@ use crate::shard::settings::Settings as ShardSettings;
 use crate::shard::swarm::Swarming;
 use crate::shard::{Parts, Shard};
 use crate::sim::dice::Dice;
+use crate::sim::scribe::Scribe;
 use crate::sim::world::{Driven, PORT};
-use crate::swarm::integrity::{KeyPair, Signer, SignerClock};
+use crate::swarm::integrity::{Signer, SignerClock};
 use crate::swarm::settings::{Addressing, Join, Mode, Settings as SwarmSettings, SubtreeSize};
 
 /// Shards of the relay.
@@ -60,7 +61,7 @@ pub struct House {
     pub registry: Arc<Registry>,
     /// Its figures, by shard.
     pub cells: Vec<Arc<Cells>>,
-    key: Arc<KeyPair>,
+    key: Arc<Scribe>,
     clock: Option<SignerClock>,
 }
 
@@ -71,7 +72,7 @@ impl House {
     /// If the machine has no memory for it.
     pub fn new(
         plan: Plan,
-        key: Arc<KeyPair>,
+        key: Arc<Scribe>,
         numbers: Vec<(StreamName, Resume)>,
     ) -> std::io::Result<House> {
         let window_bytes = bytes_of(plan.bitrate, WINDOW).max(4 * SLAB_LARGE as u64);

@@ -11,7 +11,7 @@
 //! population, source        who watches, who publishes: assumptions, stated
 //! house, crowd              the relay's shards, the viewers' peers
 //! liar, spoofer             those who mean harm
-//! notary                    integrity that thousands share
+//! notary, scribe            integrity that thousands share, signatures that are the same again
 //! scenario, stage           what happens; it happens
 //! referee                   holds what they do against what is true
 //! losses, proofs, truth     what the referee knows and nobody else
@@ -36,6 +36,7 @@ mod queue;
 mod referee;
 mod report;
 pub mod scenario;
+mod scribe;
 mod shares;
 mod source;
 mod spoofer;

@@ -14,12 +14,12 @@ use crate::sim::house::{House, Plan as HousePlan, bytes_of};
 use crate::sim::notary::Notary;
 use crate::sim::population;
 use crate::sim::scenario::{Act, Scenario};
+use crate::sim::scribe::Scribe;
 use crate::sim::shares::Bytes;
 use crate::sim::source::{Encoder, Generator, Tape};
 use crate::sim::spoofer::Spoofer;
 use crate::sim::truth::Truth;
 use crate::sim::world::{HTTP, RELAY, Trace, World};
-use crate::swarm::integrity::KeyPair;
 use crate::swarm::receiver::Profile;
 
 /// Where everybody finds the relay.
@@ -99,7 +99,7 @@ pub struct Stage {
     pub(super) notary: Notary,
     /// Datagrams of relays that are gone are not in its cells any more.
     pub(super) relay_lives: u64,
-    key: Arc<KeyPair>,
+    key: Arc<Scribe>,
     numbers: Vec<(StreamName, crate::registry::streams::Resume)>,
     relay_seats: Vec<usize>,
     cues: Vec<Cue>,
@@ -127,7 +127,7 @@ impl Stage {
         let rate = (plan.bitrate * plan.peers as u64 * 2).max(1_000_000_000);
         world.add_host(RELAY_IP, population::relay(rate));
         let name: StreamName = "sim".parse().map_err(|_| "the stream's name".to_owned())?;
-        let key = KeyPair::generate().map_err(|why| why.to_string())?;
+        let key = Scribe::new(Dice::new(seed, "key", 0))?;
         let notary = Notary::new(plan.remember);
         // Those who leave may still be remembered when those come who take their place.
         let most = plan.peers + plan.peers / 10 + 2;

@@ -31,6 +31,9 @@ const OVER: Duration = Duration::from_millis(300);
 /// How much later than others a datagram comes that is overtaken, at most.
 const LATE_MAX: Duration = Duration::from_millis(30);
 
+/// What the digest calls a flight that begins; 2 and 3 are those that arrive and land.
+const SENT: u64 = 1;
+
 impl World {
     /// A machine hands datagrams to its socket.
     pub(super) fn submit(&mut self, seat: usize, to: SocketAddr, cargo: Cargo) {
@@ -72,7 +75,7 @@ impl World {
             }
             parts.add(n, through);
         }
-        self.digest_flight(1, host, &flight);
+        self.digest_flight(SENT, host, &flight);
         // Who was introduced is called first, and a few times.
         let unasked = match (host, self.host_of(*to.ip())) {
             (RELAY, _) => 0,
@@ -235,6 +238,10 @@ impl World {
         if let Some(first) = flight.numbers().next() {
             let (seen, len) = flight.beginning(first);
             self.digest.add_bytes(&seen[..len]);
+        }
+        // Once is enough: nothing is changed on the way.
+        for n in flight.numbers().filter(|n| kind == SENT && flight.chunk(*n).is_none()) {
+            self.digest.add_bytes(flight.rest(n));
         }
     }
 }

@@ -92,15 +92,33 @@ pub struct Requests {
     runs: VecDeque<Run>,
     chunks: u64,
     /// How many of the runs, the first ones, were there when [`Requests::age`] was last called.
-    old: usize,
+    old: u32,
+    /// Chunks that were forgotten unanswered: there was no room, or they had waited for long.
+    forgotten: u32,
 }
 
 impl Requests {
     /// Adds chunks, unless they wait already; at most `most` wait. Returns how many were
     /// dropped.
     pub fn add(&mut self, run: Run, most: u64) -> u64 {
+        let dropped = self.put(run, most);
+        self.forget(dropped);
+        dropped
+    }
+
+    /// Chunks that were forgotten since the last call, because too many waited or for too long.
+    pub fn take_forgotten(&mut self) -> u64 {
+        std::mem::take(&mut self.forgotten).into()
+    }
+
+    fn forget(&mut self, chunks: u64) {
+        let more = u32::try_from(chunks).unwrap_or(u32::MAX);
+        self.forgotten = self.forgotten.saturating_add(more);
+    }
+
+    fn put(&mut self, run: Run, most: u64) -> u64 {
         if let Some(at) = self.runs.iter().position(|waits| waits.holds(run)) {
-            self.old = self.old.min(at);
+            self.old = self.old.min(at as u32);
             return 0;
         }
         let room = most.saturating_sub(self.chunks);
@@ -115,7 +133,7 @@ impl Requests {
             self.runs.pop_back();
             self.runs.push_back(whole);
             // Asked again, or more of it.
-            self.old = self.old.min(self.runs.len() - 1);
+            self.old = self.old.min(self.runs.len() as u32 - 1);
         } else if self.runs.len() < RUNS_MAX {
             self.chunks += kept.chunks();
             self.push(kept);
@@ -143,8 +161,10 @@ impl Requests {
                     self.replace(at, one);
                     if self.runs.len() < RUNS_MAX {
                         self.runs.insert(at + 1, two);
-                        self.old += usize::from(at < self.old);
+                        self.old += u32::from((at as u32) < self.old);
                         self.chunks += two.chunks();
+                    } else {
+                        self.forget(two.chunks());
                     }
                 }
             }
@@ -185,10 +205,12 @@ impl Requests {
 
     /// Forgets what has waited since the last call: who asked has asked others by now.
     pub fn age(&mut self) {
-        for run in self.runs.drain(..self.old) {
+        let before = self.chunks;
+        for run in self.runs.drain(..self.old as usize) {
             self.chunks -= run.chunks();
         }
-        self.old = self.runs.len();
+        self.forget(before - self.chunks);
+        self.old = self.runs.len() as u32;
     }
 
     /// Chunks that wait.
@@ -212,7 +234,7 @@ impl Requests {
 
     fn take(&mut self, at: usize) {
         self.runs.remove(at);
-        self.old -= usize::from(at < self.old);
+        self.old -= u32::from((at as u32) < self.old);
     }
 
     fn replace(&mut self, at: usize, run: Run) {
@@ -281,6 +303,7 @@ mod tests {
         let mut requests = Requests::default();
         let dropped: u64 = (0..100).map(|n| requests.add(run(n * 2, n * 2), 4_000)).sum();
         assert_eq!(dropped, 100 - RUNS_MAX as u64);
+        assert_eq!((requests.take_forgotten(), requests.take_forgotten()), (dropped, 0));
         assert_eq!(requests.runs.capacity(), RUNS_MAX);
         requests.remove(run(0, 3));
         requests.add(run(900, 900), 4_000);
@@ -333,8 +356,10 @@ mod tests {
         requests.remove(run(24, 25));
         requests.remove(run(0, 9));
         assert_eq!(waiting(&requests), [(20, 23), (26, 29), (40, 49)]);
+        assert_eq!(requests.take_forgotten(), 0, "taken out by who knows");
         requests.age();
         assert_eq!(waiting(&requests), [(40, 49)]);
+        assert_eq!(requests.take_forgotten(), 8);
         requests.add(run(45, 55), 1_000);
         requests.age();
         assert_eq!(waiting(&requests), [(40, 55)], "asked again");
@@ -363,6 +388,7 @@ mod tests {
         }
         requests.remove(run(2, 2));
         assert_eq!(waiting(&requests)[0], (0, 1));
+        assert_eq!(requests.take_forgotten(), 2, "and the rest is counted");
         assert_eq!(requests.runs.len(), RUNS_MAX);
     }
 }

@@ -21,7 +21,8 @@ pub struct Settings {
     pub join: Join,
     /// Peers of the whole process.
     pub peers: usize,
-    /// The most that is sent to peers, in bits per second. `None`: no limit is known.
+    /// What peers are let in for, in bits per second; nobody inside is sent less for it. `None`:
+    /// no limit is known.
     pub egress: Option<u64>,
     /// Whether peers pass on what they get.
     pub mode: Mode,

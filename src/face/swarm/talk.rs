@@ -183,6 +183,10 @@ impl Swarm {
         if dropped > 0 {
             self.cells.add(Cell::SwarmProbesDropped, dropped);
         }
+        let forgotten = session.sender.take_forgotten();
+        if forgotten > 0 {
+            self.cells.add(Cell::SwarmQuestionsDropped, forgotten);
+        }
         let asked = session.sender.is_asked();
         if let Some(why) = ended {
             self.cells.add(why, 1);

@@ -45,6 +45,9 @@ pub(super) struct Sharing {
     unreachable: u64,
     upload_kbit: u32,
     room_kbit: u32,
+    addresses_forgotten: u64,
+    questions_forgotten: u64,
+    dropped_all: u64,
     dropped: Vec<Dropped>,
     neighbours: Vec<Neighbour>,
 }
@@ -78,6 +81,9 @@ impl Sharing {
             unreachable: of.unreachable,
             upload_kbit: of.upload_kbit,
             room_kbit: of.room_kbit,
+            addresses_forgotten: of.addresses_forgotten,
+            questions_forgotten: of.questions_forgotten,
+            dropped_all: of.dropped_all,
             dropped: dropped.collect(),
             neighbours: neighbours.collect(),
         }
@@ -167,10 +173,18 @@ mod tests {
                 rtt: std::time::Duration::from_micros(1_500),
             }],
             rescues: 7,
+            addresses_forgotten: 3,
+            questions_forgotten: 4,
+            dropped_all: 5,
             ..figures::Sharing::default()
         };
         let json = serde_json::to_value(Sharing::new(&of)).unwrap();
         assert_eq!(json["rescues"], 7);
+        assert_eq!(
+            (&json["addresses_forgotten"], &json["questions_forgotten"]),
+            (&3.into(), &4.into())
+        );
+        assert_eq!(json["dropped_all"], 5);
         assert_eq!(json["dropped"][0]["why"], "hash");
         assert_eq!(json["neighbours"][0]["stripes_in"], 0x81);
         assert_eq!(json["neighbours"][0]["rtt_ms"], 1.5);

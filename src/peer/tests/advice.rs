@@ -1,7 +1,7 @@
 //! The relay names who is to feed the viewer; neighbours made for it answer, or do not.
 
 use super::*;
-use crate::wire::ppspp::{Link, Links, split};
+use crate::wire::ppspp::{Links, Subscribe, split};
 
 /// The channel of every neighbour made here.
 const CHANNEL: u32 = 77;
@@ -199,4 +199,65 @@ fn who_shares_an_ip_with_a_neighbour_is_opened_to_itself() {
     world.answer(second, second);
     world.run(200);
     assert_eq!(world.asked(second), Some(0b10));
+}
+
+/// A viewer may have more neighbours than it can tell the relay of.
+#[test]
+fn the_relay_hears_first_of_who_feeds_us_and_whom_we_feed() {
+    let mut world = World::new(5_000);
+    world.relay.kbit = Some(8_000);
+    world.run(6_000);
+    let at = |n: usize| addr(&format!("198.51.100.{n}:4000"));
+    // As many as are told, who only talk; then two more.
+    let mut channels = Vec::new();
+    for (some, stripes) in [(1..9, 0), (9..17, 0), (17..18, 0), (18..19, 0b11)] {
+        let named: Vec<_> = some.map(|n| (at(n), stripes)).collect();
+        world.advise(&named);
+        channels.extend(named.iter().map(|(at, _)| (*at, world.answer(*at, *at))));
+    }
+    let ([(fed, to_fed), (feeder, to_feeder)], told) = (channels[16..].try_into().unwrap(), 0b11);
+    // Right after it was told the relay is told again two seconds later.
+    world.links.clear();
+    while world.links.len() < Links::MAX {
+        world.feed(100, feeder, to_feeder, told);
+    }
+    channels.iter().for_each(|(at, channel)| world.hear(*at, &channel.to_be_bytes()));
+    world.feed(1_500, feeder, to_feeder, told);
+    assert!(world.links.iter().all(|link| link.address != fed), "who came first");
+    let subscribe = Subscribe { start: Subscribe::NEXT, stripes: 0xff, window: 4_096 };
+    let mut buf = [0; 40];
+    let mut writer = Writer::new(&mut buf, to_fed, Addressing::Chunks64);
+    assert!(writer.push(Message::Private(Private::Subscribe(subscribe))));
+    world.hear(fed, writer.written());
+    world.links.clear();
+    world.feed(600, feeder, to_feeder, told);
+    let told: Vec<_> = world.links.iter().map(|link| (link.address, link.stripes_in)).collect();
+    assert_eq!(told.len(), Links::MAX);
+    assert_eq!(told[..2], [(feeder, 0b11), (fed, 0)]);
+}
+
+#[test]
+fn what_finds_no_room_is_counted() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let asker = addr("198.51.100.1:4000");
+    world.advise(&[(asker, 0)]);
+    let channel = world.answer(asker, asker);
+    let end = world.relay.source.end();
+    for chunk in (end - 300..end).step_by(2) {
+        let mut buf = [0; 40];
+        let mut writer = Writer::new(&mut buf, channel, Addressing::Chunks64);
+        assert!(writer.push(Message::Request(Span { first: chunk, last: chunk })));
+        world.hear(asker, writer.written());
+    }
+    // More than are opened to at a time.
+    for n in 1..=3_u16 {
+        let at = |port| SocketAddr::from(([198, 51, 100, 2], port));
+        let named: Vec<_> = (0..10).map(|k| (at(n * 1_000 + k), 0)).collect();
+        world.advise(&named);
+    }
+    world.run(600);
+    let sharing = world.figures().sharing;
+    assert_eq!((sharing.introduced, sharing.addresses_forgotten), (31, 14), "{sharing:?}");
+    assert!((1..150).contains(&sharing.questions_forgotten), "{sharing:?}");
 }

@@ -133,6 +133,8 @@ pub struct Doors {
     links: VecDeque<Link>,
     /// Channels that are not needed any longer.
     dropped: VecDeque<u32>,
+    /// Entries that made room for newer ones, and those for which there was none.
+    forgotten: u64,
 }
 
 impl Doors {
@@ -147,6 +149,7 @@ impl Doors {
             answers: VecDeque::new(),
             links: VecDeque::new(),
             dropped: VecDeque::new(),
+            forgotten: 0,
         }
     }
 
@@ -154,16 +157,18 @@ impl Doors {
     /// that is under way or done. False: the channel was not needed.
     pub fn introduce(&mut self, now: Mono, addr: SocketAddr, channel: u32) -> bool {
         self.introduced.retain(|(known, until)| !same(*known, addr) && now < *until);
-        if self.introduced.len() == INTRODUCTIONS_MAX {
-            self.introduced.pop_front();
-        }
+        self.forgotten += push_out(&mut self.introduced, INTRODUCTIONS_MAX);
         self.introduced.push_back((addr, now + INTRODUCED));
         let known = self.openings.iter().any(|opening| same(opening.to, addr))
             || self.answers.iter().any(|answer| same(answer.from, addr))
             || self.links.iter().any(|link| same(link.to, addr));
         self.vain.retain(|(_, until)| now < *until);
         let vain = self.vain.iter().any(|(to, _)| same(*to, addr));
-        if known || vain || self.openings.len() == OPENINGS_MAX {
+        if known || vain {
+            return false;
+        }
+        if self.openings.len() == OPENINGS_MAX {
+            self.forgotten += 1;
             return false;
         }
         let opener = Opener::new(self.profile, channel, now);
@@ -203,6 +208,7 @@ impl Doors {
             if self.answers.len() == ANSWERS_MAX {
                 let oldest = self.answers.pop_front();
                 self.dropped.extend(oldest.map(|answer| answer.ours));
+                self.forgotten += 1;
             }
             self.answers.push_back(Answer { from, theirs, ours, private, at: now });
         }
@@ -325,9 +331,7 @@ impl Doors {
     }
 
     fn remember(&mut self, link: Link) {
-        if self.links.len() == LINKS_MAX {
-            self.links.pop_front();
-        }
+        self.forgotten += push_out(&mut self.links, LINKS_MAX);
         self.links.push_back(link);
     }
 
@@ -360,9 +364,7 @@ impl Doors {
     pub fn expire(&mut self, now: Mono, gone: &mut impl FnMut(u32, SocketAddr, bool)) {
         while let Some(place) = self.openings.iter().position(|open| open.opener.is_over(now)) {
             let Opening { opener, to } = self.openings.swap_remove(place);
-            if self.vain.len() == VAIN_MAX {
-                self.vain.pop_front();
-            }
+            self.forgotten += push_out(&mut self.vain, VAIN_MAX);
             self.vain.push_back((to, now + INTRODUCED));
             gone(opener.channel(), to, !self.has_strayed(to));
         }
@@ -393,6 +395,13 @@ impl Doors {
             || self.answers.iter().any(|answer| answer.ours == channel)
     }
 
+    /// What the tables had no room for: addresses let in, openings and answers under way, vain
+    /// ones and links that newer ones pushed out, and openings that were not made.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
     /// A table that holds more than it may: a defect, whoever did what.
     #[must_use]
     pub fn overfull(&self) -> Option<&'static str> {
@@ -411,6 +420,12 @@ impl Doors {
     pub fn take_dropped(&mut self) -> Option<u32> {
         self.dropped.pop_front()
     }
+}
+
+/// Makes room for one more in a table of at most `most`; how many had to go.
+fn push_out<T>(table: &mut VecDeque<T>, most: usize) -> u64 {
+    let full = table.len() >= most;
+    u64::from(full && table.pop_front().is_some())
 }
 
 /// Whether the messages begin with a close.

@@ -301,11 +301,15 @@ fn floods_push_the_oldest_out_and_memory_stays() {
     let viewer = |n: u32| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1));
     let taken = (0..200).filter(|n| door.doors.introduce(ms(1), viewer(*n), n + 1)).count();
     assert_eq!((taken, door.doors.introduced.len()), (OPENINGS_MAX, INTRODUCTIONS_MAX));
+    let mut forgotten = (200 - INTRODUCTIONS_MAX + 200 - OPENINGS_MAX) as u64;
+    assert_eq!(door.doors.forgotten(), forgotten);
     assert_eq!(door.handle(ms(2), viewer(100), &opening(profile, |_| {}, 9)), None);
     for source in 1..=ANSWERS_MAX as u32 + 3 {
         assert!(door.handle(ms(2), viewer(199), &opening(profile, |_| {}, source)).is_some());
     }
     assert_eq!(door.dropped(), [1_000, 1_001, 1_002]);
+    forgotten += 3;
+    assert_eq!(door.doors.forgotten(), forgotten);
     for source in 1_000..2_000 {
         door.handle(ms(2), viewer(198), &opening(profile, |_| {}, source));
     }
@@ -314,4 +318,17 @@ fn floods_push_the_oldest_out_and_memory_stays() {
     let gone = door.expire(ms(4_000));
     assert_eq!(gone.len(), OPENINGS_MAX + ANSWERS_MAX);
     assert!(gone.iter().filter(|(.., unreachable)| *unreachable).count() == OPENINGS_MAX);
+    // Those who did not answer are remembered up to a number as well.
+    let forgotten = door.doors.forgotten();
+    for round in 0..5 {
+        for n in 0..OPENINGS_MAX as u32 {
+            let number = 1_000 + round * OPENINGS_MAX as u32 + n;
+            door.doors.introduce(ms(5_000), viewer(number), number);
+        }
+        door.expire(ms(9_000));
+    }
+    assert_eq!(door.doors.vain.len(), VAIN_MAX);
+    let introduced = 5 * OPENINGS_MAX;
+    let vain = 5 * OPENINGS_MAX + OPENINGS_MAX - VAIN_MAX;
+    assert_eq!(door.doors.forgotten(), forgotten + (introduced + vain) as u64);
 }

@@ -177,8 +177,6 @@ pub struct Receiver {
     parts: BTreeMap<u64, Part>,
     /// Chunks that are kept until their hash comes.
     orphans: Vec<Orphan>,
-    /// Chunks without a hash that were dropped because others came.
-    orphans_dropped: u64,
     /// The first subtree that was pushed: what lies before had to be asked for anyhow.
     pushed_from: Option<u64>,
     /// Chunks that came long after their turn and are to be acknowledged, with their delays.
@@ -263,7 +261,6 @@ impl Receiver {
             neighbour: false,
             parts: BTreeMap::new(),
             orphans: Vec::new(),
-            orphans_dropped: 0,
             pushed_from: None,
             late: Vec::new(),
             answered: None,

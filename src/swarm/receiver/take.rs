@@ -161,7 +161,7 @@ impl Receiver {
         if foreign >= ORPHANED_MAX {
             let (first, before) = (numbers[0], self.orphans.len());
             self.orphans.retain(|orphan| orphan.chunk / n != first);
-            self.orphans_dropped += (before - self.orphans.len()) as u64;
+            self.counts.dropped += (before - self.orphans.len()) as u64;
         }
         self.orphans.push(Orphan { chunk, bytes: Box::new(*bytes), delay });
     }

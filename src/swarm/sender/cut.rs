@@ -326,6 +326,12 @@ impl Sender {
         [std::mem::take(&mut cut.acked), std::mem::take(&mut cut.lost)]
     }
 
+    /// Chunks that were asked for and forgotten unanswered since the last call: too many waited,
+    /// or for too long.
+    pub fn take_forgotten(&mut self) -> u64 {
+        self.requests.take_forgotten()
+    }
+
     /// The peer feeds us these stripes: it is told of none of their subtrees, so that it shows
     /// whether it brings them, also as long as somebody else is faster.
     pub fn set_fed(&mut self, stripes: u8) {

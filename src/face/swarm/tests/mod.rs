@@ -1,5 +1,6 @@
 //! The face without sockets: a signed stream, peers made of datagrams, time made up.
 
+mod egress;
 mod hybrid;
 mod joining;
 mod probing;
@@ -65,13 +66,24 @@ impl World {
     }
 
     fn of(addressing: Addressing, size: usize, join: Join, peers: usize) -> World {
+        World::within(None, addressing, size, join, peers)
+    }
+
+    /// One that may send so many bits per second to peers.
+    fn within(
+        egress: Option<u64>,
+        addressing: Addressing,
+        size: usize,
+        join: Join,
+        peers: usize,
+    ) -> World {
         let limits = Limits {
             viewers: 1,
             connections: 1,
             per_address: 20_000,
             exempt: Vec::new(),
             peers,
-            egress: None,
+            egress,
         };
         let window = Duration::from_secs(60);
         let registry = RegistrySettings {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::swarm::crimes::Crime;
+use crate::swarm::requests::RUNS_MAX;
 
 fn request(first: u64, last: u64) -> Message<'static> {
     Message::Request(Span { first, last })
@@ -115,6 +116,20 @@ fn questions_are_paced_and_can_be_cancelled() {
     }
     assert_eq!(got, (0..100).chain(200..320).collect::<Vec<_>>());
     assert!(world.cell(Cell::SwarmTrainsAnswer) >= 15);
+}
+
+#[test]
+fn questions_for_which_there_is_no_room_are_counted() {
+    let mut world = World::new();
+    world.sign(30);
+    let peer = world.open(1);
+    let single = |n: u64| request(2 * n, 2 * n);
+    for n in 0..100 {
+        world.tell(peer, &[single(n)]);
+    }
+    let dropped = world.cell(Cell::SwarmQuestionsDropped);
+    // Some were answered in between.
+    assert!((1..=100 - RUNS_MAX as u64).contains(&dropped), "{dropped}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ impl Neighbours {
         }
         if self.introductions.len() == INTRODUCTIONS_MAX {
             self.introductions.pop_front();
+            self.tally.addresses_forgotten += 1;
         }
         self.introductions.push_back(address);
         self.tally.introduced += 1;
@@ -39,6 +40,7 @@ impl Neighbours {
         desk: &mut Desk<'_>,
     ) {
         if self.links.len() >= LINKS_MAX {
+            self.tally.addresses_forgotten += 1;
             return;
         }
         // Introduced in this very moment: the relay told both.
@@ -84,6 +86,7 @@ impl Neighbours {
         }
         if self.links.len() >= LINKS_MAX {
             // Others were faster: it hears nothing more, and looks elsewhere.
+            self.tally.addresses_forgotten += 1;
             self.doors.close(ours);
             desk.forget_channel(ours);
             return;
@@ -121,6 +124,7 @@ impl Neighbours {
     fn open_doors(&mut self, now: Mono, desk: &mut Desk<'_>) {
         while let Some(address) = self.introductions.pop_front() {
             if self.links.len() >= LINKS_MAX {
+                self.tally.addresses_forgotten += 1;
                 continue;
             }
             let Some(channel) = desk.channel(address) else { continue };
@@ -166,6 +170,7 @@ impl Neighbours {
         while let Some(n) = link.receiver.poll_datagram(now, view, buf, &mut |_, _| {}) {
             desk.datagram(link.to, &buf[..n]);
         }
+        self.tally.questions_forgotten += link.sender.take_forgotten();
         self.gone.add(link.receiver.counts());
         self.mesh.remove(now, link.key);
         self.upload.remove(link.key);

@@ -374,19 +374,26 @@ impl Neighbours {
         let state = self.state(playing);
         let news = self.relay_told.is_none_or(|told| differs(&told, &state));
         let tells = relay.is_extended() && now.since(self.links_at) >= LINKS_APART;
-        let links = tells.then(|| {
-            let told = self
-                .links
-                .iter()
-                .map(|link| PeerLink { address: link.to, stripes_in: self.mesh.stripes(link.key) });
-            told.take(Links::MAX).collect()
-        });
         Notes {
             asks: few && relay.names_peers() && now.since(self.asked_at) >= ASK_APART,
             state: (news && relay.is_private() && now.since(self.relay_told_at) >= STATE_APART)
                 .then_some(state),
-            links,
+            links: tells.then(|| self.told_links()),
         }
+    }
+
+    /// The links that the relay hears of. Not all may fit: who feeds us comes first, then whom we
+    /// feed, then who only talks.
+    fn told_links(&self) -> Vec<PeerLink> {
+        let ranked = self.links.iter().map(|link| {
+            let (stripes_in, stripes_out) =
+                (self.mesh.stripes(link.key), link.sender.pushed_stripes());
+            let told = PeerLink { address: link.to, stripes_in };
+            ((stripes_in == 0, stripes_out == 0), told)
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, told)| told).take(Links::MAX).collect()
     }
 
     /// It was told so, in a datagram of `bytes`, or not.
@@ -447,6 +454,7 @@ impl Neighbours {
             upload_kbit: state.upload_kbit,
             room_kbit: state.room_kbit,
             overfull: self.overfull(),
+            addresses_forgotten: self.tally.addresses_forgotten + self.doors.forgotten(),
             ..self.tally.clone()
         }
     }

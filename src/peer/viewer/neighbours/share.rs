@@ -45,6 +45,7 @@ impl Neighbours {
             .links
             .iter_mut()
             .map(|link| {
+                self.tally.questions_forgotten += link.sender.take_forgotten();
                 let [acked, lost] = link.sender.take_counts();
                 Child { key: link.key, queueing: link.sender.queueing(), acked, lost }
             })
