@@ -537,6 +537,26 @@ fn udp_that_stops_in_the_middle_is_no_stall() {
 }
 
 #[test]
+fn a_link_that_was_silent_for_a_moment_is_kept() {
+    let mut world = World::new(5_000);
+    world.run(5_000);
+    for silent in [1_200, 2_500] {
+        world.relay.udp = false;
+        world.run(silent);
+        world.relay.udp = true;
+        world.run(4_000);
+        let figures = world.figures();
+        assert_eq!((figures.joins, figures.tally.stalls), (1, 0), "{silent}");
+        assert_eq!(figures.source, Some(From::Udp), "{silent}");
+        world.check();
+    }
+    let before = world.figures().joins;
+    world.restart(1_000);
+    world.run(1_500);
+    assert_eq!(world.figures().joins, before + 1, "another life is no silence");
+}
+
+#[test]
 fn a_relay_that_was_started_again_is_joined_again() {
     for down in [300, 1_500, 4_000] {
         let mut world = World::new(5_000);

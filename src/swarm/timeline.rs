@@ -12,6 +12,9 @@ use crate::swarm::stamp::Stamp;
 /// The longest that a subtree is open: the relay pads one after 150 ms; the rest is tolerance.
 const OPEN_MAX: Duration = Duration::from_millis(250);
 
+/// Breaks that are remembered; each is a restart of the relay, and the oldest was played.
+const BREAKS_MAX: usize = 4;
+
 /// Times kept. Two per subtree at most; the oldest is dropped: it was played long ago.
 const POINTS_MAX: usize = 8_192;
 
@@ -28,6 +31,8 @@ struct Point {
 #[derive(Debug, Default)]
 pub struct Timeline {
     points: VecDeque<Point>,
+    /// Where what another life of the relay numbered begins, oldest first.
+    breaks: VecDeque<u64>,
 }
 
 impl Timeline {
@@ -39,6 +44,14 @@ impl Timeline {
     /// At `time` all bytes below `end` had come in.
     pub fn note_head(&mut self, end: u64, time: Stamp) {
         self.insert(Point { begin: None, end, time });
+    }
+
+    /// The bytes from `begin` on are of another life of the relay: none came in while it was away.
+    pub fn note_break(&mut self, begin: u64) {
+        self.breaks.push_back(begin);
+        if self.breaks.len() > BREAKS_MAX {
+            self.breaks.pop_front();
+        }
     }
 
     fn insert(&mut self, mut new: Point) {
@@ -73,7 +86,11 @@ impl Timeline {
         if offset >= from.0 {
             return Some(between(offset, from, (point.end, point.time)));
         }
-        low.map(|low| between(offset, low, from))
+        if let Some(low) = low {
+            return Some(between(offset, low, from));
+        }
+        // Behind a break, before all that is known of it: at the latest then.
+        self.breaks.iter().any(|begin| *begin <= offset).then_some(from.1)
     }
 
     /// Stream offset below which everything had come in by `time`, as far as is known.
@@ -108,8 +125,14 @@ impl Timeline {
         let point = self.points[place];
         let before = place.checked_sub(1).map(|index| self.points[index]);
         let low = before.map(|before| (before.end, before.time));
+        let broken = |begin: &u64| low.is_some_and(|low| low.0 <= *begin) && *begin < point.end;
+        let broken = self.breaks.iter().rev().copied().find(broken);
         let earliest = point.time.minus(OPEN_MAX);
         match (point.begin, low) {
+            (Some(begin), Some(_)) if broken.is_some() => ((begin, earliest), None),
+            (None, Some(_)) if broken.is_some() => {
+                ((broken.unwrap_or(point.end), point.time), None)
+            }
             (Some(begin), Some(before)) => {
                 let begin = begin.max(before.0);
                 let even = between(begin, before, (point.end, point.time));
@@ -186,6 +209,21 @@ mod tests {
             let (now, next) = (line.reach(at(step)), line.reach(at(step + 1)));
             assert!(now <= next, "{step}: {now} {next}");
         }
+    }
+
+    #[test]
+    fn nothing_came_in_while_the_relay_was_away() {
+        let mut line = Timeline::default();
+        line.note_run(0, 1_000, at(100));
+        line.note_break(1_600);
+        line.note_run(3_600, 4_600, at(5_100));
+        assert_eq!(ms(line.time_of(500)), Some(-25), "of the old life, as before");
+        assert_eq!(ms(line.time_of(1_600)), Some(4_850), "not before the relay came back");
+        assert_eq!(line.reach(at(3_000)).min(1_600), 0, "its turn has not come");
+        assert_eq!(line.reach(at(4_975)), 4_100);
+        line.note_head(2_600, at(4_600));
+        assert_eq!(ms(line.time_of(1_600)), Some(4_600));
+        assert_eq!(ms(line.time_of(3_100)), Some(4_725), "between two of one life");
     }
 
     #[test]

@@ -34,6 +34,13 @@ const NO_ENTRANCE: Duration = Duration::from_millis(200);
 /// How soon UDP is tried again while HTTP plays.
 const UDP_AGAIN: Duration = Duration::from_secs(3);
 
+/// A relay that says nothing for so long is asked whether it is still the same: it tells of what
+/// it has several times in this time.
+const LOST: Duration = Duration::from_secs(1);
+
+/// Another life of the relay begins with ids that are at least so far ahead: its state says 30 s.
+const LIVES_APART: Duration = Duration::from_secs(15);
+
 /// How soon after the relay said that the path or the downlink is at fault.
 const UDP_AFTER_FAULT: Duration = Duration::from_secs(15);
 
@@ -187,6 +194,11 @@ impl Viewer {
                 }
             }
         }
+        if self.is_linked(now.mono, &invitation) {
+            self.invitation = Some((invitation, now.mono));
+            self.tried = now.mono;
+            return;
+        }
         let to = udp_address(&invitation, self.attempts, desk);
         self.attempts += usize::from(self.link.is_none() && self.figures.joins > 0);
         self.invitation = Some((invitation, now.mono));
@@ -198,6 +210,18 @@ impl Viewer {
         {
             self.opener = Some((Opener::new(playing.profile, channel, now.mono), to));
         }
+    }
+
+    /// Whether the link is kept: it speaks, or it is silent not for long, and the relay is the one
+    /// that let us in. A new link would begin from nothing, and the relay would plan anew.
+    fn is_linked(&self, now: Mono, invitation: &Invitation) -> bool {
+        let (Some(link), Some(playing)) = (&self.link, &self.playing) else { return false };
+        let silence = link.receiver.silence(now);
+        // Neighbours may have told of the new life already; the window has not gone there.
+        let ahead = invitation.signed.saturating_sub(playing.store.next());
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let same = playing.assembly.chunk_time().saturating_mul(ahead) < LIVES_APART;
+        silence < NO_ANSWER || same && silence < UDP_AGAIN
     }
 
     /// The handshake was answered: the link begins.
@@ -258,7 +282,7 @@ impl Viewer {
                         Ending::Bye(_) | Ending::Crime(_) | Ending::Left => UDP_AGAIN,
                     },
             );
-        } else if link.receiver.silence(now.mono) >= UDP_AGAIN {
+        } else if link.receiver.silence(now.mono) >= LOST {
             self.try_again(now.mono);
         }
     }

@@ -225,12 +225,17 @@ impl Viewer {
             (None, Some((opener, _))) => opener.is_silent(now),
             (None, None) => true,
         };
-        let fed = |neighbours: &Neighbours| neighbours.silence(now) < NO_ANSWER;
+        // Something newer comes several times in this time, from whomever.
+        let fed = |neighbours: &Neighbours| neighbours.silence(now) < ALIVE;
         silent && !self.neighbours.as_deref().is_some_and(fed)
     }
 
     /// Plays over HTTP as long as UDP is silent, and a little beyond.
     fn drive_http(&mut self, now: Now, desk: &mut Desk<'_>) {
+        if self.udp_is_silent(now.mono) {
+            // What was under way when it fell silent was no recovery.
+            self.http.iter_mut().for_each(|http| http.recovered = None);
+        }
         let Some(playing) = &self.playing else { return };
         if let Some(http) = &self.http {
             let silence = self.link.as_ref().map(|link| link.receiver.silence(now.mono));

@@ -267,6 +267,7 @@ impl Playing {
         }
         skip_to(&mut self.store, now, entrance);
         let begin = self.store.local_offset(entrance);
+        self.line.note_break(begin);
         self.note_entrances(invitation);
         self.playout.add_break(end, begin);
         self.breaks.push_back(end);

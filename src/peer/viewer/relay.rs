@@ -53,6 +53,8 @@ impl Viewer {
         let Some(playing) = &mut self.playing else { return };
         let relay = self.link.as_ref().filter(|link| link.channel == channel);
         if relay.is_some_and(|link| same(link.to, from)) {
+            // It was the way that was silent: another link would begin from nothing.
+            self.drop_opener(desk);
             return self.handle_relay(now.mono, messages, desk);
         }
         let Some(neighbours) = self.neighbours.as_mut().filter(|_| relay.is_none()) else { return };

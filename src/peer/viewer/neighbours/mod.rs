@@ -80,8 +80,10 @@ pub(super) struct Neighbours {
     tally: Sharing,
     /// When the relay was last asked for more, and told what.
     asked_at: Mono,
-    /// When chunks last came from one of them.
+    /// When chunks last came from one of them while there was something newer than before, and
+    /// the newest subtree that was proven by then.
     fed: Option<Mono>,
+    newest: u64,
     links_at: Mono,
     relay_told: Option<State>,
     relay_told_at: Mono,
@@ -113,6 +115,7 @@ impl Neighbours {
             tally: Sharing::default(),
             asked_at: Mono::ZERO,
             fed: None,
+            newest: 0,
             links_at: now,
             relay_told: None,
             relay_told_at: Mono::ZERO,
@@ -127,8 +130,8 @@ impl Neighbours {
         self.links.is_empty() || self.mesh.source(subtree) == Source::Relay
     }
 
-    /// How long no neighbour has brought anything. That they talk does not feed us: where the
-    /// relay is cut off from all they have nothing either.
+    /// How long no neighbour has brought anything newer. That they talk does not feed us, nor
+    /// that they bring what is late: where the relay is cut off from all, that is soon at its end.
     pub(super) fn silence(&self, now: Mono) -> Duration {
         self.fed.map_or(Duration::MAX, |fed| now.since(fed))
     }
@@ -227,8 +230,9 @@ impl Neighbours {
         if link.wanted != before.2 {
             self.grant(place);
         }
-        if came {
-            self.fed = Some(now);
+        let newest = playing.assembly.proven_edge();
+        if newest > self.newest {
+            (self.newest, self.fed) = (newest, Some(now));
         }
         self.wake(now, brought);
         self.note_whole(now, playing, figures);
