@@ -1,11 +1,12 @@
-//! The shared mapping: one memfd, mapped once, every page present from the start.
+//! The shared mapping: one memfd, mapped once, every page present from the start. In a simulator
+//! private memory instead, taken as it is written to.
 
 use std::io;
 use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::ring::poison;
 
@@ -28,24 +29,8 @@ impl Mapping {
     /// # Errors
     /// `OutOfMemory` if the machine has less memory than that; else what the kernel says.
     pub(super) fn create(len: usize) -> io::Result<Mapping> {
-        Mapping::map(len, true)
-    }
-
-    /// As [`Mapping::create`], but the kernel provides each page when it is first touched; if it
-    /// has none then, the process dies.
-    ///
-    /// # Errors
-    /// As [`Mapping::create`].
-    pub(super) fn create_lazy(len: usize) -> io::Result<Mapping> {
-        Mapping::map(len, false)
-    }
-
-    fn map(len: usize, now: bool) -> io::Result<Mapping> {
         // A memfd has no limit of its own: the kernel would go on until it kills somebody.
-        let memory = rustix::system::sysinfo();
-        if len as u64 > memory.totalram.saturating_mul(u64::from(memory.mem_unit)) {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
+        fits(len)?;
         // Some systems refuse memory files that could be executed (sysctl vm.memfd_noexec);
         // kernels before 6.3 do not know the flag that says it never will be.
         let open = |flag| rustix::fs::memfd_create("headwater-arena", MemfdFlags::CLOEXEC | flag);
@@ -58,11 +43,8 @@ impl Mapping {
         // MAP_POPULATE alone ignores a lack of memory, and the first touch is then a SIGBUS
         // (mmap(2)). fallocate(2) fails where the kernel accounts strictly; elsewhere what is
         // too much for a control group shows at the start, not hours later.
-        if now {
-            rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size)?;
-        }
+        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let populate = if now { MapFlags::POPULATE } else { MapFlags::empty() };
         // SAFETY: the kernel chooses a fresh address range, so no existing reference is
         // touched; the seals keep the file, and with it the range, at `len` bytes until
         // `Drop` unmaps it. The mapping outlives the descriptor (mmap(2)).
@@ -71,11 +53,37 @@ impl Mapping {
                 std::ptr::null_mut(),
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | populate,
+                MapFlags::SHARED | MapFlags::POPULATE,
                 &fd,
                 0,
             )?
         };
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapping { base, len })
+    }
+
+    /// As [`Mapping::create`], but the kernel provides each page when it is first touched; if it
+    /// has none then, the process dies. Nobody else can be given this memory. Its pages are large
+    /// if the kernel has such: thousands of windows are more small ones than a processor
+    /// remembers the places of.
+    ///
+    /// # Errors
+    /// As [`Mapping::create`].
+    pub(super) fn create_lazy(len: usize) -> io::Result<Mapping> {
+        fits(len)?;
+        // SAFETY: the kernel chooses a fresh address range, so no existing reference is touched;
+        // nothing takes any of it away until `Drop` unmaps it.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        // SAFETY: the range is the mapping just made; the advice changes none of its bytes.
+        // Without large pages it is refused, and the mapping is as good.
+        let _ = unsafe { rustix::mm::madvise(base, len, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Mapping { base, len })
     }
@@ -89,6 +97,15 @@ impl Mapping {
         // SAFETY: `offset` lies inside the mapping (just checked), which lives as long as self.
         unsafe { self.base.add(offset) }
     }
+}
+
+/// Whether the machine has as much memory as that.
+fn fits(len: usize) -> io::Result<()> {
+    let memory = rustix::system::sysinfo();
+    if len as u64 > memory.totalram.saturating_mul(u64::from(memory.mem_unit)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    Ok(())
 }
 
 impl Drop for Mapping {

@@ -52,32 +52,84 @@ pub struct Flight {
     pub aboard: u32,
     /// A bit for each datagram that was once on board, before some were lost.
     part: u32,
+    shape: Shape,
+}
+
+/// What is asked of a flight at each station: the cargo itself is elsewhere in the memory, and
+/// nobody has looked at it for long.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Datagrams in front of those with chunks, and in all.
+    heads: u8,
+    datagrams: u8,
+    /// Bytes of the first datagram, or of the train's head; of a header, of a chunk, of all
+    /// chunks.
+    first: u32,
+    header: u16,
+    chunk: u16,
+    body: u32,
+    /// The beginning of one datagram, mostly the first on board.
+    seen: [u8; SEEN],
+    seen_len: u8,
+    seen_of: u8,
+}
+
+impl Shape {
+    fn of(cargo: &Cargo) -> Shape {
+        let none = Shape {
+            heads: 0,
+            datagrams: 1,
+            first: 0,
+            header: 1,
+            chunk: 0,
+            body: 0,
+            seen: [0; SEEN],
+            seen_len: 0,
+            seen_of: u8::MAX,
+        };
+        match cargo {
+            Cargo::Datagram(data) => Shape { first: data.len() as u32, ..none },
+            Cargo::Train(train) => {
+                let heads = u8::from(!train.head.is_empty());
+                let header = train.header.max(1);
+                let chunks = (train.headers.len() / usize::from(header)) as u8;
+                Shape {
+                    heads,
+                    datagrams: heads + chunks,
+                    first: train.head.len() as u32,
+                    header,
+                    chunk: train.chunk,
+                    body: train.body.len() as u32,
+                    ..none
+                }
+            }
+        }
+    }
 }
 
 impl Flight {
     /// A flight with everything aboard.
     #[must_use]
     pub fn new(from: SocketAddrV4, to: SocketAddrV4, cargo: Cargo, stamp: u64) -> Flight {
-        let mut flight = Flight { from, to, cargo, stamp, aboard: 0, part: 0 };
-        flight.aboard = ((1_u64 << flight.datagrams().min(32)) - 1) as u32;
-        flight.part = flight.aboard;
+        let shape = Shape::of(&cargo);
+        let aboard = ((1_u64 << shape.datagrams.min(32)) - 1) as u32;
+        let mut flight = Flight { from, to, cargo, stamp, aboard, part: aboard, shape };
+        flight.see();
         flight
     }
 
-    /// Datagrams, those that were lost included.
-    #[must_use]
-    pub fn datagrams(&self) -> usize {
-        match &self.cargo {
-            Cargo::Datagram(_) => 1,
-            Cargo::Train(train) => self.heads() + train.headers.len() / header(train),
+    /// Keeps the beginning of the first datagram on board.
+    fn see(&mut self) {
+        let first = self.aboard.trailing_zeros();
+        if first < 32 && self.shape.seen_of != first as u8 {
+            let (seen, len) = self.look(first as usize);
+            let (seen_len, seen_of) = (len as u8, first as u8);
+            self.shape = Shape { seen, seen_len, seen_of, ..self.shape };
         }
     }
 
     fn heads(&self) -> usize {
-        match &self.cargo {
-            Cargo::Train(train) => usize::from(!train.head.is_empty()),
-            Cargo::Datagram(_) => 0,
-        }
+        self.shape.heads.into()
     }
 
     /// The numbers of the datagrams on board.
@@ -93,7 +145,9 @@ impl Flight {
     /// The same flight with the datagrams of `part` alone, as far as they are on board.
     #[must_use]
     pub fn only(&self, part: u32) -> Flight {
-        Flight { aboard: self.aboard & part, part, ..self.clone() }
+        let mut flight = Flight { aboard: self.aboard & part, part, ..self.clone() };
+        flight.see();
+        flight
     }
 
     /// Those datagrams of this part of the flight that were lost.
@@ -110,14 +164,12 @@ impl Flight {
     /// Bytes of datagram `n`.
     #[must_use]
     pub fn len(&self, n: usize) -> usize {
-        match &self.cargo {
-            Cargo::Datagram(data) => data.len(),
-            Cargo::Train(train) if n < self.heads() => train.head.len(),
-            Cargo::Train(train) => {
-                let at = (n - self.heads()) * usize::from(train.chunk);
-                header(train) + train.body.len().saturating_sub(at).min(train.chunk.into())
-            }
+        let Shape { first, header, chunk, body, .. } = self.shape;
+        if n < self.heads() || matches!(self.cargo, Cargo::Datagram(_)) {
+            return first as usize;
         }
+        let at = (n - self.heads()) * usize::from(chunk);
+        usize::from(header) + (body as usize).saturating_sub(at).min(chunk.into())
     }
 
     /// Bytes of all datagrams on board.
@@ -151,6 +203,11 @@ impl Flight {
     /// The first bytes of datagram `n`, up to thirteen, and how many.
     #[must_use]
     pub fn beginning(&self, n: usize) -> ([u8; SEEN], usize) {
+        let Shape { seen, seen_len, seen_of, .. } = self.shape;
+        if n == usize::from(seen_of) { (seen, seen_len.into()) } else { self.look(n) }
+    }
+
+    fn look(&self, n: usize) -> ([u8; SEEN], usize) {
         let bytes = match &self.cargo {
             Cargo::Datagram(data) => data.as_slice(),
             Cargo::Train(train) if n < self.heads() => train.head.as_slice(),
@@ -261,7 +318,7 @@ pub(super) mod tests {
         let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
         let cargo = Cargo::Train(Rc::new(train(at)));
         let mut flight = Flight::new(at, at, cargo, 0x0102_0304_0506_0708);
-        assert_eq!((flight.datagrams(), flight.aboard, flight.bytes()), (3, 0b111, 3 * 39));
+        assert_eq!((flight.aboard, flight.bytes()), (0b111, 3 * 39));
         assert_eq!([flight.chunk(0), flight.chunk(1), flight.chunk(2)], [None, Some(7), Some(8)]);
         flight.lose(1);
         assert!(flight.numbers().eq([0, 2]) && flight.only(0b110).numbers().eq([2]));

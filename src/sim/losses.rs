@@ -1,9 +1,11 @@
 //! What the network did to chunks: the ground truth by which a viewer's stall is excused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use crate::base::time::Mono;
+use crate::sim::proofs::Mix;
 
 /// Tries of one chunk in a row that were lost, from which on nobody is to blame.
 const TRIES: u8 = 3;
@@ -14,7 +16,8 @@ const MEMORY: Duration = Duration::from_secs(30);
 /// Chunks that were lost on the way to each host and have not come since.
 #[derive(Debug, Default)]
 pub struct Losses {
-    open: BTreeMap<(usize, u64), (u8, Mono)>,
+    /// Looked up for every chunk that comes, and mostly in vain.
+    open: HashMap<(usize, u64), (u8, Mono), BuildHasherDefault<Mix>>,
     /// Chunks whose tries were lost three times in a row, by host.
     hopeless: BTreeMap<(usize, u64), Mono>,
     /// Until when each host's line was down or full.

@@ -56,11 +56,12 @@ impl Nat {
         if self.kind == NatKind::Open {
             return SocketAddrV4::new(self.outer, self.inner_port);
         }
-        self.ways.retain(|way| now.since(way.used) <= OPEN_FOR);
-        if let Some(way) = self.ways.iter_mut().find(|way| way.to == to) {
+        let open = |way: &Way| now.since(way.used) <= OPEN_FOR;
+        if let Some(way) = self.ways.iter_mut().find(|way| way.to == to && open(way)) {
             way.used = now;
             return SocketAddrV4::new(self.outer, way.port);
         }
+        self.ways.retain(open);
         let mut port = self.inner_port;
         if self.kind == NatKind::Symmetric {
             port = self.next_port;

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-/// Things by number. It takes a place for each number from the least to the greatest, and a box
-/// for each thing: whoever adds takes care that they do not lie far apart.
+/// Small things by number. It takes a place for each number from the least to the greatest, of
+/// the size of a thing: whoever adds takes care that they do not lie far apart.
 #[derive(Debug)]
 pub struct Row<T> {
     /// The number of the first place.
     first: u64,
-    places: VecDeque<Option<Box<T>>>,
+    places: VecDeque<Option<T>>,
 }
 
 impl<T> Default for Row<T> {
@@ -25,13 +25,13 @@ impl<T> Row<T> {
     /// What has this number.
     #[must_use]
     pub fn get(&self, number: u64) -> Option<&T> {
-        self.places.get(self.place(number)?)?.as_deref()
+        self.places.get(self.place(number)?)?.as_ref()
     }
 
     /// As [`Row::get`], to change it.
     pub fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         let place = self.place(number)?;
-        self.places.get_mut(place)?.as_deref_mut()
+        self.places.get_mut(place)?.as_mut()
     }
 
     /// What has this number, made if there is nothing.
@@ -47,7 +47,7 @@ impl<T> Row<T> {
         if place >= self.places.len() {
             self.places.resize_with(place + 1, || None);
         }
-        self.places[place].get_or_insert_with(|| Box::new(make()))
+        self.places[place].get_or_insert_with(make)
     }
 
     /// All from `number` on, in their order.
@@ -56,7 +56,7 @@ impl<T> Row<T> {
         let skipped = usize::try_from(first - self.first).unwrap_or(usize::MAX);
         let places = self.places.range(skipped.min(self.places.len())..);
         let numbered = places.enumerate().map(move |(at, place)| (first + at as u64, place));
-        numbered.filter_map(|(number, place)| Some((number, place.as_deref()?)))
+        numbered.filter_map(|(number, place)| Some((number, place.as_ref()?)))
     }
 
     /// Forgets all below `number`.

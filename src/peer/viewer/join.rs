@@ -307,7 +307,7 @@ impl Viewer {
         link.receiver.leave(Bye::Leaving);
         let mut buf = [0; 64];
         if let Some(playing) = &self.playing {
-            let (view, more) = (playing.view(&|_| false), &mut |_: &mut Writer<'_>, _| {});
+            let (view, more) = (playing.view(None), &mut |_: &mut Writer<'_>, _| {});
             while let Some(n) = link.receiver.poll_datagram(now, view, &mut buf, more) {
                 desk.datagram(link.to, &buf[..n]);
             }

@@ -184,7 +184,7 @@ impl Playing {
     }
 
     /// What composing a datagram looks at.
-    pub(super) fn view<'a>(&'a self, asks: &'a dyn Fn(u64) -> bool) -> View<'a> {
+    pub(super) fn view<'a>(&'a self, asks: Option<&'a dyn Fn(u64) -> bool>) -> View<'a> {
         View { assembly: &self.assembly, store: &self.store, asks }
     }
 

@@ -137,12 +137,16 @@ impl Viewer {
             let them = neighbours.as_deref();
             let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
             let mut said = false;
-            let wrote =
-                link.receiver.poll_datagram(now, playing.view(&asks), buf, &mut |writer, _| {
+            let wrote = link.receiver.poll_datagram(
+                now,
+                playing.view(Some(&asks)),
+                buf,
+                &mut |writer, _| {
                     said = notes.as_ref().is_some_and(|notes| notes.write(writer));
-                });
+                },
+            );
             if wrote.is_none() {
-                let deadline = link.receiver.next_deadline(playing.view(&asks));
+                let deadline = link.receiver.next_deadline(playing.view(Some(&asks)));
                 link.tells_at = deadline.unwrap_or(now + TELL_APART).max(now + GRAIN);
             }
             if let (Some(them), Some(notes)) = (&mut neighbours, notes) {

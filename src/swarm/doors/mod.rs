@@ -437,5 +437,6 @@ fn is_close(profile: Profile, messages: &[u8]) -> bool {
 /// Whether two addresses are the same: one of IPv4 may be written as one of IPv6.
 #[must_use]
 pub fn same(a: SocketAddr, b: SocketAddr) -> bool {
-    (a.ip().to_canonical(), a.port()) == (b.ip().to_canonical(), b.port())
+    // Mostly they are written alike.
+    a == b || (a.ip().to_canonical(), a.port()) == (b.ip().to_canonical(), b.port())
 }

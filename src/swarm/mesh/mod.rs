@@ -103,6 +103,8 @@ pub struct Mesh {
     clock: Mono,
     /// Their places are bits in what is kept per subtree.
     neighbours: Vec<Option<Neighbour>>,
+    /// Their names, in the same places: they are looked up for everything that comes.
+    keys: Vec<Option<Key>>,
     stripes: [Stripe; STRIPES],
     tracks: BTreeMap<u64, Track>,
     /// Below it nothing is missing.
@@ -128,6 +130,7 @@ impl Mesh {
             seed: first_stripe_seed,
             clock: Mono::ZERO,
             neighbours: Vec::new(),
+            keys: Vec::new(),
             stripes: [Stripe::default(); STRIPES],
             tracks: BTreeMap::new(),
             floor: 0,
@@ -169,8 +172,10 @@ impl Mesh {
         }
         if slot == self.neighbours.len() {
             self.neighbours.push(None);
+            self.keys.push(None);
         }
         self.neighbours[slot] = Some(Neighbour::new(now, key, rtt));
+        self.keys[slot] = Some(key);
         true
     }
 
@@ -178,7 +183,7 @@ impl Mesh {
     pub fn remove(&mut self, now: Mono, key: Key) {
         self.clock = now;
         let Some(slot) = self.slot(key) else { return };
-        self.neighbours[slot] = None;
+        (self.neighbours[slot], self.keys[slot]) = (None, None);
         self.stripes.iter_mut().for_each(|stripe| stripe.leave(slot));
         self.tracks.values_mut().for_each(|track| track.leave(slot));
         self.wake(now);
@@ -363,8 +368,7 @@ impl Mesh {
     }
 
     fn slot(&self, key: Key) -> Option<usize> {
-        let is = |neighbour: &Option<Neighbour>| neighbour.as_ref().is_some_and(|n| n.key == key);
-        self.neighbours.iter().position(is)
+        self.keys.iter().position(|known| *known == Some(key))
     }
 
     fn neighbour(&mut self, key: Key) -> Option<&mut Neighbour> {

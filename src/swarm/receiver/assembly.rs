@@ -310,7 +310,7 @@ impl Assembly {
         if leaves.is_some_and(|leaves| by.munro(&leaves[..n as usize]) != *munro) {
             return Err(Crime::BadLeaves);
         }
-        let known = self.subtrees.get(number).and_then(|subtree| subtree.proof);
+        let known = self.subtrees.get(number).and_then(|subtree| subtree.proof.as_deref());
         let is_known = known.is_some_and(|known| known.munro == *munro);
         if !is_known {
             let text = plaintext(self.profile.addressing, span, ntp, munro);
@@ -410,10 +410,11 @@ impl Assembly {
         if let Some(record) = subtree.take_record() {
             let _ = store.sign(number, &record);
         }
-        if let Some(proof) = subtree.proof.filter(|_| subtree.is_complete())
+        let ntp = subtree.proof.as_deref().map(|proof| proof.ntp);
+        if let Some(ntp) = ntp.filter(|_| subtree.is_complete())
             && self.whole.len() < WHOLE_MAX
         {
-            self.whole.push(Signed { number, ntp: proof.ntp });
+            self.whole.push(Signed { number, ntp });
         }
         took
     }

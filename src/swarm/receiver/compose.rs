@@ -52,8 +52,8 @@ pub struct View<'a> {
     pub assembly: &'a Assembly,
     /// Where it is.
     pub store: &'a Store,
-    /// Whether the holes of a subtree are to be asked for on this link.
-    pub asks: &'a dyn Fn(u64) -> bool,
+    /// Whether the holes of a subtree are to be asked for on this link; `None`: of no subtree.
+    pub asks: Option<&'a dyn Fn(u64) -> bool>,
 }
 
 impl Receiver {
@@ -107,7 +107,8 @@ impl Receiver {
         });
         let late = (!self.late.is_empty()).then_some(Mono::ZERO);
         let soon = acks.chain(late).chain([self.refresh_at()]).min();
-        if self.choked || self.outstanding(assembly) >= ASKED_MAX {
+        let Some(asks) = asks.filter(|_| !self.choked) else { return soon };
+        if self.outstanding(assembly) >= ASKED_MAX {
             return soon;
         }
         let ahead = store.ahead();
@@ -239,9 +240,7 @@ impl Receiver {
     /// Asks for what is missing and due.
     fn request(&mut self, now: Mono, hello: bool, view: View<'_>, writer: &mut Writer<'_>) {
         let View { assembly, store, asks } = view;
-        if self.choked {
-            return;
-        }
+        let Some(asks) = asks.filter(|_| !self.choked) else { return };
         let (n, ahead) = (assembly.n(), store.ahead());
         let mut asked = self.outstanding(assembly);
         let mut open: Option<Span> = None;

@@ -32,9 +32,10 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub struct Subtree {
     size: SubtreeSize,
-    pub(super) proof: Option<Proof>,
-    /// Its hashes as a heap: node 1 is the munro, the leaves begin at node N.
-    nodes: [Hash; 2 * SUBTREE_CHUNKS_MAX],
+    pub(super) proof: Option<Box<Proof>>,
+    /// Its hashes as a heap: node 1 is the munro, the leaves begin at node N. A kilobyte, apart
+    /// from what is looked through to find holes.
+    nodes: Box<[Hash; 2 * SUBTREE_CHUNKS_MAX]>,
     /// Nodes that lead to the munro, a bit each.
     proven: u32,
     /// Nodes that somebody told, not proven.
@@ -54,7 +55,7 @@ impl Subtree {
         Subtree {
             size,
             proof: None,
-            nodes: [[0; 32]; 2 * SUBTREE_CHUNKS_MAX],
+            nodes: Box::new([[0; 32]; 2 * SUBTREE_CHUNKS_MAX]),
             proven: 0,
             told: 0,
             have,
@@ -78,7 +79,7 @@ impl Subtree {
     pub(super) fn prove(&mut self, proof: Proof) {
         self.nodes[ROOT] = proof.munro;
         self.proven |= 1 << ROOT;
-        self.proof = Some(proof);
+        self.proof = Some(Box::new(proof));
     }
 
     /// All leaves were verified with the munro.
@@ -138,7 +139,8 @@ impl Subtree {
     pub(super) fn take_record(&mut self) -> Option<Record> {
         let first = self.size.chunks();
         let leaves = ((1_u32 << first) - 1) << first;
-        let proof = self.proof.filter(|_| !self.recorded && self.proven & leaves == leaves)?;
+        let all = !self.recorded && self.proven & leaves == leaves;
+        let proof = self.proof.as_deref().filter(|_| all)?;
         self.recorded = true;
         let mut record = Record {
             leaves: [[0; 32]; SUBTREE_CHUNKS_MAX],

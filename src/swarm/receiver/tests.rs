@@ -125,7 +125,7 @@ impl World {
         let mut buf = [0; 1_500];
         loop {
             let World { assembly, store, .. } = self;
-            let view = View { assembly, store, asks: &|_| true };
+            let view = View { assembly, store, asks: Some(&|_| true) };
             let wrote = self.receiver.poll_datagram(self.now, view, &mut buf, &mut |_, _| {});
             let Some(n) = wrote else { break };
             assert!(n <= 1_200);
@@ -141,7 +141,7 @@ impl World {
 
     fn next_deadline(&self) -> Option<Mono> {
         let World { assembly, store, .. } = self;
-        self.receiver.next_deadline(View { assembly, store, asks: &|_| true })
+        self.receiver.next_deadline(View { assembly, store, asks: Some(&|_| true) })
     }
 
     /// Runs for `millis`; the receiver is polled when it asks for it.
@@ -449,7 +449,7 @@ fn a_subtree_is_put_together_from_two_links() {
     );
     // Each is acknowledged where it came.
     let World { assembly, store, .. } = &world;
-    let view = View { assembly, store, asks: &|_| false };
+    let view = View { assembly, store, asks: Some(&|_| false) };
     let mut buf = [0; 200];
     let n = other.poll_datagram(now, view, &mut buf, &mut |_, _| {}).unwrap();
     let mut acked = Vec::new();
@@ -466,7 +466,7 @@ fn questions(world: &World, link: &mut Receiver, now: Mono) -> Vec<[u64; 2]> {
     let World { assembly, store, source, .. } = world;
     let mut buf = [0; 1_500];
     let mut asked = Vec::new();
-    let view = View { assembly, store, asks: &|_| true };
+    let view = View { assembly, store, asks: Some(&|_| true) };
     while let Some(n) = link.poll_datagram(now, view, &mut buf, &mut |_, _| {}) {
         for message in Messages::new(&buf[4..n], source.profile.addressing, CHUNK) {
             if let Message::Request(span) = message.unwrap() {

@@ -36,8 +36,6 @@ struct Slot {
     /// Chunks that the peer has, by its own account.
     shown: u16,
     flags: u8,
-    /// When each chunk was last sent, in milliseconds modulo 2^16.
-    at: [u16; 16],
 }
 
 /// The hash datagram was sent.
@@ -69,6 +67,9 @@ pub(super) struct Cut {
     /// The subtree of the first slot. The others follow without a gap.
     first: u64,
     slots: VecDeque<Slot>,
+    /// When each of their chunks was last sent, in milliseconds modulo 2^16. Apart from what is
+    /// looked through for everything that is sent.
+    times: VecDeque<[u16; 16]>,
     /// Below it nothing is pushed any more.
     from: u64,
     /// Stripes that were added since the last look.
@@ -93,6 +94,7 @@ impl Cut {
         let at = subtree.checked_sub(self.first).filter(|at| *at < SLOTS)? as usize;
         if at >= self.slots.len() {
             self.slots.resize_with(at + 1, Slot::default);
+            self.times.resize(at + 1, [0; 16]);
         }
         self.slots.get_mut(at)
     }
@@ -107,9 +109,13 @@ impl Cut {
     fn keep(&mut self, source: &Source) {
         let kept = source.trains_in(KEPT).min(SLOTS - AHEAD);
         let first = source.subtrees.end.saturating_sub(kept).max(source.subtrees.start);
-        let gone = first.saturating_sub(self.first).min(self.slots.len() as u64);
+        if first <= self.first {
+            return;
+        }
+        let gone = (first - self.first).min(self.slots.len() as u64);
         self.slots.drain(..gone as usize);
-        self.first = self.first.max(first);
+        self.times.drain(..gone as usize);
+        self.first = first;
     }
 
     /// Subtrees that are kept.
@@ -164,7 +170,8 @@ impl Cut {
         if let Some(slot) = self.slot(subtree) {
             let bits = run.bits(subtree, size);
             slot.sent |= bits;
-            let chunks = slot.at.iter_mut().enumerate();
+            let times = self.times.get_mut((subtree - self.first) as usize);
+            let chunks = times.into_iter().flatten().enumerate();
             chunks.filter(|(n, _)| bits >> n & 1 != 0).for_each(|(_, at)| *at = millis(now));
         }
     }
@@ -185,8 +192,10 @@ impl Cut {
         for subtree in first..=last {
             let slot = self.get(subtree);
             let asked = run.bits(subtree, size) & slot.sent & !slot.shown;
+            let times = self.times.get((subtree - self.first) as usize);
+            let Some(times) = times.filter(|_| asked != 0) else { continue };
             for n in (0..size.min(16)).filter(|n| asked >> n & 1 != 0) {
-                if millis(now).wrapping_sub(slot.at[n as usize]) < age {
+                if millis(now).wrapping_sub(times[n as usize]) < age {
                     let chunk = subtree * size + n;
                     Run::new(chunk, chunk).into_iter().for_each(&mut *found);
                 }

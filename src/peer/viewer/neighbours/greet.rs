@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::base::time::Mono;
 use crate::peer::desk::Desk;
-use crate::peer::viewer::neighbours::link::Link;
+use crate::peer::viewer::neighbours::link::{Beat, Link};
 use crate::peer::viewer::neighbours::{INTRODUCTIONS_MAX, LINKS_MAX, Neighbours, note_have};
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::{Entered, same};
@@ -100,6 +100,7 @@ impl Neighbours {
         let mut link = Link::new(key, to, ours, receiver, now);
         link.named = self.doors.has_introduced(now, to);
         self.links.push(link);
+        self.beats.push(Beat::new(ours));
         self.followed = false;
         for span in opened.iter().flat_map(|opened| opened.have()) {
             note_have(&mut self.mesh, now, key, span, self.shelf.source.size);
@@ -161,11 +162,12 @@ impl Neighbours {
         desk: &mut Desk<'_>,
     ) {
         let mut link = self.links.swap_remove(place);
+        self.beats.swap_remove(place);
         self.followed = false;
         if let Some(bye) = bye {
             link.receiver.leave(bye);
         }
-        let view = playing.view(&|_| false);
+        let view = playing.view(None);
         let buf = &mut self.buf[..];
         while let Some(n) = link.receiver.poll_datagram(now, view, buf, &mut |_, _| {}) {
             desk.datagram(link.to, &buf[..n]);

@@ -34,9 +34,23 @@ pub(super) struct Link {
     /// What it was told, and when.
     told: Option<State>,
     told_at: Mono,
+}
+
+/// What is looked at of every link whatever happens. It lies apart: a link is a kilobyte.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beat {
+    /// Our channel.
+    pub channel: u32,
     /// When the receiving half and the sending half want to be asked.
     pub receives_at: Mono,
     pub sends_at: Mono,
+}
+
+impl Beat {
+    /// Of a new link: at once.
+    pub(super) fn new(channel: u32) -> Beat {
+        Beat { channel, receives_at: Mono::ZERO, sends_at: Mono::ZERO }
+    }
 }
 
 impl Link {
@@ -60,8 +74,6 @@ impl Link {
             out_bytes: 0,
             told: None,
             told_at: Mono::ZERO,
-            receives_at: Mono::ZERO,
-            sends_at: Mono::ZERO,
         }
     }
 

@@ -27,7 +27,7 @@ use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::peer::desk::Desk;
 use crate::peer::figures::{Figures, Neighbour, Sharing};
-use crate::peer::viewer::neighbours::link::{Ear, Link, STATE_APART, differs};
+use crate::peer::viewer::neighbours::link::{Beat, Ear, Link, STATE_APART, differs};
 use crate::peer::viewer::neighbours::shelf::Shelf;
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::{Doors, same};
@@ -65,6 +65,8 @@ pub(super) struct Neighbours {
     mesh: Mesh,
     upload: Upload,
     links: Vec<Link>,
+    /// One for each link, in the same order.
+    beats: Vec<Beat>,
     /// Whose turn it is to be sent something.
     turn: usize,
     shelf: Shelf,
@@ -105,6 +107,7 @@ impl Neighbours {
             mesh,
             upload: Upload::new(limit, shelf.bitrate()),
             links: Vec::new(),
+            beats: Vec::new(),
             turn: 0,
             shelf,
             keys: 0,
@@ -186,10 +189,11 @@ impl Neighbours {
         if self.doors.holds(channel) {
             self.enter(now, channel, from, messages, playing, desk);
         }
-        let known = |link: &Link| link.channel == channel && same(link.to, from);
-        let Some(place) = self.links.iter().position(known) else { return false };
-        let Neighbours { links, shelf, mesh, .. } = self;
-        let link = &mut links[place];
+        let known = |(beat, link): (&Beat, &Link)| beat.channel == channel && same(link.to, from);
+        let mut links = self.beats.iter().zip(&self.links);
+        let Some(place) = links.position(known) else { return false };
+        let Neighbours { links, beats, shelf, mesh, .. } = self;
+        let (link, beat) = (&mut links[place], &mut beats[place]);
         let Link { receiver, sender, wanted, state, asked, .. } = link;
         let before = (receiver.counts().payload, receiver.counts().control, *wanted);
         sender.hear(now);
@@ -220,10 +224,10 @@ impl Neighbours {
         }
         let came = link.receiver.counts().payload > before.0;
         if came || link.receiver.counts().control == before.1 {
-            link.receives_at = Mono::ZERO;
+            beat.receives_at = Mono::ZERO;
         }
         if link.sender.is_busy() {
-            link.sends_at = Mono::ZERO;
+            beat.sends_at = Mono::ZERO;
         }
         let brought = link.receiver.take_brought();
         shelf.note_proven(playing);
@@ -247,7 +251,7 @@ impl Neighbours {
         for signed in playing.assembly.take_whole() {
             self.mesh.note_whole(now, signed.number);
             figures.arrived(now, playing.age(now, signed));
-            self.links.iter_mut().for_each(|link| link.sends_at = Mono::ZERO);
+            self.beats.iter_mut().for_each(|beat| beat.sends_at = Mono::ZERO);
         }
     }
 
@@ -257,9 +261,10 @@ impl Neighbours {
             return;
         }
         let at = Some(self.upload.ready()).filter(|at| *at > now).unwrap_or(Mono::ZERO);
-        for link in &mut self.links {
-            if link.sender.pushed_stripes() & stripes != 0 || link.sender.is_asked() {
-                link.sends_at = link.sends_at.min(at);
+        for (link, beat) in self.links.iter().zip(&mut self.beats) {
+            let later = beat.sends_at > at;
+            if later && (link.sender.pushed_stripes() & stripes != 0 || link.sender.is_asked()) {
+                beat.sends_at = at;
             }
         }
     }
@@ -275,8 +280,9 @@ impl Neighbours {
         if self.mesh.next_deadline().is_none_or(|at| at <= now) {
             self.decide(now, playing);
             let state = self.state(playing);
-            for link in self.links.iter_mut().filter(|link| link.wants_state(now, &state)) {
-                link.receives_at = Mono::ZERO;
+            let links = self.links.iter().zip(&mut self.beats);
+            for (_, beat) in links.filter(|(link, _)| link.wants_state(now, &state)) {
+                beat.receives_at = Mono::ZERO;
             }
         }
         self.observe(now);
@@ -299,21 +305,21 @@ impl Neighbours {
         let events = self.mesh.take_events();
         self.tally.grafts += events.grafts;
         self.tally.prunes += events.prunes;
-        for link in &mut self.links {
+        for (link, beat) in self.links.iter_mut().zip(&mut self.beats) {
             let stripes = self.mesh.stripes(link.key);
             if stripes != link.receiver.stripes() {
                 link.receiver.set_stripes(stripes);
                 link.sender.set_fed(stripes);
-                link.receives_at = Mono::ZERO;
+                beat.receives_at = Mono::ZERO;
             }
         }
         self.links.iter_mut().for_each(|link| link.asked = false);
         for hole in &self.missing {
             if let Source::Neighbour(key) = self.mesh.source(hole.subtree)
-                && let Some(link) = self.links.iter_mut().find(|link| link.key == key)
+                && let Some(place) = self.links.iter().position(|link| link.key == key)
             {
-                link.asked = true;
-                link.receives_at = link.receives_at.min(now);
+                self.links[place].asked = true;
+                self.beats[place].receives_at = self.beats[place].receives_at.min(now);
             }
         }
     }
@@ -322,22 +328,24 @@ impl Neighbours {
     pub(super) fn drive(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
         self.drive_doors(now, desk);
         let mut ended = Vec::new();
+        let mut state = None;
         for place in 0..self.links.len() {
-            if self.links[place].receives_at > now {
+            if self.beats[place].receives_at > now {
                 continue;
             }
-            let state = self.state(playing);
-            let Neighbours { links, mesh, buf, tally, .. } = self;
+            let state = *state.get_or_insert_with(|| self.state(playing));
+            let Neighbours { links, beats, mesh, buf, tally, .. } = self;
             let link = &mut links[place];
             let tells = link.wants_state(now, &state);
             let (key, asked) = (link.key, link.asked);
-            let asks = |subtree| asked && mesh.source(subtree) == Source::Neighbour(key);
+            let source = |subtree| mesh.source(subtree) == Source::Neighbour(key);
+            let asks: Option<&dyn Fn(u64) -> bool> = if asked { Some(&source) } else { None };
             let mut told = !tells;
             loop {
                 let mut more = |writer: &mut Writer<'_>, _| {
                     told = told || writer.push(Message::Private(Private::State(state)));
                 };
-                let view = playing.view(&asks);
+                let view = playing.view(asks);
                 let wrote = link.receiver.poll_datagram(now, view, &mut buf[..], &mut more);
                 let Some(n) = wrote else { break };
                 tally.control_out += n as u64;
@@ -346,8 +354,8 @@ impl Neighbours {
             if tells && told {
                 link.note_told(now, state);
             }
-            let deadline = link.receiver.next_deadline(playing.view(&asks));
-            link.receives_at = deadline.unwrap_or(now + SILENCE);
+            let deadline = link.receiver.next_deadline(playing.view(asks));
+            beats[place].receives_at = deadline.unwrap_or(now + SILENCE);
             if link.receiver.ended().is_some() {
                 ended.push(link.channel);
             }
@@ -362,7 +370,7 @@ impl Neighbours {
 
     /// When something is due.
     pub(super) fn next_deadline(&self, now: Mono) -> Option<Mono> {
-        let links = self.links.iter().map(|link| link.receives_at.min(link.sends_at));
+        let links = self.beats.iter().map(|beat| beat.receives_at.min(beat.sends_at));
         let links = links.min();
         let doors = if self.introductions.is_empty() {
             self.doors.next_deadline(now)

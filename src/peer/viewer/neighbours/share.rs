@@ -29,7 +29,7 @@ impl Neighbours {
         let granted = self.upload.grant(link.key, link.wanted);
         self.mesh.note_children(link.key, granted);
         link.sender.set_allowed(granted, &self.shelf.source);
-        link.sends_at = Mono::ZERO;
+        self.beats[place].sends_at = Mono::ZERO;
     }
 
     /// Looks at how the upload does, now and then.
@@ -66,7 +66,7 @@ impl Neighbours {
     /// Asks the sending halves what to send, a few chunks each in turn: all children get the same
     /// chunks at about the same time, and pass them on while the next ones come.
     pub(super) fn share(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
-        if self.links.iter().all(|link| link.sends_at > now) {
+        if self.beats.iter().all(|beat| beat.sends_at > now) {
             return;
         }
         let mut over = Vec::new();
@@ -75,7 +75,7 @@ impl Neighbours {
             let place = if self.turn < self.links.len() { self.turn } else { 0 };
             self.turn = place + 1;
             idle += 1;
-            if self.links[place].sends_at > now {
+            if self.beats[place].sends_at > now {
                 continue;
             }
             match self.share_one(now, place, playing, desk) {
@@ -83,7 +83,7 @@ impl Neighbours {
                 Ok(false) => {}
                 Err(why) => {
                     over.push((self.links[place].channel, why));
-                    self.links[place].sends_at = now + OBSERVE;
+                    self.beats[place].sends_at = now + OBSERVE;
                 }
             }
         }
@@ -104,7 +104,7 @@ impl Neighbours {
     ) -> Result<bool, Over> {
         let mut haves: Vec<Run> = Vec::new();
         let did = loop {
-            let Neighbours { links, shelf, upload, .. } = self;
+            let Neighbours { links, beats, shelf, upload, .. } = self;
             let link = &mut links[place];
             match link.sender.next(now, &shelf.sight(now, playing, upload)) {
                 Next::Have(run) if haves.len() < HAVES_MAX => haves.push(run),
@@ -144,7 +144,7 @@ impl Neighbours {
                     let at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
                     let closed = upload.ready() > now || !link.sender.is_asked();
                     let line = if closed { upload.ready() } else { upload.spare_at() };
-                    link.sends_at = if line > now { at.min(line) } else { at };
+                    beats[place].sends_at = if line > now { at.min(line) } else { at };
                     break false;
                 }
                 Next::Close(over) => return Err(over),
