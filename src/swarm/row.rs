@@ -69,6 +69,20 @@ impl<T> Row<T> {
         numbered.filter_map(|(number, place)| Some((number, place.as_mut()?)))
     }
 
+    /// Those from `first` on and below `end`, in their order.
+    pub fn within(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, &T)> {
+        self.from(first).take_while(move |(number, _)| *number < end)
+    }
+
+    /// As [`Row::within`], to change them.
+    pub fn within_mut(&mut self, first: u64, end: u64) -> impl Iterator<Item = (u64, &mut T)> {
+        let places = self.places.len() as u64;
+        let [from, to] = [first, end].map(|number| number.saturating_sub(self.first).min(places));
+        let range = self.places.range_mut(from as usize..to.max(from) as usize);
+        let numbered = (self.first + from..).zip(range);
+        numbered.filter_map(|(number, place)| Some((number, place.as_mut()?)))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -126,6 +140,11 @@ mod tests {
             assert_eq!((row.len(), row.is_empty()), (map.len(), map.is_empty()));
             let all = row.iter_mut().map(|(number, one)| (number, *one));
             assert!(all.eq(map.iter().map(|(number, one)| (*number, *one))));
+            let (first, end) = (number - 30, number + rng.u64(..30) - 20);
+            let within = map.range(first..end.max(first)).map(|(number, one)| (*number, *one));
+            let within: Vec<_> = within.collect();
+            assert!(row.within(first, end).map(|(n, one)| (n, *one)).eq(within.iter().copied()));
+            assert!(row.within_mut(first, end).map(|(n, one)| (n, *one)).eq(within));
             assert!(row.from(0).rev().map(|(number, _)| number).eq(map.keys().rev().copied()));
         }
         row.clear();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::receiver::assembly::Assembly;
-use crate::swarm::receiver::part::Part;
+use crate::swarm::receiver::part::{Part, Reach};
 use crate::swarm::receiver::store::Store;
 use crate::swarm::receiver::subtree::{Subtree, runs};
 use crate::swarm::receiver::{Farewell, Receiver};
@@ -101,7 +101,8 @@ impl Receiver {
             return None;
         }
         let View { assembly, store, asks } = view;
-        let acks = self.parts.from(0).filter(|(_, part)| part.unacked != 0);
+        let acks = self.parts.within(self.unacked.first, self.unacked.end);
+        let acks = acks.filter(|(_, part)| part.unacked != 0);
         let acks = acks.filter_map(|(number, part)| {
             part.ack_at(self.is_over(number, view), self.reorder(assembly), self.ack_max())
         });
@@ -212,13 +213,14 @@ impl Receiver {
                 return;
             }
         }
-        let mut run = self.run;
-        for (number, part) in self.parts.iter_mut() {
+        let (mut run, mut waiting) = (self.run, Reach::default());
+        for (number, part) in self.parts.within_mut(self.unacked.first, self.unacked.end) {
             if part.unacked == 0 {
                 continue;
             }
             let over = view.assembly.get(number).is_none_or(Subtree::is_complete);
             if part.ack_at(over, wait, most).is_none_or(|at| at > now) {
+                waiting.add(number);
                 continue;
             }
             let delay = part.delay.unwrap_or(0);
@@ -234,7 +236,7 @@ impl Receiver {
             }
             part.delay = None;
         }
-        self.run = run;
+        (self.run, self.unacked) = (run, waiting);
     }
 
     /// Asks for what is missing and due.
@@ -323,6 +325,7 @@ impl Receiver {
             part.lost |= wanted;
             self.counts.lost += u64::from(lost.count_ones());
         }
+        self.asked.add(number);
         let part = self.part(number, now, assembly);
         part.was_asked = true;
         part.asked_at = now;
@@ -370,7 +373,7 @@ impl Receiver {
 
     /// Those of them that lie below a subtree, and so are answered before it.
     fn outstanding_below(&self, number: u64, assembly: &Assembly) -> u32 {
-        let below = self.parts.from(0).take_while(|(of, _)| *of < number);
+        let below = self.parts.within(self.asked.first, self.asked.end.min(number));
         let below = below.filter(|(_, part)| part.asked != 0);
         let open = |(number, part): (u64, &Part)| {
             let have = assembly.get(number).map_or(u16::MAX, |subtree| subtree.have);

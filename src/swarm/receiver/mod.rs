@@ -34,7 +34,7 @@ use crate::swarm::crimes::{Crime, Record};
 use crate::swarm::integrity::{Freshness, SwarmId, Verifier};
 use crate::swarm::opener::Opened;
 use crate::swarm::receiver::assembly::{Assembly, Batch};
-use crate::swarm::receiver::part::Part;
+use crate::swarm::receiver::part::{Part, Reach};
 use crate::swarm::receiver::store::Store;
 use crate::swarm::receiver::take::Orphan;
 use crate::swarm::row::Row;
@@ -176,6 +176,10 @@ pub struct Receiver {
     neighbour: bool,
     /// Near what is played, as the subtrees of the assembly are.
     parts: Row<Part>,
+    /// Among which of them some are to be acknowledged, and some may be under way that were
+    /// asked for: most parts are neither, and all are looked through for everything that comes.
+    unacked: Reach,
+    asked: Reach,
     /// Chunks that are kept until their hash comes.
     orphans: Vec<Orphan>,
     /// The first subtree that was pushed: what lies before had to be asked for anyhow.
@@ -261,6 +265,8 @@ impl Receiver {
             names_peers: false,
             neighbour: false,
             parts: Row::default(),
+            unacked: Reach::default(),
+            asked: Reach::default(),
             orphans: Vec::new(),
             pushed_from: None,
             late: Vec::new(),
@@ -376,6 +382,7 @@ impl Receiver {
     /// The store goes on elsewhere, and so did the assembly.
     pub fn rebase(&mut self) {
         self.parts.clear();
+        (self.unacked, self.asked) = (Reach::default(), Reach::default());
         self.orphans.clear();
         self.answered = None;
         self.hello = true;
@@ -475,6 +482,7 @@ impl Receiver {
         let first = self.parts.from(0).next().and_then(old);
         if let Some(number) = first {
             self.parts.forget_below(number + 1);
+            self.asked.first = self.asked.first.max(number + 1);
         }
         let next = store.next();
         self.orphans.retain(|orphan| orphan.chunk >= next);

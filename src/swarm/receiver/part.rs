@@ -106,9 +106,32 @@ impl Part {
     }
 }
 
+/// The subtrees among which those of one kind lie: from the first to behind the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub first: u64,
+    pub end: u64,
+}
+
+impl Reach {
+    /// One more.
+    pub fn add(&mut self, number: u64) {
+        let first = if self.first < self.end { self.first.min(number) } else { number };
+        (self.first, self.end) = (first, self.end.max(number + 1));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reach_begins_with_the_first_that_is_added() {
+        let mut reach = Reach::default();
+        assert_eq!((reach.first, reach.end), (0, 0));
+        [9, 7, 8].into_iter().for_each(|number| reach.add(number));
+        assert_eq!((reach.first, reach.end), (7, 10));
+    }
 
     #[test]
     fn a_part_is_acknowledged_when_whole_or_after_a_while() {

@@ -95,6 +95,9 @@ impl Receiver {
             Took::Written | Took::TooLate | Took::Duplicate | Took::Unproven => {}
         }
         let whole = assembly.is_whole(number);
+        if took != Took::Unproven {
+            self.unacked.add(number);
+        }
         let part = self.part(number, now, assembly);
         part.last = part.last.max(now);
         if took == Took::Unproven {
@@ -137,7 +140,8 @@ impl Receiver {
     /// in the order of the questions.
     fn pass(&mut self, now: Mono, asked_at: Mono, chunk: u64, n: u64) {
         let (rtt, lowest_first) = (self.rtt, self.private);
-        for (number, part) in self.parts.iter_mut().take_while(|(of, _)| *of <= chunk / n) {
+        let asked = self.asked;
+        for (number, part) in self.parts.within_mut(asked.first, asked.end.min(chunk / n + 1)) {
             let known = match lowest_first {
                 true => part.asked_at + rtt <= now,
                 false => part.asked_at <= asked_at,
