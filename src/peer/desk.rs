@@ -1,12 +1,14 @@
 //! What all viewers of a node share: settings, the verifier, channel ids, wishes to the driver.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use crate::base::ids::{ConnId, ShardId, StreamSlot};
 use crate::base::payload::Payload;
+use crate::base::spread::Mix;
 use crate::peer::figures::Board;
 use crate::peer::settings::{Names, Settings};
 use crate::swarm::channel::{Channels, Taken};
@@ -90,8 +92,9 @@ pub(super) struct Desk<'a> {
 /// Ids that are given out.
 pub(super) struct Ids {
     channels: Channels,
-    /// Which viewer a channel of ours belongs to.
-    pub of_channel: HashMap<u32, usize>,
+    /// Which viewer a channel of ours belongs to. Looked up for everything that comes; the keys
+    /// are ours, so nobody can make them meet.
+    pub of_channel: HashMap<u32, usize, BuildHasherDefault<Mix>>,
     counter: u32,
     token: u64,
 }
@@ -100,7 +103,7 @@ impl Ids {
     /// `key` is random.
     pub(super) fn new(key: &[u8; 32]) -> Ids {
         let channels = Channels::new(key, ShardId(0));
-        Ids { channels, of_channel: HashMap::new(), counter: 0, token: 0 }
+        Ids { channels, of_channel: HashMap::default(), counter: 0, token: 0 }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
+use crate::base::spread::Mix;
 use crate::base::time::Mono;
-use crate::sim::proofs::Mix;
 
 /// Tries of one chunk in a row that were lost, from which on nobody is to blame.
 const TRIES: u8 = 3;

@@ -2,11 +2,11 @@
 //! than they sent.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use crate::base::spread::spread;
+use crate::base::spread::Mix;
 use crate::base::time::Mono;
 
 /// The time in which calls are counted, from the first one on.
@@ -18,40 +18,6 @@ type Pair = (usize, SocketAddrV4);
 /// What went between hosts and addresses.
 #[derive(Debug, Default)]
 pub struct Proofs(HashMap<Pair, Proof, BuildHasherDefault<Mix>>);
-
-/// A hash for numbers that nobody chooses to harm us.
-#[derive(Debug, Default)]
-pub struct Mix(u64);
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u16(&mut self, word: u16) {
-        self.write_u64(word.into());
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(word.into());
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = spread(self.0 ^ word);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-}
 
 #[derive(Debug, Default)]
 struct Proof {
@@ -66,7 +32,7 @@ struct Proof {
 }
 
 impl Proofs {
-    /// A datagram came to a host from an address; `echo`: to a channel that was given out.
+    /// Datagrams came to a host from an address; `echo`: to a channel that was given out.
     pub fn asks(&mut self, pair: Pair, bytes: usize, echo: bool) {
         let proof = self.0.entry(pair).or_default();
         proof.credit += bytes;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
+use crate::base::spread::Mix;
 use crate::metrics::table::Cell;
-use crate::sim::proofs::Mix;
 use crate::sim::stage::Stage;
 use crate::sim::world::RELAY;
 use crate::swarm::halfopen;

@@ -175,6 +175,11 @@ impl World {
     pub(super) fn land(&mut self, host: usize, flight: &Flight) {
         self.digest_flight(3, host, flight);
         self.note(host, || format!("<- {}  {}", flight.from, describe(flight)));
+        // A train is for one channel, and comes from one address.
+        let echo = flight.numbers().any(|n| flight.beginning(n).0[..4] != [0; 4]);
+        if flight.aboard != 0 {
+            self.proofs.asks((host, flight.from), flight.bytes(), echo);
+        }
         let mut landing = std::mem::take(&mut self.landing);
         let mut numbers = flight.numbers().peekable();
         let mut told = Vec::new();
@@ -214,8 +219,6 @@ impl World {
                 false => traffic.chunks_peers += bytes,
             }
         }
-        let (seen, _) = flight.beginning(n);
-        self.proofs.asks((host, flight.from), flight.len(n), seen[..4] != [0; 4]);
     }
 
     /// The machine that a datagram goes to, as the sockets' filter does it: by the channel's low

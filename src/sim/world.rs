@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::ids::{ConnId, ShardId, SocketId, StreamSlot};
+use crate::base::spread::Mix;
 use crate::base::time::{Mono, Now, Utc};
 use crate::io::machine::{Input, Machine, Outbox, Output};
 use crate::shard::mail::Mail;
@@ -21,7 +22,7 @@ use crate::sim::flight::{Cargo, Flight};
 use crate::sim::link::{Link, Pipe, Weather};
 use crate::sim::losses::Losses;
 use crate::sim::nat::Nat;
-use crate::sim::proofs::{Mix, Proofs};
+use crate::sim::proofs::Proofs;
 use crate::sim::queue::Queue;
 use crate::sim::tcp::{Ports, TcpEvent, Wires};
 

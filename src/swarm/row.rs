@@ -9,11 +9,13 @@ pub struct Row<T> {
     /// The number of the first place.
     first: u64,
     places: VecDeque<Option<T>>,
+    /// Places that are taken.
+    len: usize,
 }
 
 impl<T> Default for Row<T> {
     fn default() -> Row<T> {
-        Row { first: 0, places: VecDeque::new() }
+        Row { first: 0, places: VecDeque::new(), len: 0 }
     }
 }
 
@@ -47,7 +49,9 @@ impl<T> Row<T> {
         if place >= self.places.len() {
             self.places.resize_with(place + 1, || None);
         }
-        self.places[place].get_or_insert_with(make)
+        let place = &mut self.places[place];
+        self.len += usize::from(place.is_none());
+        place.get_or_insert_with(make)
     }
 
     /// All from `number` on, in their order.
@@ -59,10 +63,30 @@ impl<T> Row<T> {
         numbered.filter_map(|(number, place)| Some((number, place.as_ref()?)))
     }
 
+    /// All, in their order, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        let numbered = (self.first..).zip(&mut self.places);
+        numbered.filter_map(|(number, place)| Some((number, place.as_mut()?)))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Forgets all below `number`.
     pub fn forget_below(&mut self, number: u64) {
-        while self.first < number && !self.places.is_empty() {
-            self.places.pop_front();
+        while self.first < number
+            && let Some(place) = self.places.pop_front()
+        {
+            self.len -= usize::from(place.is_some());
             self.first += 1;
         }
     }
@@ -70,6 +94,7 @@ impl<T> Row<T> {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.places.clear();
+        self.len = 0;
     }
 }
 
@@ -98,6 +123,9 @@ mod tests {
                 }
             }
             assert!(row.from(number).eq(map.range(number..).map(|(number, one)| (*number, one))));
+            assert_eq!((row.len(), row.is_empty()), (map.len(), map.is_empty()));
+            let all = row.iter_mut().map(|(number, one)| (number, *one));
+            assert!(all.eq(map.iter().map(|(number, one)| (*number, *one))));
             assert!(row.from(0).rev().map(|(number, _)| number).eq(map.keys().rev().copied()));
         }
         row.clear();

@@ -24,13 +24,13 @@ mod tests;
 mod track;
 mod turn;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::mesh::neighbour::Neighbour;
 use crate::swarm::mesh::stripe::Stripe;
 use crate::swarm::mesh::track::{Pushed, Track};
+use crate::swarm::row::Row;
 use crate::swarm::stripes::{STRIPES, stripe_of};
 use crate::wire::ppspp::State;
 
@@ -39,6 +39,9 @@ pub const NEIGHBOURS_MAX: usize = 64;
 
 /// The most subtrees that are tracked; the oldest is forgotten.
 const TRACKS_MAX: usize = 512;
+
+/// From the least to the greatest of them, at most.
+const APART_MAX: u64 = 8_192;
 
 /// Subtrees kept below the oldest that is missing, for announcements that come late.
 const BEHIND: u64 = 64;
@@ -106,7 +109,7 @@ pub struct Mesh {
     /// Their names, in the same places: they are looked up for everything that comes.
     keys: Vec<Option<Key>>,
     stripes: [Stripe; STRIPES],
-    tracks: BTreeMap<u64, Track>,
+    tracks: Row<Track>,
     /// Below it nothing is missing.
     floor: u64,
     /// The newest subtree that was seen to exist, not only announced.
@@ -134,7 +137,7 @@ impl Mesh {
             neighbours: Vec::new(),
             keys: Vec::new(),
             stripes: [Stripe::default(); STRIPES],
-            tracks: BTreeMap::new(),
+            tracks: Row::default(),
             floor: 0,
             seen: None,
             backlog: 0,
@@ -197,7 +200,7 @@ impl Mesh {
         let Some(slot) = self.slot(key) else { return };
         (self.neighbours[slot], self.keys[slot]) = (None, None);
         self.stripes.iter_mut().for_each(|stripe| stripe.leave(slot));
-        self.tracks.values_mut().for_each(|track| track.leave(slot));
+        self.tracks.iter_mut().for_each(|(_, track)| track.leave(slot));
         self.wake(now);
     }
 
@@ -350,7 +353,7 @@ impl Mesh {
         if self.is_alone() {
             return Source::Relay;
         }
-        match self.tracks.get(&subtree) {
+        match self.tracks.get(subtree) {
             Some(track) => track.source,
             None => Source::Wait,
         }
@@ -405,10 +408,23 @@ impl Mesh {
 
     /// The track of a subtree, which exists at the latest from now on.
     fn track(&mut self, now: Mono, subtree: u64) -> &mut Track {
-        if !self.tracks.contains_key(&subtree) && self.tracks.len() >= TRACKS_MAX {
-            self.tracks.pop_first();
+        if self.tracks.get(subtree).is_none() {
+            self.make_room(subtree);
         }
-        self.tracks.entry(subtree).or_insert_with(|| Track::new(now, Source::Wait))
+        self.tracks.get_or_insert_with(subtree, || Track::new(now, Source::Wait))
+    }
+
+    /// Forgets what is too much, or too far from a subtree that is to be tracked as well.
+    fn make_room(&mut self, subtree: u64) {
+        let first = self.tracks.from(0).next().map(|(first, _)| first);
+        let full = self.tracks.len() >= TRACKS_MAX;
+        if let Some(first) = first.filter(|_| full) {
+            self.tracks.forget_below(first + 1);
+        }
+        self.tracks.forget_below(subtree.saturating_sub(APART_MAX));
+        if first.is_some_and(|first| first > subtree.saturating_add(APART_MAX)) {
+            self.tracks.clear();
+        }
     }
 
     fn wake(&mut self, at: Mono) {

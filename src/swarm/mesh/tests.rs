@@ -463,14 +463,14 @@ fn there_is_an_end_to_neighbours_and_to_what_is_known() {
     // Who announces what cannot exist yet is not believed.
     (0..3_000).for_each(|n| mesh.note_have(now, Key(1), 11 + n));
     assert!(mesh.tracks.len() <= TRACKS_MAX);
-    assert_eq!(mesh.tracks.last_key_value().map(|(last, _)| *last), Some(10 + AHEAD_MAX));
+    assert_eq!(mesh.tracks.from(0).last().map(|(last, _)| last), Some(10 + AHEAD_MAX));
     (0..2_000).for_each(|n| mesh.note_hash(now, Pusher::Relay, n));
     assert_eq!(mesh.tracks.len(), TRACKS_MAX);
     // What was played is forgotten, and announcements of it are not looked at.
     mesh.turn(now, &[Missing { subtree: 1_990, since: now, deadline: None }]);
     assert!(mesh.tracks.len() <= 64 + 10);
     mesh.note_have(now, Key(1), 1_000);
-    assert!(!mesh.tracks.contains_key(&1_000));
+    assert!(mesh.tracks.get(1_000).is_none());
     mesh.note_have(now, Key(most + 5), 1_991);
     mesh.note_hash(now, Pusher::Neighbour(Key(most + 5)), 1_991);
     assert_eq!(mesh.stripes(Key(most + 5)), 0, "a stranger");

@@ -51,7 +51,7 @@ impl Mesh {
         let first = missing.iter().map(|missing| missing.subtree).min();
         if let Some(first) = first {
             self.floor = first;
-            self.tracks = self.tracks.split_off(&first.saturating_sub(BEHIND));
+            self.tracks.forget_below(first.saturating_sub(BEHIND));
         }
         for Missing { subtree, since, deadline } in missing {
             let track = self.track(now, *subtree);
@@ -98,13 +98,13 @@ impl Mesh {
 
     /// The newest subtree of a stripe that is known to exist.
     fn newest(&self, index: usize) -> u64 {
-        let of_stripe = |(subtree, _): &(&u64, &Track)| stripe_of(**subtree) == index;
-        self.tracks.iter().rev().find(of_stripe).map_or(0, |(subtree, _)| *subtree)
+        let of_stripe = |(subtree, _): &(u64, &Track)| stripe_of(*subtree) == index;
+        self.tracks.from(0).rev().find(of_stripe).map_or(0, |(subtree, _)| subtree)
     }
 
     /// Who is asked for one subtree; whether its parent feeds us.
     fn judge(&mut self, now: Mono, subtree: u64) {
-        let Some(mut track) = self.tracks.get(&subtree).copied() else { return };
+        let Some(mut track) = self.tracks.get(subtree).copied() else { return };
         if track.whole.is_some() {
             return;
         }
@@ -131,7 +131,9 @@ impl Mesh {
         if track.source == Source::Relay && self.relay_is_silent(now) {
             track.source = self.without_relay(now, subtree, &mut track);
         }
-        self.tracks.insert(subtree, track);
+        if let Some(place) = self.tracks.get_mut(subtree) {
+            *place = track;
+        }
     }
 
     /// Who is asked while the relay is away: whoever has it all, else who has begun with it. If
@@ -261,7 +263,7 @@ impl Mesh {
 
     fn cost(&self, slot: usize, first: Option<usize>, subtree: u64) -> Duration {
         let Some(neighbour) = self.at(slot) else { return Duration::MAX };
-        let asked = self.tracks.values().filter(|track| {
+        let asked = self.tracks.from(0).filter(|(_, track)| {
             let by = track.asked.map(|(asked, _)| usize::from(asked));
             track.whole.is_none() && by == Some(slot)
         });

@@ -101,9 +101,9 @@ impl Receiver {
             return None;
         }
         let View { assembly, store, asks } = view;
-        let acks = self.parts.iter().filter(|(_, part)| part.unacked != 0);
+        let acks = self.parts.from(0).filter(|(_, part)| part.unacked != 0);
         let acks = acks.filter_map(|(number, part)| {
-            part.ack_at(self.is_over(*number, view), self.reorder(assembly), self.ack_max())
+            part.ack_at(self.is_over(number, view), self.reorder(assembly), self.ack_max())
         });
         let late = (!self.late.is_empty()).then_some(Mono::ZERO);
         let soon = acks.chain(late).chain([self.refresh_at()]).min();
@@ -115,7 +115,7 @@ impl Receiver {
         let open = assembly.holes(store).take_while(|(number, _)| number * assembly.n() < ahead);
         let due = |(number, subtree): (u64, &Subtree)| {
             let holes = self.missing(number, subtree, view);
-            let part = self.parts.get(&number).copied().unwrap_or(Part::new(subtree.since));
+            let part = self.parts.get(number).copied().unwrap_or(Part::new(subtree.since));
             let fresh = holes & !part.asked;
             let fresh = (fresh != 0).then(|| self.fresh_at(&part, fresh, assembly));
             let again = (holes & part.asked != 0).then(|| self.again_at(number, &part, assembly));
@@ -213,11 +213,11 @@ impl Receiver {
             }
         }
         let mut run = self.run;
-        for (number, part) in &mut self.parts {
+        for (number, part) in self.parts.iter_mut() {
             if part.unacked == 0 {
                 continue;
             }
-            let over = view.assembly.get(*number).is_none_or(Subtree::is_complete);
+            let over = view.assembly.get(number).is_none_or(Subtree::is_complete);
             if part.ack_at(over, wait, most).is_none_or(|at| at > now) {
                 continue;
             }
@@ -251,7 +251,7 @@ impl Receiver {
             if !asks(number) {
                 continue;
             }
-            let part = self.parts.get(&number).copied().unwrap_or(Part::new(subtree.since));
+            let part = self.parts.get(number).copied().unwrap_or(Part::new(subtree.since));
             let holes = self.missing(number, subtree, view);
             let wanted = holes & self.due(now, hello, number, &part, holes, assembly);
             if wanted == 0 {
@@ -370,9 +370,10 @@ impl Receiver {
 
     /// Those of them that lie below a subtree, and so are answered before it.
     fn outstanding_below(&self, number: u64, assembly: &Assembly) -> u32 {
-        let below = self.parts.range(..number).filter(|(_, part)| part.asked != 0);
-        let open = |(number, part): (&u64, &Part)| {
-            let have = assembly.get(*number).map_or(u16::MAX, |subtree| subtree.have);
+        let below = self.parts.from(0).take_while(|(of, _)| *of < number);
+        let below = below.filter(|(_, part)| part.asked != 0);
+        let open = |(number, part): (u64, &Part)| {
+            let have = assembly.get(number).map_or(u16::MAX, |subtree| subtree.have);
             (part.asked & !have).count_ones()
         };
         below.map(open).sum()

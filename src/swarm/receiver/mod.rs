@@ -25,7 +25,6 @@ mod take;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::limits::CHUNK;
@@ -38,6 +37,7 @@ use crate::swarm::receiver::assembly::{Assembly, Batch};
 use crate::swarm::receiver::part::Part;
 use crate::swarm::receiver::store::Store;
 use crate::swarm::receiver::take::Orphan;
+use crate::swarm::row::Row;
 use crate::wire::ppspp::{
     Addressing, Bye, Handshake, Malformed, Message, Messages, Private, Report, Span, Subscribe,
 };
@@ -174,7 +174,8 @@ pub struct Receiver {
     names_peers: bool,
     /// The other end is a viewer as well, not the source.
     neighbour: bool,
-    parts: BTreeMap<u64, Part>,
+    /// Near what is played, as the subtrees of the assembly are.
+    parts: Row<Part>,
     /// Chunks that are kept until their hash comes.
     orphans: Vec<Orphan>,
     /// The first subtree that was pushed: what lies before had to be asked for anyhow.
@@ -259,7 +260,7 @@ impl Receiver {
             extended: false,
             names_peers: false,
             neighbour: false,
-            parts: BTreeMap::new(),
+            parts: Row::default(),
             orphans: Vec::new(),
             pushed_from: None,
             late: Vec::new(),
@@ -467,20 +468,21 @@ impl Receiver {
     /// that is filled late moves what is played far ahead, and a source that never hears of it
     /// takes it for lost.
     fn prune(&mut self, assembly: &Assembly, store: &Store) {
-        let old = |(number, part): (&u64, &Part)| {
-            (part.unacked == 0 && assembly.get(*number).is_none() && *number < assembly.edge())
-                .then_some(*number)
+        let old = |(number, part): (u64, &Part)| {
+            (part.unacked == 0 && assembly.get(number).is_none() && number < assembly.edge())
+                .then_some(number)
         };
-        if let Some(number) = self.parts.first_key_value().and_then(old) {
-            self.parts.remove(&number);
+        let first = self.parts.from(0).next().and_then(old);
+        if let Some(number) = first {
+            self.parts.forget_below(number + 1);
         }
-        let first = store.next();
-        self.orphans.retain(|orphan| orphan.chunk >= first);
+        let next = store.next();
+        self.orphans.retain(|orphan| orphan.chunk >= next);
     }
 
     fn part(&mut self, number: u64, now: Mono, assembly: &Assembly) -> &mut Part {
         let since = assembly.get(number).map_or(now, |subtree| subtree.since);
-        self.parts.entry(number).or_insert_with(|| Part::new(since))
+        self.parts.get_or_insert_with(number, || Part::new(since))
     }
 
     fn tell(&mut self, news: News) {

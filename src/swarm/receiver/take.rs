@@ -137,7 +137,7 @@ impl Receiver {
     /// in the order of the questions.
     fn pass(&mut self, now: Mono, asked_at: Mono, chunk: u64, n: u64) {
         let (rtt, lowest_first) = (self.rtt, self.private);
-        for (number, part) in self.parts.range_mut(..=chunk / n) {
+        for (number, part) in self.parts.iter_mut().take_while(|(of, _)| *of <= chunk / n) {
             let known = match lowest_first {
                 true => part.asked_at + rtt <= now,
                 false => part.asked_at <= asked_at,
