@@ -1,7 +1,6 @@
 //! `headwater sim`: from flags to a world, and what came of it.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "planted")]
@@ -68,25 +67,8 @@ pub struct Args {
     trace: Option<usize>,
 }
 
-/// What the C library's allocator takes as its settings when a process starts; others do not
-/// look at it.
-const TUNABLES: &str = "GLIBC_TUNABLES";
-
-/// Begins again with large pages for the heap, unless its settings were chosen: hundreds of
-/// viewers are more small pages than a processor remembers the places of, and a fifth of the
-/// time was spent looking for them.
-fn use_large_pages() {
-    if std::env::var_os(TUNABLES).is_none() {
-        let mut again = Command::new("/proc/self/exe");
-        again.args(std::env::args_os().skip(1)).env(TUNABLES, "glibc.malloc.hugetlb=1");
-        // It returns only if that cannot be done: then it goes on as it is.
-        let _ = again.arg0(std::env::args_os().next().unwrap_or_default()).exec();
-    }
-}
-
 /// Plays the worlds.
 pub fn sim(args: &Args) -> ExitCode {
-    use_large_pages();
     #[cfg(feature = "planted")]
     planted::plant(args.plant);
     for seed in args.seed..args.seed.saturating_add(args.seeds) {

@@ -117,6 +117,8 @@ pub struct Mesh {
     /// Everything below was there before we joined: nobody pushes it.
     backlog: u64,
     relay_rtt: Duration,
+    /// When anything last came from the relay.
+    relay_heard: Option<Mono>,
     /// The stripes that the relay feeds itself.
     relay_feeds: u8,
     /// What a stripe takes of a neighbour's upload.
@@ -140,6 +142,7 @@ impl Mesh {
             seen: None,
             backlog: 0,
             relay_rtt: RELAY_RTT,
+            relay_heard: None,
             relay_feeds: u8::MAX,
             stripe_kbit: 1,
             events: Events::default(),
@@ -150,6 +153,15 @@ impl Mesh {
     /// The round trip to the relay.
     pub fn set_relay_rtt(&mut self, rtt: Duration) {
         self.relay_rtt = rtt;
+    }
+
+    /// Something came from the relay. After a while without it others are asked instead.
+    pub fn note_relay_heard(&mut self, now: Mono) {
+        if self.relay_is_silent(now) {
+            self.wake(now);
+        }
+        self.clock = now;
+        self.relay_heard = Some(now);
     }
 
     /// What the stream takes, in bits per second: a parent must have room for an eighth of it.

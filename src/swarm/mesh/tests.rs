@@ -379,6 +379,33 @@ fn by_its_deadline_everything_is_asked_of_the_relay() {
 }
 
 #[test]
+fn while_the_relay_is_silent_whoever_has_it_is_asked_instead() {
+    let mut world = World::fed(&[A, B]);
+    world.mesh.set_relay_rtt(ms(50));
+    world.mesh.note_relay_heard(world.now);
+    // One that nobody has, one that a neighbour has begun, one that the relay began, and one of
+    // its stripes.
+    world.lack(16, Some(900));
+    world.begin(A, 24);
+    world.lack(24, Some(900));
+    world.lack(17, Some(900));
+    world.mesh.note_hash(world.now, Pusher::Relay, 17);
+    world.lack(25, Some(5_000));
+    [17, 25].into_iter().for_each(|subtree| world.mesh.note_have(world.now, B, subtree));
+    world.wait(600, &[A, B]);
+    assert_eq!([16, 24, 17, 25].map(|subtree| world.asked(subtree)), [Source::Relay; 4]);
+    world.wait(152, &[A, B]);
+    assert_eq!([16, 24].map(|subtree| world.asked(subtree)), [Source::Relay, Source::Neighbour(A)]);
+    assert_eq!([17, 25].map(|subtree| world.asked(subtree)), [Source::Neighbour(B); 2]);
+    assert_eq!(world.relay(), !ONE, "it is to go on when it is back");
+    // It is back.
+    world.mesh.note_relay_heard(world.now);
+    assert!(world.mesh.next_deadline().unwrap() <= world.now, "at once");
+    world.turn();
+    assert_eq!([16, 24, 17, 25].map(|subtree| world.asked(subtree)), [Source::Relay; 4]);
+}
+
+#[test]
 fn what_the_relay_pushes_is_repaired_by_it() {
     let mut world = World::fed(&[A]);
     world.lack(17, None);
@@ -475,6 +502,7 @@ fn happen(world: &mut World, random: &mut fastrand::Rng, head: &mut u64) {
             world.missing.remove(&subtree);
             mesh.note_whole(now, subtree);
         }
+        17 if random.bool() => mesh.note_relay_heard(now),
         17 => mesh.note_heard(now, key),
         _ => {
             *head += random.u64(..3);

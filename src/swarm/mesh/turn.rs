@@ -19,6 +19,10 @@ pub(super) const LATE: Duration = Duration::from_millis(600);
 /// acknowledges and announces all the time.
 const SILENT: Duration = Duration::from_millis(500);
 
+/// A relay that says nothing for so long, and a round trip, brings nothing: it announces several
+/// times in this time.
+const RELAY_SILENT: Duration = Duration::from_millis(600);
+
 /// The relay answers in time if it is asked so long before the deadline, or three round trips.
 const RESCUE: Duration = Duration::from_millis(500);
 
@@ -124,9 +128,27 @@ impl Mesh {
                 self.wake(deadline - early);
             }
         }
+        if track.source == Source::Relay && self.relay_is_silent(now) {
+            track.source = self.without_relay(now, subtree, &mut track);
+        }
         if let Some(place) = self.tracks.get_mut(subtree) {
             *place = track;
         }
+    }
+
+    /// Who is asked while the relay is away: whoever has it all, else who has begun with it. If
+    /// there is nobody, the relay, so that it knows once it is back.
+    fn without_relay(&mut self, now: Mono, subtree: u64, track: &mut Track) -> Source {
+        let begun = match track.pushed {
+            Some((Pushed::By(slot), _)) => self.at(slot).map(|by| Source::Neighbour(by.key)),
+            _ => None,
+        };
+        self.ask(now, subtree, track, None).or(begun).unwrap_or(Source::Relay)
+    }
+
+    /// Whether the relay has spoken to us before, and does not any more.
+    pub(super) fn relay_is_silent(&self, now: Mono) -> bool {
+        self.relay_heard.is_some_and(|heard| now.since(heard) > RELAY_SILENT + self.relay_rtt)
     }
 
     /// How long before its deadline the relay is asked for a subtree of a stripe.

@@ -161,6 +161,7 @@ impl Neighbours {
     ) {
         self.shelf.note_proven(playing);
         self.mesh.set_relay_rtt(rtt);
+        self.mesh.note_relay_heard(now);
         let n = self.shelf.source.size;
         for news in news {
             match news {

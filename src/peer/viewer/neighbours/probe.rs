@@ -11,6 +11,7 @@ use crate::wire::ppspp::{Message, Private, Probe, Writer};
 impl Neighbours {
     /// The link to the relay begins, which `measures` lines or does not.
     pub(in crate::peer::viewer) fn linked(&mut self, now: Mono, measures: bool) {
+        self.mesh.note_relay_heard(now);
         self.upload.linked(now, measures);
     }
 

@@ -11,8 +11,8 @@ use crate::swarm::stripes::STRIPES;
 /// Peers that are looked at in one step, those of them that are tried, and those that are moved
 /// at most.
 const WINDOW: usize = 128;
-const TRIED: usize = 16;
-const MOVES_MAX: usize = 4;
+const TRIED: usize = 24;
+const MOVES_MAX: usize = 12;
 
 /// Nobody is moved twice in a stripe in so long.
 const APART: Duration = Duration::from_secs(10);
