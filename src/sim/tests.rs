@@ -32,7 +32,7 @@ fn remembered_integrity_changes_nothing() {
         let mut plan = Plan { remember, ..plan(3, "corrupt", 50, 7) };
         plan.scenario.mode = Mode::Hybrid;
         // Enough of them among few.
-        plan.scenario.liars *= 4;
+        plan.scenario.liars *= 6;
         run(plan, None).unwrap()
     };
     let (fast, real) = (world(true), world(false));

@@ -6,7 +6,7 @@ use crate::swarm::stripes::STRIPES;
 
 /// Peers of each stripe that the relay feeds, besides one of so many.
 const ROOTS: u32 = 3;
-const PEERS_PER_ROOT: u32 = 40;
+const PEERS_PER_ROOT: u32 = 25;
 
 /// Roots that are chosen in one step, in each stripe.
 const CHOSEN_MAX: u32 = 8;
@@ -144,6 +144,6 @@ mod tests {
     #[test]
     fn the_relay_feeds_few_of_many() {
         let peers = [0, 1, 2, 3, 4, 5, 6, 8, 60, 100, 1_000, 16_384];
-        assert_eq!(peers.map(copies), [0, 1, 1, 2, 2, 3, 3, 3, 4, 5, 28, 412]);
+        assert_eq!(peers.map(copies), [0, 1, 1, 2, 2, 3, 3, 3, 5, 7, 43, 658]);
     }
 }

@@ -6,12 +6,12 @@ use super::*;
 
 #[test]
 fn all_peers_have_parents_in_all_stripes() {
-    for (peers, copies) in [(60, 3), (1_000, 13)] {
+    for (peers, copies) in [(60, 5), (1_000, 43)] {
         for seed in 0..4 {
             let world = settled(peers, seed);
             let (left, depth) = (world.left(), world.check());
             let lacking = (peers * STRIPES).saturating_sub(world.capacity()).div_ceil(STRIPES);
-            let most = copies.max(lacking) + peers / 50;
+            let most = copies.max(lacking) + peers / 100;
             assert!(left.iter().all(|left| *left <= most), "{peers} peers: {left:?}");
             let (mean, latest, _) = world.delays();
             // Who is far away is planned last, and hangs where there is room.
@@ -93,11 +93,11 @@ fn strong_peers_of_all_stripes_are_fed_by_the_relay() {
     let strong: Vec<u32> = (0..24).map(|_| world.come(20)).collect();
     (0..36).for_each(|_| _ = world.come(2));
     world.pass(8);
-    assert_eq!(world.left(), [4; STRIPES]);
+    assert_eq!(world.left(), [5; STRIPES]);
     for channel in strong {
         let row = world.plan.get(channel).unwrap();
         let own = row.parents.iter().filter(|parent| **parent == 0).count();
-        assert!(own <= 2, "{own}: others in other stripes");
+        assert!(own <= 3, "{own}: others in other stripes");
     }
     assert!(world.check() <= 5);
 }
@@ -153,7 +153,7 @@ fn only_those_are_paired_that_can_meet() {
         }
     }
     let left = world.left();
-    assert!(left.iter().all(|left| *left <= 6), "at least one in each realm: {left:?}");
+    assert!(left.iter().all(|left| *left <= 7), "at least one in each realm: {left:?}");
 }
 
 #[test]
