@@ -46,6 +46,15 @@ impl Opening {
     }
 }
 
+impl Opening {
+    /// How long after it was answered, or answered first, `now` is: for who confirms, a round
+    /// trip, unless that answer was lost.
+    #[must_use]
+    pub fn age(&self, now: Mono) -> Duration {
+        LIFETIME.saturating_sub(self.until.since(now))
+    }
+}
+
 fn mapped(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -157,6 +166,7 @@ mod tests {
         open(&mut table, now, 2);
         let opening = table.take(now, 1).unwrap();
         assert!(opening.is_from(from(5)) && !opening.is_from(from(6)));
+        assert_eq!(opening.age(now + Duration::from_millis(70)), Duration::from_millis(70));
         assert_eq!((opening.theirs, opening.stream, opening.extras), (9, StreamSlot(3), 0x55));
         assert_eq!(table.take(now, 1), None);
         assert_eq!(table.take(now, 3), None);

@@ -84,7 +84,7 @@ impl Swarm {
         let Some(shoal) = self.shoal(opening.stream) else { return };
         let seat = shoal.members.len() as u32;
         let session = Session {
-            sender: Sender::new(now, extras.subscribes()),
+            sender: Sender::new(now, extras.subscribes()).with_rtt(opening.age(now)),
             to: from,
             theirs: opening.theirs,
             ours: channel,

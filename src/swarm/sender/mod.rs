@@ -65,6 +65,9 @@ const REORDERING: Duration = Duration::from_millis(150);
 /// How long a plain peer may take to ask for what it was told of.
 const HEARSAY: Duration = Duration::from_millis(100);
 
+/// The longest round trip of a handshake that is believed: its first answer was lost, perhaps.
+const HANDSHAKE_RTT_MAX: Duration = Duration::from_millis(600);
+
 /// The trains that show whether full datagrams pass, and how long they have.
 const FIRST_TRAINS: u8 = 3;
 const FIRST_TRAINS_WAIT: Duration = Duration::from_secs(1);
@@ -205,6 +208,14 @@ impl Sender {
             greeted: false,
             asked: false,
         }
+    }
+
+    /// Begins with a round trip that was seen, of the handshake: without one, two trains are the
+    /// window for the first round trip, and on a long way the stream begins late.
+    #[must_use]
+    pub fn with_rtt(mut self, rtt: Duration) -> Sender {
+        self.ledbat.on_round_trip(rtt.min(HANDSHAKE_RTT_MAX));
+        self
     }
 
     /// The half of a link from which chunks go on as they come: to a neighbour, who speaks our

@@ -531,3 +531,14 @@ fn one_half_takes_its_share_of_what_a_peer_may_take() {
     let all = size_of::<Sender>() + heap;
     assert!(all <= 1_144, "{} + {heap}", size_of::<Sender>());
 }
+
+#[test]
+fn on_a_long_way_the_first_window_is_what_the_way_holds() {
+    let world = World::new(Manner::Ours, 240, 0);
+    let trains = |sender: Sender| sender.most_under_way(&world.source) / SIZE as u32;
+    let new = || Sender::new(world.now, true);
+    assert_eq!(trains(new()), 2, "nobody knows");
+    assert_eq!(trains(new().with_rtt(Duration::from_millis(480))), 9, "564 ms and a quarter");
+    let long = trains(new().with_rtt(HANDSHAKE_RTT_MAX));
+    assert_eq!(trains(new().with_rtt(Duration::from_secs(3))), long, "an answer was lost");
+}
