@@ -13,9 +13,6 @@ use p256::ecdsa::{Signature as Pair, SigningKey};
 use crate::sim::dice::Dice;
 use crate::swarm::integrity::{CannotSign, Signature, Signer, SwarmId};
 
-/// DNSSEC's number of ECDSA P-256 with SHA-256, in front of a swarm id.
-const ALGORITHM: u8 = 13;
-
 /// A key of a world.
 pub struct Scribe {
     key: SigningKey,
@@ -43,9 +40,8 @@ impl Scribe {
     /// The key of this number, if it is one.
     fn of(number: &[u8; 32]) -> Option<Scribe> {
         let key = SigningKey::from_slice(number).ok()?;
-        let mut id = key.verifying_key().to_sec1_point(false).as_bytes().to_vec();
-        *id.first_mut()? = ALGORITHM;
-        Some(Scribe { id: SwarmId::from_bytes(&id).ok()?, key })
+        let point = key.verifying_key().to_sec1_point(false);
+        Some(Scribe { id: SwarmId::of_point(point.as_bytes()).ok()?, key })
     }
 }
 

@@ -44,9 +44,7 @@ impl Opening {
     pub fn is_from(&self, from: SocketAddr) -> bool {
         self.ip == mapped(from.ip()) && self.port == from.port()
     }
-}
 
-impl Opening {
     /// How long after it was answered, or answered first, `now` is: for who confirms, a round
     /// trip, unless that answer was lost.
     #[must_use]

@@ -232,7 +232,8 @@ impl Viewer {
 
     /// Plays over HTTP as long as UDP is silent, and a little beyond.
     fn drive_http(&mut self, now: Now, desk: &mut Desk<'_>) {
-        if self.udp_is_silent(now.mono) {
+        let silent = self.udp_is_silent(now.mono);
+        if silent {
             // What was under way when it fell silent was no recovery.
             self.http.iter_mut().for_each(|http| http.recovered = None);
         }
@@ -255,7 +256,7 @@ impl Viewer {
             }
             return;
         }
-        if !self.udp_is_silent(now.mono) || now.mono < self.http_after {
+        if !silent || now.mono < self.http_after {
             return;
         }
         let at = playing.wanted();

@@ -60,6 +60,16 @@ impl SwarmId {
         if bytes[0] == ALGORITHM { Ok(SwarmId(bytes)) } else { Err(BadSwarmId::Algorithm) }
     }
 
+    /// The id of a key, whose public half is this point: uncompressed, as SEC 1 writes it.
+    ///
+    /// # Errors
+    /// If the point has another length.
+    pub fn of_point(point: &[u8]) -> Result<SwarmId, BadSwarmId> {
+        let mut bytes: [u8; LEN] = point.try_into().map_err(|_| BadSwarmId::Length)?;
+        bytes[0] = ALGORITHM;
+        Ok(SwarmId(bytes))
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; LEN] {
@@ -141,9 +151,8 @@ impl KeyPair {
     }
 
     fn new(pair: EcdsaKeyPair) -> Result<KeyPair, BadKey> {
-        let mut id: [u8; LEN] = pair.public_key().as_ref().try_into().map_err(|_| BadKey)?;
-        id[0] = ALGORITHM;
-        Ok(KeyPair { pair, random: SystemRandom::new(), id: SwarmId(id) })
+        let id = SwarmId::of_point(pair.public_key().as_ref()).map_err(|_| BadKey)?;
+        Ok(KeyPair { pair, random: SystemRandom::new(), id })
     }
 
     /// The secret half, to be kept (PKCS#8, version 1).

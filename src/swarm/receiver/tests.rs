@@ -477,22 +477,32 @@ fn questions(world: &World, link: &mut Receiver, now: Mono) -> Vec<[u64; 2]> {
     asked
 }
 
-/// On a neighbour's link a hash that was lost is asked for with one chunk, not with all that
-/// waited for it: the hash goes before the answer.
-#[test]
-fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
+/// A world in which a link to a neighbour begins, the train that is signed then, and its first
+/// chunk.
+fn beside() -> (World, Receiver, Vec<Vec<u8>>, u64) {
     let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
     world.run(500);
     world.wire.clear();
     let (profile, now) = (world.source.profile, world.now);
-    let mut other = Receiver::neighbour(profile, 7, true, Some(Duration::from_millis(40)), now);
+    let other = Receiver::neighbour(profile, 7, true, Some(Duration::from_millis(40)), now);
     let train = world.source.sign(now);
     let first = world.source.end() - 16;
-    let hear = |world: &mut World, receiver: &mut Receiver, at: Mono, datagram: &[u8]| {
-        let World { assembly, store, fresh, verifier, .. } = world;
-        let mut tools = Tools { assembly, store, fresh, verifier };
-        receiver.handle_datagram(at, &datagram[4..], &mut tools, &mut |_| Ok(()));
-    };
+    (world, other, train, first)
+}
+
+/// A datagram comes on another link than the source's.
+fn hear(world: &mut World, receiver: &mut Receiver, at: Mono, datagram: &[u8]) {
+    let World { assembly, store, fresh, verifier, .. } = world;
+    let mut tools = Tools { assembly, store, fresh, verifier };
+    receiver.handle_datagram(at, &datagram[4..], &mut tools, &mut |_| Ok(()));
+}
+
+/// On a neighbour's link a hash that was lost is asked for with one chunk, not with all that
+/// waited for it: the hash goes before the answer.
+#[test]
+fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
+    let (mut world, mut other, train, first) = beside();
+    let now = world.now;
     for (n, chunk) in [3, 4, 6].into_iter().enumerate() {
         hear(&mut world, &mut other, now + Duration::from_millis(n as u64), &train[chunk]);
     }
@@ -522,13 +532,8 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
 /// first of them, though its time is over, but when no more of it comes.
 #[test]
 fn the_rest_of_an_answer_is_waited_for() {
-    let mut world = World::new(Source::new(16, Addressing::Chunks64, 160), Weather::default(), 80);
-    world.run(500);
-    world.wire.clear();
-    let (profile, now) = (world.source.profile, world.now);
-    let mut other = Receiver::neighbour(profile, 7, true, Some(Duration::from_millis(40)), now);
-    let train = world.source.sign(now);
-    let first = world.source.end() - 16;
+    let (mut world, mut other, train, first) = beside();
+    let now = world.now;
     world.receive(&train[0][4..]);
     let at = |millis| now + Duration::from_millis(millis);
     let ours = |asked: &[u64; 2]| asked[0] >= first;
@@ -537,9 +542,7 @@ fn the_rest_of_an_answer_is_waited_for() {
     };
     assert_eq!(asked(&world, &mut other, 0), [[first, first + 15]]);
     for datagram in &train[1..8] {
-        let World { assembly, store, fresh, verifier, .. } = &mut world;
-        let mut tools = Tools { assembly, store, fresh, verifier };
-        other.handle_datagram(at(600), &datagram[4..], &mut tools, &mut |_| Ok(()));
+        hear(&mut world, &mut other, at(600), datagram);
     }
     assert_eq!(asked(&world, &mut other, 600), Vec::<[u64; 2]>::new(), "the rest comes behind it");
     assert_eq!(asked(&world, &mut other, 1_079), Vec::<[u64; 2]>::new());
