@@ -548,3 +548,22 @@ fn the_rest_of_an_answer_is_waited_for() {
     assert_eq!(asked(&world, &mut other, 1_079), Vec::<[u64; 2]>::new());
     assert_eq!(asked(&world, &mut other, 1_080), [[first + 7, first + 15]]);
 }
+
+#[test]
+fn a_relay_is_asked_again_soon_and_a_neighbour_later() {
+    for (neighbour, least) in [(false, 60 + 40 * 7 / 5), (true, 400 + 2 * 40)] {
+        let (mut world, mut other, train, first) = beside();
+        other.neighbour = neighbour;
+        world.receive(&train[0][4..]);
+        let now = world.now;
+        let ours = |asked: &[u64; 2]| asked[0] >= first;
+        let asked = |other: &mut Receiver, at: Mono| -> Vec<[u64; 2]> {
+            questions(&world, other, at).into_iter().filter(ours).collect()
+        };
+        assert_eq!(asked(&mut other, now), [[first, first + 15]]);
+        // At twice the stream's rate sixteen take eight times a chunk's; half as much again.
+        let again = now + Duration::from_millis(least) + world.assembly.chunk_time() * 12;
+        assert!(asked(&mut other, again - Duration::from_millis(1)).is_empty(), "{neighbour}");
+        assert_eq!(asked(&mut other, again), [[first, first + 15]], "{neighbour}");
+    }
+}

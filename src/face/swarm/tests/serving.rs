@@ -206,3 +206,14 @@ fn reports_add_up_over_sessions() {
     world.tell(one, &[Message::Handshake(Handshake::CLOSE)]);
     assert_eq!(share.told.relay_bytes.load(Relaxed), 300, "who left is not forgotten");
 }
+
+#[test]
+fn the_way_is_known_from_the_handshake_on() {
+    let mut world = World::new();
+    world.sign(3);
+    let peer = world.open(1);
+    world.pass(230);
+    world.tell(peer, &[request(0, 0)]);
+    let (_, session) = world.face.sessions.find(peer.theirs).unwrap();
+    assert_eq!(session.sender.rtt(), Some(Duration::from_millis(230)));
+}

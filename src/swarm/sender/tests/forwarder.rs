@@ -404,3 +404,13 @@ fn a_long_queue_leaves_the_share_of_the_stripes_and_no_train() {
     assert_eq!(link.chunks().len() as u32, most, "and not a whole train");
     assert_eq!(link.over, None);
 }
+
+#[test]
+fn what_is_a_second_late_is_left_to_others() {
+    let mut link = Link::new(ALL_STRIPES);
+    (110..124).for_each(|subtree| link.prove(subtree));
+    // Fourteen of 84 ms each: the oldest is as late as that, the newest is not.
+    link.bring(110 * SIZE);
+    link.bring(120 * SIZE);
+    assert_eq!(link.chunks(), [120 * SIZE]);
+}
