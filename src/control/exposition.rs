@@ -166,6 +166,10 @@ fn process_families(house: &House) -> Vec<Family> {
     let arena = house.registry.arena();
     let draining = f64::from(u8::from(house.registry.pulse.load().draining));
     let label = |name, value: &str| (name, value.to_owned());
+    let egress = house.registry.admission.egress();
+    let rate = |kind, bits: u64| (vec![label("kind", kind)], bits as f64 / 8.0);
+    let mut rates = vec![rate("measured", egress.measured()), rate("reckoned", egress.promised())];
+    rates.extend(egress.most().map(|most| rate("budget", most)));
     vec![
         Family::gauge(
             "headwater_build_info",
@@ -186,6 +190,11 @@ fn process_families(house: &House) -> Vec<Family> {
                 (vec![label("state", "reserved")], arena.reserved() as f64),
                 (vec![label("state", "in_use")], arena.in_use() as f64),
             ],
+        ),
+        Family::gauge(
+            "headwater_swarm_egress_bytes_per_second",
+            "What goes out to peers with headers, what all of them are reckoned at, the budget.",
+            rates,
         ),
     ]
 }

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::registry::budget::Budget;
 use crate::registry::settings::Limits;
 
 /// Locks over which addresses are spread, so that shards seldom meet.
@@ -23,7 +24,7 @@ pub enum Refused {
     Viewers,
     /// Too many peers in all.
     Peers,
-    /// What the peers inside were promised leaves no room for another one.
+    /// What the peers inside cost leaves no room for another one.
     Egress,
 }
 
@@ -59,8 +60,7 @@ pub struct Admission {
     viewers: AtomicUsize,
     connections: AtomicUsize,
     peers: AtomicUsize,
-    /// Promised to peers, in kbit/s.
-    promised: AtomicU64,
+    egress: Budget,
     households: [Mutex<HashMap<Household, usize>>; STRIPES],
 }
 
@@ -69,11 +69,11 @@ impl Admission {
     #[must_use]
     pub fn new(limits: Limits) -> Admission {
         Admission {
+            egress: Budget::new(limits.egress),
             limits,
             viewers: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             peers: AtomicUsize::new(0),
-            promised: AtomicU64::new(0),
             households: Default::default(),
         }
     }
@@ -90,24 +90,28 @@ impl Admission {
         Ok(Permit::new(self, Guest::Connection))
     }
 
-    /// Lets a peer in that is to get `bits` per second.
+    /// Lets a peer in that is reckoned at `bits` per second.
     ///
     /// # Errors
-    /// If there are too many, of its address or in all, or too much was promised.
+    /// If there are too many, of its address or in all, or the egress budget has no room.
     pub fn peer(self: &Arc<Admission>, ip: IpAddr, bits: u64) -> Result<Permit, Refused> {
         if !enter(&self.peers, self.limits.peers) {
             return Err(Refused::Peers);
         }
         let mut permit = Permit::new(self, Guest::Peer);
         permit.client(ip)?;
-        let kbits = bits.div_ceil(1_000).min(u64::from(u32::MAX));
-        let most = self.limits.egress.map_or(u64::MAX, |egress| egress / 1_000);
-        let under = |sum: u64| sum.checked_add(kbits).filter(|sum| *sum <= most);
-        if self.promised.fetch_update(Relaxed, Relaxed, under).is_err() {
+        let kbits = kbits(bits);
+        if !self.egress.take(u64::from(kbits) * 1_000) {
             return Err(Refused::Egress);
         }
-        permit.kbits = u32::try_from(kbits).unwrap_or(u32::MAX);
+        permit.kbits = kbits;
         Ok(permit)
+    }
+
+    /// What may go out to peers, and what does.
+    #[must_use]
+    pub fn egress(&self) -> &Budget {
+        &self.egress
     }
 
     /// Peers inside.
@@ -138,6 +142,10 @@ fn enter(counter: &AtomicUsize, limit: usize) -> bool {
     counter.fetch_update(Relaxed, Relaxed, under).is_ok()
 }
 
+fn kbits(bits: u64) -> u32 {
+    u32::try_from(bits.div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
 /// What a permit is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guest {
@@ -152,7 +160,7 @@ enum Guest {
 pub struct Permit {
     admission: Arc<Admission>,
     household: Option<Household>,
-    /// What it was promised, in kbit/s.
+    /// What a peer is reckoned at, in kbit/s: there are many permits.
     kbits: u32,
     guest: Guest,
 }
@@ -196,11 +204,25 @@ impl Permit {
         }
         Ok(())
     }
+
+    /// What a peer is reckoned at, in bits per second.
+    #[must_use]
+    pub fn bits(&self) -> u64 {
+        u64::from(self.kbits) * 1_000
+    }
+
+    /// Reckons a peer at something else. It stays inside, be there room or not.
+    pub fn reprice(&mut self, bits: u64) {
+        let before = std::mem::replace(&mut self.kbits, kbits(bits));
+        if before != self.kbits {
+            self.admission.egress.change(u64::from(before) * 1_000, self.bits());
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.promised.fetch_sub(self.kbits.into(), Relaxed);
+        self.admission.egress.change(self.bits(), 0);
         match self.guest {
             Guest::Peer => drop(self.admission.peers.fetch_sub(1, Relaxed)),
             Guest::Connection | Guest::Viewer => {
@@ -251,7 +273,7 @@ mod tests {
             && house.connections() == 0
             && house.viewers() == 0
             && house.peers() == 0
-            && house.promised.load(Relaxed) == 0
+            && house.egress.promised() == 0
     }
 
     #[test]
@@ -270,16 +292,22 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_counted_apart_and_promised_their_bits() {
+    fn peers_are_counted_apart_and_reckoned_at_their_bits() {
         let house = admission(1, 3, 2);
         let ip = |text: &str| text.parse().unwrap();
-        let a = house.peer(ip("192.0.2.1"), 2_000_000).unwrap();
+        let mut a = house.peer(ip("192.0.2.1"), 2_000_000).unwrap();
         let b = house.peer(ip("192.0.2.1"), 2_000_000).unwrap();
         assert_eq!(house.peer(ip("192.0.2.1"), 1).unwrap_err(), Refused::Address);
         assert_eq!(house.peer(ip("192.0.2.2"), 1_000_001).unwrap_err(), Refused::Egress);
         let c = come(&house, "192.0.2.9").unwrap();
         let d = house.peer(ip("192.0.2.2"), 1_000_000).unwrap();
         assert_eq!(house.peer(ip("192.0.2.3"), 0).unwrap_err(), Refused::Peers);
+        drop(d);
+        a.reprice(3_000_000);
+        assert_eq!(house.peer(ip("192.0.2.2"), 1).unwrap_err(), Refused::Egress);
+        a.reprice(1_000_000);
+        let d = house.peer(ip("192.0.2.2"), 2_000_000).unwrap();
+        assert_eq!((a.bits(), house.egress().promised()), (1_000_000, 5_000_000));
         assert_eq!((house.peers(), house.connections()), (3, 1));
         drop((a, b, c, d));
         assert!(is_empty(&house));

@@ -44,7 +44,7 @@ pub struct Limits {
     pub exempt: Vec<Network>,
     /// Peers of the whole process.
     pub peers: usize,
-    /// What peers may be promised together, in bits per second. `None`: anything.
+    /// What may go out to peers together, in bits per second. `None`: anything.
     pub egress: Option<u64>,
 }
 

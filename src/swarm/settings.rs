@@ -21,8 +21,8 @@ pub struct Settings {
     pub join: Join,
     /// Peers of the whole process.
     pub peers: usize,
-    /// What peers are let in for, in bits per second; nobody inside is sent less for it. `None`:
-    /// no limit is known.
+    /// What may go out to peers, in bits per second: nobody is let in beyond it, and nobody inside
+    /// is sent less for it. `None`: no limit is known.
     pub egress: Option<u64>,
     /// Whether peers pass on what they get.
     pub mode: Mode,

@@ -14,7 +14,7 @@ use crate::base::time::Mono;
 use crate::face::swarm::notes::Note;
 use crate::face::swarm::shoal::Shoal;
 use crate::face::swarm::told::Told;
-use crate::face::swarm::{Swarm, introductions};
+use crate::face::swarm::{Swarm, introductions, prices};
 use crate::registry::graph::{self, Graph, GraphPeer};
 use crate::registry::stream::Stream;
 use crate::swarm::controller::{
@@ -86,10 +86,12 @@ impl Swarm {
         let mut census = Census { span, ..Census::default() };
         let Some(Some(shoal)) = self.shoals.get_mut(index) else { return census };
         census.rescued = std::mem::take(&mut shoal.rescued);
-        let mut seeds = 0;
+        let (mut seeds, whole) = (0, prices::whole(shoal.bitrate()));
         for place in &shoal.members {
             let Some(session) = self.sessions.get(*place) else { continue };
             let shares = session.extras.shares();
+            // The bitrate may be another one than at the last count.
+            session.permit.reprice(prices::price(session, shoal.orders.hybrid, whole));
             let Some(told) = session.told.as_deref_mut().filter(|_| shares) else {
                 census.plain += 1;
                 continue;
@@ -212,7 +214,12 @@ impl Swarm {
         let Some(shoal) = self.shoals.get_mut(stream.slot.0 as usize) else { return };
         let same = |shoal: &&mut Shoal| Arc::ptr_eq(&shoal.stream, stream);
         let Some(shoal) = shoal.as_mut().filter(same) else { return };
+        let turned = shoal.orders.hybrid != orders.hybrid;
         shoal.orders = orders;
+        if turned {
+            // Before the next count: whoever comes meanwhile must find the price of today.
+            self.reprice_all(stream.slot.0 as usize);
+        }
         self.begin_round(now, stream.slot.0 as usize);
     }
 

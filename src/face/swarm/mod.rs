@@ -7,6 +7,7 @@
 //! sessions   the links, by place and by channel
 //! shoal      the peers of one stream here, and which of its subtrees can be sent
 //! told       what peers say of themselves, and what they were told
+//! prices     what each peer is reckoned at, and what goes out
 //! hybrid     what is counted for the stream's controller, and its orders
 //! advice     peers are told who is to feed them
 //! introductions  peers are told of each other
@@ -29,6 +30,7 @@ mod hybrid;
 mod introductions;
 pub mod notes;
 mod opening;
+mod prices;
 mod probing;
 mod serve;
 mod sessions;
@@ -53,6 +55,7 @@ use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
+use crate::registry::budget::Meter;
 use crate::registry::stream::Stream;
 use crate::registry::streams::Registry;
 use crate::swarm::channel::{Channels, shard_of};
@@ -147,6 +150,8 @@ pub struct Swarm {
     /// stands in at most one of them.
     urgent: VecDeque<u32>,
     ready: VecDeque<u32>,
+    /// What goes out.
+    meter: Meter,
     /// What belongs to no session, or no longer.
     letters: VecDeque<Shipment>,
     /// The chunks behind a hash datagram that did not fit their train.
@@ -197,6 +202,7 @@ impl Swarm {
             due: Vec::new(),
             urgent: VecDeque::new(),
             ready: VecDeque::new(),
+            meter: Meter::default(),
             letters: VecDeque::new(),
             second: None,
             helms: Vec::new(),
@@ -288,6 +294,7 @@ impl Swarm {
         let next = self.second.take().or_else(|| self.letters.pop_front());
         let next = next.or_else(|| self.close_next()).or_else(|| self.serve_next(now))?;
         self.cells.add(Cell::SwarmSentBytes, next.bytes());
+        self.meter.count(prices::on_the_wire(&next));
         Some(next)
     }
 
@@ -322,6 +329,9 @@ impl Swarm {
         self.openings.expire(now);
         self.cells.set(Cell::SwarmHalfOpen, self.openings.len() as u64);
         self.end_trains(now);
+        if self.has_peers() {
+            self.meter.look(now, self.registry.admission.egress());
+        }
         self.count(now);
         for shoal in self.shoals.iter().flatten() {
             let share = shoal.stream.share(self.shard);

@@ -181,6 +181,9 @@ impl Swarm {
     pub(super) fn forget(&mut self, place: u32) -> Option<Session> {
         let session = self.sessions.remove(place)?;
         self.cells.sub(Cell::SwarmPeers, 1);
+        if !self.has_peers() {
+            self.meter.rest(self.registry.admission.egress());
+        }
         self.channels.retire(session.ours);
         let shard = self.shard;
         let shoal = self.shoal(session.stream)?;

@@ -109,8 +109,8 @@ pub(super) struct Session {
     pub(super) extras: Extras,
     /// What it said of itself; only of peers that do.
     pub(super) told: Option<Box<Told>>,
-    /// Counts it; given back when the session is dropped.
-    pub(super) _permit: Permit,
+    /// Counts it, and what it costs; given back when the session is dropped.
+    pub(super) permit: Permit,
 }
 
 /// Sessions by place. A place is reused after its session is gone.

@@ -26,9 +26,6 @@ use crate::wire::ppspp::{
     Addressing, Bye, CHANNEL, Malformed, Message, Messages, Private, Probe, Report, Span, Subscribe,
 };
 
-/// UDP, IP and hash datagrams on top of a stream's bytes, in percent: what a peer is promised.
-const OVERHEAD: u64 = 111;
-
 impl Swarm {
     /// A datagram on one of this shard's channels.
     pub(super) fn talk(
@@ -97,7 +94,7 @@ impl Swarm {
             crimes: Record::default(),
             extras,
             told: None,
-            _permit: permit,
+            permit,
         };
         let place = self.sessions.insert(session);
         if let Some(shoal) = self.shoal(opening.stream) {
@@ -132,8 +129,7 @@ impl Swarm {
         if self.busy {
             return Err((Cell::RejectedLoad, Bye::Busy));
         }
-        // In a hybrid stream the others carry most of it.
-        let bits = shoal.bitrate() / 100 * OVERHEAD / 100 * shoal.orders.charge;
+        let bits = shoal.entry(Extras(opening.extras));
         self.registry.admission.peer(from.ip(), bits).map_err(|why| {
             let cell = match why {
                 Refused::Address => Cell::RejectedAddress,
@@ -161,6 +157,7 @@ impl Swarm {
             bytes: CHANNEL + messages.len(),
             probings: Some(&mut self.probings).filter(|_| measures),
             ended: None,
+            subscribed: false,
             wants: false,
             pex: false,
             probed: None,
@@ -179,7 +176,7 @@ impl Swarm {
                 guilty |= session.crimes.note(crime);
             }
         }
-        let Ear { ended, wants, pex, probed, dropped, .. } = ear;
+        let Ear { ended, subscribed, wants, pex, probed, dropped, .. } = ear;
         if dropped > 0 {
             self.cells.add(Cell::SwarmProbesDropped, dropped);
         }
@@ -195,6 +192,9 @@ impl Swarm {
             self.close(place, Bye::BadData, Cell::PeersMisconduct);
         } else {
             self.enqueue(place, if asked { Line::Urgent } else { Line::Ready });
+            if subscribed {
+                self.reprice(place);
+            }
             if wants {
                 self.enrol(now, place);
             }
@@ -233,7 +233,8 @@ struct Ear<'a> {
     probings: Option<&'a mut Probings>,
     /// The peer closed, and how that is counted.
     ended: Option<Cell>,
-    /// It subscribed for the first time.
+    /// It said what is to be pushed to it, and that for the first time.
+    subscribed: bool,
     wants: bool,
     /// It asked for addresses.
     pex: bool,
@@ -301,7 +302,9 @@ impl Ear<'_> {
         match private {
             Private::Subscribe(Subscribe { start, stripes, window }) => {
                 let start = Some(*start).filter(|start| *start != Subscribe::NEXT);
+                let before = session.sender.subscribed();
                 session.sender.subscribe(*stripes, start, *window, self.source);
+                self.subscribed |= session.sender.subscribed() != before;
                 let since = session.told.as_deref().and_then(|told| told.since);
                 // Whose neighbours bring everything asks for nothing, and is inside all the same.
                 self.wants |= since.is_none();

@@ -55,8 +55,9 @@ pub const PROVEN: Duration = Duration::from_secs(2);
 /// What a newcomer is charged for is reckoned over so much.
 const CHARGE_OVER: Duration = Duration::from_secs(10);
 
-/// And is this much of its bitrate at least, in percent.
-const CHARGE_MIN: u64 = 10;
+/// And is this much of the stream at least, in percent; so is what somebody inside is reckoned at,
+/// so that ten times the budget goes out at most when all are fed by the relay again.
+pub const CHARGE_MIN: u64 = 10;
 
 /// Readings for it: one a second.
 const READINGS_MAX: usize = 12;
