@@ -15,6 +15,7 @@ use crate::face::swarm::notes::Note;
 use crate::face::swarm::shoal::Shoal;
 use crate::face::swarm::told::Told;
 use crate::face::swarm::{Swarm, introductions, prices};
+use crate::registry::budget::Budget;
 use crate::registry::graph::{self, Graph, GraphPeer};
 use crate::registry::stream::Stream;
 use crate::swarm::controller::{
@@ -92,6 +93,7 @@ impl Swarm {
             let shares = session.extras.shares();
             // The bitrate may be another one than at the last count.
             session.permit.reprice(prices::price(session, shoal.orders.hybrid, whole));
+            census.promised += session.permit.bits();
             let Some(told) = session.told.as_deref_mut().filter(|_| shares) else {
                 census.plain += 1;
                 continue;
@@ -200,7 +202,8 @@ impl Swarm {
         if !helm.controller.is_due(now) {
             return;
         }
-        let orders = Arc::new(helm.controller.step(now, &situation(&stream)));
+        let situation = situation(&stream, self.registry.admission.egress());
+        let orders = Arc::new(helm.controller.step(now, &situation));
         helm.note(now, &orders);
         let shards: Vec<ShardId> = helm.controller.shards().collect();
         for shard in shards {
@@ -241,14 +244,22 @@ impl Swarm {
 }
 
 /// What is known of a stream at the moment.
-fn situation(stream: &Stream) -> Situation {
+fn situation(stream: &Stream, budget: &Budget) -> Situation {
     let bitrate = bitrate(stream);
     let (mut sent, mut played) = (0, 0);
     for share in stream.shares() {
         sent += share.swarm_bytes.load(Relaxed);
         played += share.told.relay_bytes.load(Relaxed) + share.told.peer_bytes.load(Relaxed);
     }
-    Situation { bitrate, chunks: chunks(bitrate), sent, played }
+    Situation {
+        bitrate,
+        chunks: chunks(bitrate),
+        sent,
+        played,
+        whole: prices::whole(bitrate),
+        promised: budget.promised(),
+        budget: budget.most(),
+    }
 }
 
 impl Helm {

@@ -38,6 +38,8 @@ pub struct Census {
     pub rescued: u64,
     /// Over what time that is.
     pub span: Duration,
+    /// What all peers here are reckoned at in the egress budget, in bits per second.
+    pub promised: u64,
     /// All of `peers`, up to [`crate::swarm::controller::MEMBERS_MAX`]: those beyond stay with
     /// the relay.
     pub members: Vec<Member>,
@@ -54,6 +56,8 @@ pub(super) struct Ballot {
     pub(super) demand_kbit: u64,
     /// The part of what all need that is asked of the relay.
     pub(super) rescue: f64,
+    /// The egress budget has no room for these peers and one more if the relay sends everything.
+    pub(super) tight: bool,
     pub(super) members: Vec<Member>,
 }
 
@@ -67,15 +71,19 @@ impl Ballot {
         let members = std::mem::take(&mut self.members);
         *self = Ballot { members, ..Ballot::default() };
         self.members.clear();
-        let mut rescues = 0.0;
+        let (mut rescues, mut promised) = (0.0, 0);
         for (_, census) in counts {
             self.peers += census.peers;
             self.plain += census.plain;
             self.proven += census.proven;
             self.upload_kbit += census.upload_kbit;
             rescues += census.rescued as f64 / census.span.as_secs_f64().max(0.05);
+            promised += census.promised;
             self.members.extend(&census.members);
         }
+        let others = situation.promised.saturating_sub(promised);
+        let direct = situation.whole * (u64::from(self.peers) + u64::from(self.plain) + 1);
+        self.tight = situation.budget.is_some_and(|budget| others + direct > budget);
         self.demand_kbit = u64::from(self.proven) * (situation.bitrate / 1_000);
         let chunks = f64::from(self.peers) * situation.chunks;
         self.rescue = if chunks > 0.0 { rescues / chunks } else { 0.0 };

@@ -10,6 +10,10 @@ use crate::swarm::settings::Mode;
 const PEERS_ENOUGH: u32 = 8;
 const PEERS_FEW: u32 = 6;
 
+/// The same while the egress budget has no room for one more peer in direct mode: the trouble is
+/// less than refusing whoever comes, and eight might never come together.
+const PEERS_TIGHT: u32 = 2;
+
 /// Uploads from which on peers pass on, and below which they no longer can, in parts of what all
 /// need together.
 const SUPPLY_ENOUGH: f64 = 0.25;
@@ -87,9 +91,11 @@ impl Judge {
         }
         let supply = ballot.supply();
         let calm = self.changed.is_none_or(|changed| now.since(changed) >= APART);
-        let enough = ballot.peers >= PEERS_ENOUGH && supply >= SUPPLY_ENOUGH;
-        let few = ballot.peers < PEERS_FEW;
+        let least = |peers: u32| if ballot.tight { PEERS_TIGHT } else { peers };
+        let enough = ballot.peers >= least(PEERS_ENOUGH) && supply >= SUPPLY_ENOUGH;
+        let few = ballot.peers < least(PEERS_FEW);
         if self.hybrid {
+            // The first two heed no budget: what peers do not bring the relay sends in any case.
             // All are looked at each time: a condition that is not loses its beginning.
             let gone = self.gone.for_so_long(now, supply < SUPPLY_GONE, GONE_FOR);
             let lost = self.lost.for_so_long(now, ballot.rescue > RESCUE_LOST, LOST_FOR);

@@ -74,6 +74,12 @@ pub struct Situation {
     pub sent: u64,
     /// Bytes of it that they got, each once, since the start, as they say.
     pub played: u64,
+    /// What a peer costs to which the relay sends everything, in bits per second.
+    pub whole: u64,
+    /// What the peers of all streams are reckoned at together, in bits per second.
+    pub promised: u64,
+    /// What they may be, if that is limited.
+    pub budget: Option<u64>,
 }
 
 /// What shards shall do.

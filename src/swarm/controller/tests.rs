@@ -13,6 +13,8 @@ struct World {
     peers: Vec<(u32, u32, Mono)>,
     /// Rescues in parts of what all need.
     rescue: f64,
+    /// What they are reckoned at.
+    promised: u64,
 }
 
 impl World {
@@ -22,9 +24,18 @@ impl World {
         World {
             now,
             controller: Controller::new(now, mode),
-            situation: Situation { bitrate: BITRATE, chunks, sent: 0, played: 0 },
+            situation: Situation {
+                bitrate: BITRATE,
+                chunks,
+                sent: 0,
+                played: 0,
+                whole: BITRATE / 100 * 111,
+                promised: 0,
+                budget: None,
+            },
             peers: Vec::new(),
             rescue: 0.0,
+            promised: 0,
         }
     }
 
@@ -37,7 +48,8 @@ impl World {
     }
 
     fn census(&self, shard: u32) -> Census {
-        let mut census = Census { span: INTERVAL, ..Census::default() };
+        let promised = self.promised / 2;
+        let mut census = Census { span: INTERVAL, promised, ..Census::default() };
         for (channel, upload_kbit, came) in &self.peers {
             if channel & 1 != shard {
                 continue;
@@ -121,6 +133,34 @@ fn auto_gives_up_within_two_seconds_and_does_not_come_back_for_a_minute() {
     world.peers.truncate(5);
     assert!(world.pass(50_000).hybrid);
     assert!(!world.pass(12_000).hybrid);
+}
+
+/// Four fit, so that eight never come together.
+#[test]
+fn auto_passes_on_among_few_if_the_budget_has_no_room_for_more() {
+    let whole = BITRATE / 100 * 111;
+    let mut world = World::new(Mode::Auto);
+    world.come(4, 8_000);
+    (world.promised, world.situation.promised) = (4 * whole, 4 * whole);
+    world.situation.budget = Some(5 * whole);
+    assert!(!world.pass(10_000).hybrid, "there is room for a fifth");
+    world.situation.budget = Some(5 * whole - 1);
+    assert!(world.pass(2_000).hybrid);
+    // Few are no reason to give up as long as there were no room for them.
+    (world.promised, world.situation.promised) = (whole, whole);
+    assert!(world.pass(120_000).hybrid);
+    world.situation.budget = Some(5 * whole);
+    assert!(!world.pass(2_000).hybrid);
+    // Other streams take the room as well.
+    world.situation.promised += 1;
+    assert!(world.pass(62_000).hybrid);
+    // Nobody can pass on: the budget changes nothing.
+    world.peers.iter_mut().for_each(|peer| peer.1 = 100);
+    assert!(!world.pass(2_000).hybrid);
+    let mut one = World::new(Mode::Auto);
+    one.come(1, 8_000);
+    one.situation.budget = Some(1);
+    assert!(!one.pass(10_000).hybrid, "nobody is there to pass on to");
 }
 
 #[test]
