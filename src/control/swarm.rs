@@ -132,6 +132,12 @@ impl Swarms {
                 self.sums(&[], |s| s.switches),
             ),
             Family::counter(
+                "headwater_stream_swarm_complaints_forgotten",
+                "Complaints of peers about who should feed them that were forgotten because of \
+                 newer ones.",
+                self.sums(&[], |s| s.complaints_forgotten),
+            ),
+            Family::counter(
                 "headwater_stream_peer_bytes",
                 "Bytes of the stream that peers got, each once, as they say, by who sent them.",
                 [told("relay", |s| s.relay_bytes), told("peer", |s| s.peer_bytes)].concat(),

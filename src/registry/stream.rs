@@ -143,6 +143,8 @@ pub struct SwarmState {
     pub switches: AtomicU64,
     /// The most peers that a stripe is pushed to by plan; 0 in direct mode.
     pub copies: AtomicU32,
+    /// Complaints of peers about each other that were forgotten because of newer ones.
+    pub forgotten: AtomicU64,
 }
 
 /// What peers report of themselves: sums over all sessions, those that ended included.

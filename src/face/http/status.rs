@@ -88,6 +88,8 @@ pub struct Swarm {
     pub seeds: u64,
     /// How often the mode was changed.
     pub switches: u64,
+    /// Complaints of peers about who should feed them that were forgotten because of newer ones.
+    pub complaints_forgotten: u64,
     /// Bytes that they say they got from the relay.
     pub relay_bytes: u64,
     /// Bytes that they got from each other.
@@ -204,6 +206,7 @@ pub fn swarm(stream: &Stream) -> Swarm {
     all.mode = mode(stream.swarm.hybrid.load(Relaxed));
     all.copies = stream.swarm.copies.load(Relaxed).into();
     all.switches = stream.swarm.switches.load(Relaxed);
+    all.complaints_forgotten = stream.swarm.forgotten.load(Relaxed);
     all.offload = ratio(stream.course.load().offload);
     for crime in Crime::ALL {
         let count = stream.shares().map(|share| share.crimes[crime as usize].load(Relaxed)).sum();

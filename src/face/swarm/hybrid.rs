@@ -269,6 +269,7 @@ impl Helm {
         swarm.hybrid.store(orders.hybrid, Relaxed);
         swarm.copies.store(self.controller.copies(), Relaxed);
         swarm.switches.store(self.controller.switches(), Relaxed);
+        swarm.forgotten.store(self.controller.forgotten(), Relaxed);
         if now.since(self.drawn) < GRAPH {
             return;
         }

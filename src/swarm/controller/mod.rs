@@ -121,6 +121,7 @@ pub struct Controller {
     stepped: Option<Mono>,
     ballot: Ballot,
     copies: u32,
+    forgotten: u64,
 }
 
 impl Controller {
@@ -135,6 +136,7 @@ impl Controller {
             stepped: None,
             ballot: Ballot::default(),
             copies: 0,
+            forgotten: 0,
         }
     }
 
@@ -168,6 +170,7 @@ impl Controller {
         }
         let plan = self.planner.step(now, &ballot.members, situation.bitrate);
         self.copies = self.planner.copies();
+        self.forgotten += self.planner.take_forgotten();
         Orders { hybrid, since: self.judge.since(), plan, charge }
     }
 
@@ -175,6 +178,12 @@ impl Controller {
     #[must_use]
     pub fn copies(&self) -> u32 {
         self.copies
+    }
+
+    /// Complaints of peers about each other that were forgotten because of newer ones.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// How often the mode was changed.

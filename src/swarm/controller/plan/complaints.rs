@@ -55,8 +55,9 @@ impl Forest {
                 self.seat_mut(child).bars.failed(now);
             }
             if blame {
-                self.seat_mut(child).bars.add(now, channel);
-                self.seat_mut(parent).trust.strike(now, own);
+                let barred = self.seat_mut(child).bars.add(now, channel);
+                let struck = self.seat_mut(parent).trust.strike(now, own);
+                self.forgotten += u64::from(barred) + u64::from(struck);
                 blamed.push(parent);
             }
         }

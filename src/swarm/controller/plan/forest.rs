@@ -56,6 +56,8 @@ pub(super) struct Forest {
     pub(super) order: Vec<(u32, u32)>,
     /// How many have a parent in each stripe.
     fed: [u32; STRIPES],
+    /// Complaints that were forgotten because of newer ones.
+    pub(super) forgotten: u64,
 }
 
 impl Forest {

@@ -104,6 +104,11 @@ impl Planner {
         Plan { rows: forest.order.iter().map(|(_, seat)| forest.seat(*seat).row).collect() }
     }
 
+    /// Complaints that were forgotten because of newer ones since the last call.
+    pub(super) fn take_forgotten(&mut self) -> u64 {
+        std::mem::take(&mut self.forest.forgotten)
+    }
+
     /// The most peers that the relay is to push a stripe to, by plan.
     pub(super) fn copies(&self) -> u32 {
         (0..STRIPES).map(|stripe| self.forest.relayed(stripe)).max().unwrap_or(0)

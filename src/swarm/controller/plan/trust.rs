@@ -56,15 +56,18 @@ impl Trust {
         more
     }
 
-    /// A child says that it is not fed.
-    pub(super) fn strike(&mut self, now: Mono, child: u32) {
+    /// A child says that it is not fed. Returns whether the oldest strike is forgotten for it.
+    #[must_use]
+    pub(super) fn strike(&mut self, now: Mono, child: u32) -> bool {
         if self.strikes.is_empty() {
             self.faded = now;
         }
-        if self.strikes.len() == STRIKES_MAX {
+        let full = self.strikes.len() == STRIKES_MAX;
+        if full {
             self.strikes.remove(0);
         }
         self.strikes.push(child);
+        full
     }
 
     /// Forgets old strikes.
@@ -126,13 +129,16 @@ impl Bars {
         self.pairs.iter().any(|(channel, until)| *channel == parent && now < *until)
     }
 
-    /// Leaves a pair out.
-    pub(super) fn add(&mut self, now: Mono, parent: u32) {
+    /// Leaves a pair out. Returns whether another one is left out no more for it.
+    #[must_use]
+    pub(super) fn add(&mut self, now: Mono, parent: u32) -> bool {
         self.pairs.retain(|(channel, until)| *channel != parent && now < *until);
-        if self.pairs.len() == BARS_MAX {
+        let full = self.pairs.len() == BARS_MAX;
+        if full {
             self.pairs.remove(0);
         }
         self.pairs.push((parent, now + BARRED));
+        full
     }
 
     /// A parent has never fed the child: it is perhaps nobody's fault but its own line's.
@@ -158,5 +164,35 @@ impl Bars {
     /// Whether it is given parents at the moment.
     pub(super) fn rests(&self, now: Mono) -> bool {
         now < self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Mono {
+        Mono::from_millis(1_000_000 + seconds * 1_000)
+    }
+
+    #[test]
+    fn a_ninth_pair_takes_the_place_of_the_oldest_and_says_so() {
+        let mut bars = Bars::default();
+        assert!((1..=8).all(|parent| !bars.add(at(parent.into()), parent)));
+        assert!(!bars.add(at(9), 8), "the same again");
+        assert!(bars.add(at(10), 9));
+        assert!(!bars.has(at(10), 1) && (2..=9).all(|parent| bars.has(at(10), parent)));
+        // The next is over by itself.
+        assert!(!bars.add(at(62), 10) && !bars.has(at(62), 2));
+    }
+
+    #[test]
+    fn a_strike_too_many_takes_the_place_of_the_oldest_and_says_so() {
+        let mut trust = Trust::default();
+        assert!((0..96).all(|child| !trust.strike(at(0), child)));
+        assert!(trust.strike(at(1), 96));
+        assert_eq!((trust.strikes.len(), trust.strikes[0]), (STRIKES_MAX, 1));
+        trust.fade(at(10));
+        assert!(!trust.strike(at(10), 97), "one has faded");
     }
 }
