@@ -124,6 +124,11 @@ pub struct Sharing {
     /// Chunks that neighbours asked for and that were forgotten unanswered: too many waited, or
     /// for too long.
     pub questions_forgotten: u64,
+    /// What links brought and the choice among them was not told: it was too much at once.
+    pub news_forgotten: u64,
+    /// Subtrees that were missing and that nobody watched any more: there were too many, or they
+    /// lay too far apart.
+    pub tracks_forgotten: u64,
     /// Neighbours that were dropped for what they did, and what that was.
     pub dropped: Vec<(SocketAddr, &'static str)>,
     /// How many they are, those included that are not told by name.
@@ -173,6 +178,8 @@ pub struct Figures {
     pub http_bytes: u64,
     /// Chunks that were given up.
     pub given_up: u64,
+    /// Restarts of the relay of which the times or the turn were forgotten because of newer ones.
+    pub breaks_forgotten: u64,
     /// Where bytes come from now.
     pub source: Option<Source>,
     /// When that changed, from the start on.
@@ -244,6 +251,7 @@ impl Figures {
             sharing: Sharing::default(),
             http_bytes: 0,
             given_up: 0,
+            breaks_forgotten: 0,
             source: None,
             switches: Vec::new(),
             joins: 0,

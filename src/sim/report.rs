@@ -72,6 +72,9 @@ pub struct Report {
     pub(super) repaired: u64,
     pub(super) given_up: u64,
     pub(super) dropped: u64,
+    /// What the viewers' tables had no room for: addresses, questions, news, late chunks, tracks,
+    /// breaks.
+    pub(super) forgotten: [u64; 6],
     /// Messages that broke the protocol, as the viewers count.
     pub(super) crimes: u64,
     /// What the relay's host got as datagrams.
@@ -130,6 +133,7 @@ impl Report {
             repaired: 0,
             given_up: 0,
             dropped: 0,
+            forgotten: [0; 6],
             crimes: 0,
             relay_received: relay.received_bytes,
             net_lost: sum(|traffic| traffic.lost),
@@ -190,6 +194,15 @@ impl Report {
         self.grafts += sharing.grafts;
         self.prunes += sharing.prunes;
         self.rescues += sharing.rescues;
+        let forgotten = [
+            sharing.addresses_forgotten,
+            sharing.questions_forgotten,
+            sharing.news_forgotten,
+            counts.late_forgotten,
+            sharing.tracks_forgotten,
+            figures.breaks_forgotten,
+        ];
+        self.forgotten.iter_mut().zip(forgotten).for_each(|(sum, n)| *sum += n);
     }
 
     /// What the viewers carried in the last minute, of a hundred.
@@ -411,11 +424,12 @@ impl Report {
     }
 
     /// The table: what went over the wire.
-    fn traffic(&self) -> [(&'static str, String); 7] {
+    fn traffic(&self) -> [(&'static str, String); 8] {
         let (window, whole) = (self.window, self.whole);
         let [udp, http] = [whole.verified, self.http_bytes].map(megabytes);
         let [relay, peers] = [whole.from_relay, whole.from_peers].map(megabytes);
         let pushed = 100.0 * self.pushed_bytes as f64 / self.peer_bytes.max(1) as f64;
+        let [addresses, questions, news, late, tracks, breaks] = self.forgotten;
         let [out, inward] = [whole.relay_sent, self.relay_received].map(megabytes);
         [
             ("bytes by source", format!("{udp:.1} MB verified over UDP, {http:.1} over HTTP")),
@@ -457,6 +471,13 @@ impl Report {
                 format!(
                     "{} found missing, {} repaired, {} given up, {} twice, {} without room",
                     self.lost, self.repaired, self.given_up, self.duplicates, self.dropped
+                ),
+            ),
+            (
+                "forgotten",
+                format!(
+                    "{addresses} addresses, {questions} questions, {news} news, {late} late \
+                     chunks, {tracks} missing subtrees, {breaks} breaks"
                 ),
             ),
             (

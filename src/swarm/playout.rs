@@ -146,6 +146,8 @@ pub struct Playout {
     position: u64,
     /// Where a run of the stream ends and the next one begins: oldest first, few.
     breaks: VecDeque<(u64, u64)>,
+    /// How many were forgotten.
+    forgotten: u64,
     tally: Tally,
     /// What the delay goes back to: the target, or what it was found out to need.
     least: Duration,
@@ -161,7 +163,18 @@ impl Playout {
         let state = State::Waiting { since: None, early: false, short: false };
         let (in_hand, breaks) = (IN_HAND, VecDeque::new());
         let (least, eased) = (settings.target, None);
-        Playout { settings, in_hand, delay, state, position: first, breaks, tally, least, eased }
+        Playout {
+            settings,
+            in_hand,
+            delay,
+            state,
+            position: first,
+            breaks,
+            forgotten: 0,
+            tally,
+            least,
+            eased,
+        }
     }
 
     /// Begins with more in hand where the way to the relay is long: its round trip.
@@ -294,7 +307,14 @@ impl Playout {
         self.breaks.push_back((end.max(self.position), begin.max(end)));
         if self.breaks.len() > BREAKS_MAX {
             self.breaks.pop_front();
+            self.forgotten += 1;
         }
+    }
+
+    /// Breaks that were forgotten because of newer ones before their turn.
+    #[must_use]
+    pub fn breaks_forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Counts a wait that is over, and plays later from now on.
@@ -495,6 +515,16 @@ mod tests {
         assert_eq!(playout.delay(), ms(1_800), "what was skipped need not be waited for");
         assert_eq!(playout.advance(at(3_100), 2_000, &line), 1_300);
         assert_eq!(playout.tally().stalls, 1);
+    }
+
+    #[test]
+    fn a_fifth_break_takes_the_place_of_the_oldest_and_says_so() {
+        let mut playout = Playout::new(settings(), 0);
+        (1..=4).for_each(|n| playout.add_break(n * 1_000, n * 1_000 + 40));
+        assert_eq!(playout.breaks_forgotten(), 0);
+        playout.add_break(5_000, 5_040);
+        assert_eq!((playout.breaks_forgotten(), playout.breaks.len()), (1, BREAKS_MAX));
+        assert_eq!(playout.breaks[0], (2_000, 2_040));
     }
 
     #[test]

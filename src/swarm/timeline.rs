@@ -33,6 +33,8 @@ pub struct Timeline {
     points: VecDeque<Point>,
     /// Where what another life of the relay numbered begins, oldest first.
     breaks: VecDeque<u64>,
+    /// How many were forgotten.
+    forgotten: u64,
 }
 
 impl Timeline {
@@ -51,7 +53,14 @@ impl Timeline {
         self.breaks.push_back(begin);
         if self.breaks.len() > BREAKS_MAX {
             self.breaks.pop_front();
+            self.forgotten += 1;
         }
+    }
+
+    /// Breaks that were forgotten because of newer ones.
+    #[must_use]
+    pub fn breaks_forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     fn insert(&mut self, mut new: Point) {
@@ -224,6 +233,16 @@ mod tests {
         line.note_head(2_600, at(4_600));
         assert_eq!(ms(line.time_of(1_600)), Some(4_600));
         assert_eq!(ms(line.time_of(3_100)), Some(4_725), "between two of one life");
+    }
+
+    #[test]
+    fn a_fifth_break_takes_the_place_of_the_oldest_and_says_so() {
+        let mut line = Timeline::default();
+        (1..=4).for_each(|n| line.note_break(n * 1_000));
+        assert_eq!(line.breaks_forgotten(), 0);
+        line.note_break(5_000);
+        assert_eq!((line.breaks_forgotten(), line.breaks.len()), (1, BREAKS_MAX));
+        assert_eq!(line.breaks[0], 2_000);
     }
 
     #[test]

@@ -53,6 +53,7 @@ struct Chunks {
     given_up: u64,
     duplicates: u64,
     dropped: u64,
+    late_forgotten: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +94,7 @@ struct Viewer {
     bad: BTreeMap<&'static str, u64>,
     switches: Vec<Switch>,
     joins: u64,
+    breaks_forgotten: u64,
     runs: Vec<Run>,
     losses: Vec<Loss>,
     problem: String,
@@ -168,6 +170,7 @@ impl Viewer {
                 given_up: figures.given_up,
                 duplicates: counts.duplicates,
                 dropped: counts.dropped,
+                late_forgotten: counts.late_forgotten,
             },
             sharing: Sharing::new(&figures.sharing),
             bad: bad.filter(|(_, count)| *count > 0).collect(),
@@ -177,6 +180,7 @@ impl Viewer {
                 .map(|(at, to)| Switch { at_ms: millis(*at), to: to.as_str() })
                 .collect(),
             joins: figures.joins,
+            breaks_forgotten: figures.breaks_forgotten,
             runs: figures
                 .runs
                 .iter()

@@ -47,6 +47,8 @@ pub(super) struct Sharing {
     room_kbit: u32,
     addresses_forgotten: u64,
     questions_forgotten: u64,
+    news_forgotten: u64,
+    tracks_forgotten: u64,
     dropped_all: u64,
     dropped: Vec<Dropped>,
     neighbours: Vec<Neighbour>,
@@ -83,6 +85,8 @@ impl Sharing {
             room_kbit: of.room_kbit,
             addresses_forgotten: of.addresses_forgotten,
             questions_forgotten: of.questions_forgotten,
+            news_forgotten: of.news_forgotten,
+            tracks_forgotten: of.tracks_forgotten,
             dropped_all: of.dropped_all,
             dropped: dropped.collect(),
             neighbours: neighbours.collect(),
@@ -175,6 +179,8 @@ mod tests {
             rescues: 7,
             addresses_forgotten: 3,
             questions_forgotten: 4,
+            news_forgotten: 8,
+            tracks_forgotten: 9,
             dropped_all: 5,
             ..figures::Sharing::default()
         };
@@ -184,6 +190,7 @@ mod tests {
             (&json["addresses_forgotten"], &json["questions_forgotten"]),
             (&3.into(), &4.into())
         );
+        assert_eq!((&json["news_forgotten"], &json["tracks_forgotten"]), (&8.into(), &9.into()));
         assert_eq!(json["dropped_all"], 5);
         assert_eq!(json["dropped"][0]["why"], "hash");
         assert_eq!(json["neighbours"][0]["stripes_in"], 0x81);

@@ -1,5 +1,7 @@
 //! The relay names who is to feed the viewer; neighbours made for it answer, or do not.
 
+use std::net::SocketAddrV4;
+
 use super::*;
 use crate::wire::ppspp::{Links, Subscribe, split};
 
@@ -260,4 +262,21 @@ fn what_finds_no_room_is_counted() {
     let sharing = world.figures().sharing;
     assert_eq!((sharing.introduced, sharing.addresses_forgotten), (31, 14), "{sharing:?}");
     assert!((1..150).contains(&sharing.questions_forgotten), "{sharing:?}");
+}
+
+#[test]
+fn more_addresses_than_are_taken_at_once_are_counted() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let mut buf = [0; 400];
+    let mut writer = Writer::new(&mut buf, world.relay.source.us, Addressing::Chunks64);
+    for port in 4_000..4_020 {
+        let address = SocketAddrV4::new([198, 51, 100, 7].into(), port);
+        assert!(writer.push(Message::PexV4(address)));
+    }
+    let letter = writer.written().to_vec();
+    world.down(letter);
+    world.run(600);
+    let sharing = world.figures().sharing;
+    assert_eq!((sharing.introduced, sharing.addresses_forgotten), (16, 4), "{sharing:?}");
 }

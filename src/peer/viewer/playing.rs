@@ -222,6 +222,7 @@ impl Playing {
         }
         figures.target = self.playout.delay();
         figures.tally = self.playout.tally();
+        figures.breaks_forgotten = self.playout.breaks_forgotten() + self.line.breaks_forgotten();
         self.line.forget_below(position.saturating_sub(CHUNK_BYTES * ALIGN));
         self.store.window().head() > head
     }

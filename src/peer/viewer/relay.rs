@@ -73,7 +73,7 @@ impl Viewer {
         let Playing { assembly, store, fresh, .. } = playing;
         let before = link.receiver.counts().payload;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
-        let mut named: Vec<SocketAddr> = Vec::new();
+        let (mut named, mut unnamed): (Vec<SocketAddr>, u64) = (Vec::new(), 0);
         let neighbours = &mut self.neighbours;
         link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
             let address: SocketAddr = match message {
@@ -91,6 +91,8 @@ impl Viewer {
             };
             if named.len() < NAMED_MAX {
                 named.push(address);
+            } else {
+                unnamed += 1;
             }
             Ok(())
         });
@@ -103,6 +105,7 @@ impl Viewer {
         let (news, rtt) = (link.receiver.take_news(), link.receiver.rtt());
         if let Some(neighbours) = &mut self.neighbours {
             named.into_iter().for_each(|address| neighbours.introduce(address));
+            neighbours.forget_addresses(unnamed);
             neighbours.note_relay(now, news, rtt, playing);
             neighbours.note_whole(now, playing, &mut self.figures);
             neighbours.wake(now, link.receiver.take_brought());

@@ -96,6 +96,9 @@ pub struct Events {
     pub grafts: u64,
     /// Parents that were kept beside the one that followed, and were not needed.
     pub prunes: u64,
+    /// Subtrees that were not whole and are tracked no more: there are too many, or they lie too
+    /// far apart.
+    pub forgotten: u64,
 }
 
 /// The neighbours of a viewer and what it takes from them.
@@ -419,12 +422,19 @@ impl Mesh {
         let first = self.tracks.from(0).next().map(|(first, _)| first);
         let full = self.tracks.len() >= TRACKS_MAX;
         if let Some(first) = first.filter(|_| full) {
-            self.tracks.forget_below(first + 1);
+            self.forget_below(first + 1);
         }
-        self.tracks.forget_below(subtree.saturating_sub(APART_MAX));
+        self.forget_below(subtree.saturating_sub(APART_MAX));
         if first.is_some_and(|first| first > subtree.saturating_add(APART_MAX)) {
-            self.tracks.clear();
+            self.forget_below(u64::MAX);
         }
+    }
+
+    fn forget_below(&mut self, subtree: u64) {
+        let below = self.tracks.within(0, subtree);
+        let missing = below.filter(|(_, track)| track.whole.is_none()).count();
+        self.events.forgotten += missing as u64;
+        self.tracks.forget_below(subtree);
     }
 
     fn wake(&mut self, at: Mono) {

@@ -131,7 +131,7 @@ fn who_is_named_is_asked_and_the_relay_is_left_once_it_brings_something() {
     assert_eq!(world.relay(), 0xff);
     world.push(A, 24);
     assert_eq!((world.fed_by(A), world.relay()), (ONE, !ONE), "though it was not the first");
-    assert_eq!(world.mesh.take_events(), Events { grafts: 1, prunes: 0 });
+    assert_eq!(world.mesh.take_events(), Events { grafts: 1, prunes: 0, forgotten: 0 });
     assert_eq!(world.mesh.take_events(), Events::default());
 }
 
@@ -233,7 +233,7 @@ fn the_parent_before_goes_on_until_the_next_brings_something() {
     assert_eq!(world.fed_by(A), ONE);
     world.push(B, 24);
     assert_eq!((world.fed_by(A), world.fed_by(B), world.relay()), (0, ONE, !ONE));
-    assert_eq!(world.mesh.take_events(), Events { grafts: 2, prunes: 0 });
+    assert_eq!(world.mesh.take_events(), Events { grafts: 2, prunes: 0, forgotten: 0 });
     // Two seconds at most.
     let mut world = World::fed(&[A, B]);
     world.name(B);
@@ -241,7 +241,7 @@ fn the_parent_before_goes_on_until_the_next_brings_something() {
     assert_eq!(world.fed_by(A), ONE);
     world.wait(200, &[A, B]);
     assert_eq!((world.fed_by(A), world.fed_by(B)), (0, ONE));
-    assert_eq!(world.mesh.take_events(), Events { grafts: 2, prunes: 1 });
+    assert_eq!(world.mesh.take_events(), Events { grafts: 2, prunes: 1, forgotten: 0 });
     // Not while the relay feeds us.
     let mut world = failed();
     world.name(B);
@@ -539,4 +539,27 @@ fn whatever_happens_every_stripe_is_asked_of_somebody() {
         }
         assert!(world.mesh.tracks.len() <= TRACKS_MAX, "seed {seed}");
     }
+}
+
+/// A table with a place for each number in between must not be made large by two numbers.
+#[test]
+fn subtrees_that_lie_too_far_apart_are_not_tracked_together() {
+    let mut world = World::new(&[A]);
+    let tracked = |world: &World| -> Vec<u64> {
+        world.mesh.tracks.from(0).map(|(subtree, _)| subtree).collect()
+    };
+    for subtree in [10, 11, 10 + APART_MAX] {
+        world.mesh.note_hash(world.now, Pusher::Neighbour(A), subtree);
+    }
+    assert_eq!(tracked(&world), [10, 11, 10 + APART_MAX]);
+    assert_eq!(world.mesh.take_events().forgotten, 0);
+    // What is played first goes.
+    world.mesh.note_whole(world.now, 11);
+    world.mesh.note_hash(world.now, Pusher::Neighbour(A), 12 + APART_MAX);
+    assert_eq!(tracked(&world), [10 + APART_MAX, 12 + APART_MAX]);
+    assert_eq!(world.mesh.take_events().forgotten, 1, "the other one was whole");
+    // Somebody far behind comes: what is missing now counts.
+    world.mesh.note_hash(world.now, Pusher::Neighbour(A), 9);
+    assert_eq!(tracked(&world), [9]);
+    assert_eq!(world.mesh.take_events().forgotten, 2);
 }

@@ -104,6 +104,10 @@ pub struct Counts {
     pub repaired: u64,
     /// Chunks for which there was no room.
     pub dropped: u64,
+    /// Chunks long behind that came and are not acknowledged: too many came in one go.
+    pub late_forgotten: u64,
+    /// News that were not told: nobody had asked about those before.
+    pub news_forgotten: u64,
     /// Crimes, by their place in [`Crime::ALL`].
     pub crimes: [u64; Crime::ALL.len()],
 }
@@ -121,6 +125,8 @@ impl Counts {
         self.lost += more.lost;
         self.repaired += more.repaired;
         self.dropped += more.dropped;
+        self.late_forgotten += more.late_forgotten;
+        self.news_forgotten += more.news_forgotten;
         self.crimes.iter_mut().zip(more.crimes).for_each(|(sum, n)| *sum += n);
     }
 
@@ -496,6 +502,8 @@ impl Receiver {
     fn tell(&mut self, news: News) {
         if self.news.len() < NEWS_MAX {
             self.news.push(news);
+        } else {
+            self.counts.news_forgotten += 1;
         }
     }
 

@@ -88,6 +88,8 @@ impl Receiver {
                 // Of no use any more, but it did arrive: the source's path is not to blame.
                 if self.late.len() < LATE_MAX {
                     self.late.push((chunk, delay));
+                } else {
+                    self.counts.late_forgotten += 1;
                 }
                 self.counts.duplicates += 1;
                 return Ok(());

@@ -567,3 +567,24 @@ fn a_relay_is_asked_again_soon_and_a_neighbour_later() {
         assert_eq!(asked(&mut other, again), [[first, first + 15]], "{neighbour}");
     }
 }
+
+#[test]
+fn what_is_not_kept_is_counted() {
+    let (mut world, mut other, _, first) = beside();
+    let now = world.now;
+    for n in 0..300 {
+        let mut buf = [0; 40];
+        let mut writer = Writer::new(&mut buf, 7, world.source.profile.addressing);
+        assert!(writer.push(Message::Have(Span { first: first - n, last: first - n })));
+        let datagram = writer.written().to_vec();
+        hear(&mut world, &mut other, now, &datagram);
+    }
+    assert_eq!((other.counts().news_forgotten, other.take_news().len()), (300 - 256, 256));
+    // Far behind what is played: three trains come at once.
+    let old: Vec<Vec<u8>> = (0..3).flat_map(|_| world.source.sign(now)).collect();
+    world.run(30_000);
+    let before = world.receiver.counts().duplicates;
+    old.iter().for_each(|datagram| world.receive(&datagram[4..]));
+    let counts = world.receiver.counts();
+    assert_eq!((counts.duplicates - before, counts.late_forgotten), (48, 48 - 40));
+}

@@ -30,6 +30,11 @@ impl Neighbours {
         self.tally.introduced += 1;
     }
 
+    /// The relay named more of them than are taken at once.
+    pub(in crate::peer::viewer) fn forget_addresses(&mut self, many: u64) {
+        self.tally.addresses_forgotten += many;
+    }
+
     /// An opening: a datagram on channel 0. Answered if the relay has introduced its sender.
     pub(in crate::peer::viewer) fn handle_opening(
         &mut self,

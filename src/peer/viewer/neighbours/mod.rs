@@ -306,6 +306,7 @@ impl Neighbours {
         let events = self.mesh.take_events();
         self.tally.grafts += events.grafts;
         self.tally.prunes += events.prunes;
+        self.tally.tracks_forgotten += events.forgotten;
         for (link, beat) in self.links.iter_mut().zip(&mut self.beats) {
             let stripes = self.mesh.stripes(link.key);
             if stripes != link.receiver.stripes() {
@@ -468,6 +469,7 @@ impl Neighbours {
             room_kbit: state.room_kbit,
             overfull: self.overfull(),
             addresses_forgotten: self.tally.addresses_forgotten + self.doors.forgotten(),
+            news_forgotten: counts.news_forgotten + relay.news_forgotten,
             ..self.tally.clone()
         }
     }
