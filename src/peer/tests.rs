@@ -125,8 +125,9 @@ struct World {
     next_conn: u32,
     random: fastrand::Rng,
     lost: u32,
-    /// Datagrams to the relay.
+    /// Datagrams to the relay, and those of them that open a link, be it there or not.
     up: u64,
+    openings: u64,
     /// Datagrams to others, and when they were sent.
     others: Vec<(u64, SocketAddr, Vec<u8>)>,
     /// The newest train of the relay.
@@ -190,6 +191,7 @@ impl World {
             random: fastrand::Rng::with_seed(3),
             lost: 0,
             up: 0,
+            openings: 0,
             others: vec![],
             train: vec![],
             stripes: None,
@@ -251,6 +253,7 @@ impl World {
 
     fn datagram(&mut self, bytes: &[u8]) {
         self.up += 1;
+        self.openings += u64::from(channel(bytes) == Some(0));
         if !self.relay.up || !self.relay.udp {
             return;
         }
@@ -540,6 +543,7 @@ fn udp_that_stops_in_the_middle_is_no_stall() {
 fn a_link_that_was_silent_for_a_moment_is_kept() {
     let mut world = World::new(5_000);
     world.run(5_000);
+    let openings = world.openings;
     for silent in [1_200, 2_500] {
         world.relay.udp = false;
         world.run(silent);
@@ -548,6 +552,8 @@ fn a_link_that_was_silent_for_a_moment_is_kept() {
         let figures = world.figures();
         assert_eq!((figures.joins, figures.tally.stalls), (1, 0), "{silent}");
         assert_eq!(figures.source, Some(From::Udp), "{silent}");
+        // The relay plans anew for whoever opens, even if what it says on the old link is first.
+        assert_eq!(world.openings, openings, "{silent}");
         world.check();
     }
     let before = world.figures().joins;

@@ -280,3 +280,41 @@ fn more_addresses_than_are_taken_at_once_are_counted() {
     let sharing = world.figures().sharing;
     assert_eq!((sharing.introduced, sharing.addresses_forgotten), (16, 4), "{sharing:?}");
 }
+
+/// The relay falls silent, and a neighbour brings what was late: nothing of that is newer.
+#[test]
+fn a_neighbour_that_only_brings_what_is_late_does_not_keep_http_away() {
+    let mut world = World::new(5_000);
+    world.run(3_000);
+    let neighbour = addr("198.51.100.7:4000");
+    world.advise(&[(neighbour, 0xff)]);
+    let channel = world.answer(neighbour, neighbour);
+    world.feed(2_000, neighbour, channel, 0xff);
+    assert_eq!(world.stripes, Some(0), "it feeds everything");
+    // Of the last subtrees it brings the hashes and a chunk, the rest later.
+    let mut late = Vec::new();
+    for _ in 0..500 {
+        let before = world.relay.source.end();
+        world.run(1);
+        if world.relay.source.end() > before {
+            let mut train = world.train.clone();
+            train.iter_mut().for_each(|one| one[..4].copy_from_slice(&channel.to_be_bytes()));
+            train[..2].iter().for_each(|datagram| world.hear(neighbour, datagram));
+            late.extend(train.into_iter().skip(2));
+        }
+    }
+    world.relay.udp = false;
+    let playing = |world: &World| world.relay.conns.values().any(|conn| conn.at.is_some());
+    let mut begun = None;
+    let (start, before) = (world.ms, world.figures().sharing.peer_bytes);
+    for datagram in &late {
+        world.run(15);
+        world.hear(neighbour, datagram);
+        begun = begun.or(playing(&world).then_some(world.ms - start));
+    }
+    assert!(begun.is_some_and(|after| (600..900).contains(&after)), "{begun:?}");
+    world.run(500);
+    assert!(world.figures().sharing.peer_bytes > before, "what came late was of use");
+    assert_eq!(world.figures().tally.stalls, 0);
+    world.check();
+}
