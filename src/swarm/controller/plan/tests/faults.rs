@@ -157,4 +157,6 @@ fn who_can_reach_nobody_is_left_alone() {
             .count();
     }
     assert!(tried < 60, "{tried}");
+    let forgotten = world.planner.take_forgotten();
+    assert!(forgotten > 0 && world.planner.take_forgotten() == 0, "{forgotten}");
 }
