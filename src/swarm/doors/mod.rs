@@ -364,18 +364,26 @@ impl Doors {
     pub fn expire(&mut self, now: Mono, gone: &mut impl FnMut(u32, SocketAddr, bool)) {
         while let Some(place) = self.openings.iter().position(|open| open.opener.is_over(now)) {
             let Opening { opener, to } = self.openings.swap_remove(place);
-            self.forgotten += push_out(&mut self.vain, VAIN_MAX);
-            self.vain.push_back((to, now + INTRODUCED));
+            self.leave_alone(now, to);
             gone(opener.channel(), to, !self.has_strayed(to));
         }
         while self.answers.front().is_some_and(|answer| now >= answer.at + ANSWER_OVER) {
             if let Some(Answer { from, ours, .. }) = self.answers.pop_front() {
+                // What was sent there and never confirmed was in vain as well.
+                self.leave_alone(now, from);
                 gone(ours, from, false);
             }
         }
         while self.introduced.front().is_some_and(|(_, until)| now >= *until) {
             self.introduced.pop_front();
         }
+    }
+
+    /// Nobody there has shown that anything arrives: for a while it is not opened to.
+    fn leave_alone(&mut self, now: Mono, addr: SocketAddr) {
+        self.vain.retain(|(known, _)| !same(*known, addr));
+        self.forgotten += push_out(&mut self.vain, VAIN_MAX);
+        self.vain.push_back((addr, now + INTRODUCED));
     }
 
     /// Whether somebody at the IP of `to` came in from a port that the relay has not named: a
