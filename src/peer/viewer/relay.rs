@@ -74,11 +74,12 @@ impl Viewer {
         let before = link.receiver.counts().payload;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
         let (mut named, mut unnamed): (Vec<SocketAddr>, u64) = (Vec::new(), 0);
+        let mut trip = None;
         let neighbours = &mut self.neighbours;
         link.receiver.handle_datagram(now, messages, &mut tools, &mut |message| {
             let address: SocketAddr = match message {
                 Message::Private(Private::Probed { run, kbit }) => {
-                    neighbours.iter_mut().for_each(|them| them.measured(now, run, kbit));
+                    trip = neighbours.as_mut().and_then(|them| them.measured(now, run, kbit));
                     return Ok(());
                 }
                 Message::PexV4(address) => address.into(),
@@ -96,6 +97,10 @@ impl Viewer {
             }
             Ok(())
         });
+        // Of a handshake that was said twice nobody knows which was answered: it was too long.
+        if let Some(trip) = trip.filter(|trip| *trip < link.receiver.rtt()) {
+            link.receiver.set_rtt(trip);
+        }
         let mut newest = None;
         for signed in link.receiver.take_signed().collect::<Vec<_>>() {
             playing.note_signed(now, signed);

@@ -20,7 +20,8 @@ const REPEAT_CHANGE: Duration = Duration::from_millis(150);
 const SILENCE: Duration = Duration::from_millis(250);
 const REPEAT_IN_SILENCE: Duration = Duration::from_millis(200);
 
-/// The least time after a train's last datagram until what has not come is missing.
+/// The least time after a train's last datagram until what has not come is missing; on a long way
+/// an eighth of the round trip, by which TCP and QUIC tell late from lost (RFC 9002, 6.1.2).
 const REORDER_MIN: Duration = Duration::from_millis(10);
 
 /// When something is asked for again: the relay answers at once, and after this and seven fifths
@@ -114,15 +115,16 @@ impl Receiver {
         }
         let ahead = store.ahead();
         let open = assembly.holes(store).take_while(|(number, _)| number * assembly.n() < ahead);
+        let reorder = self.reorder(assembly);
         let due = |(number, subtree): (u64, &Subtree)| {
             let holes = self.missing(number, subtree, view);
             let part = self.parts.get(number).copied().unwrap_or(Part::new(subtree.since));
             let fresh = holes & !part.asked;
             let fresh = (fresh != 0).then(|| self.fresh_at(&part, fresh, assembly));
             let again = (holes & part.asked != 0).then(|| self.again_at(number, &part, assembly));
-            let passed =
-                (holes & part.passed != 0).then(|| part.passed_at + self.reorder(assembly));
-            [fresh, again, passed]
+            let passed = (holes & part.passed != 0).then(|| part.passed_at + reorder);
+            let rest = (holes & part.asked & part.rest != 0).then(|| part.last + reorder);
+            [fresh, again, passed, rest]
         };
         open.filter(|(number, _)| asks(*number)).flat_map(due).flatten().chain(soon).min()
     }
@@ -306,7 +308,8 @@ impl Receiver {
         };
         let again = if now >= self.again_at(number, part, assembly) { part.asked } else { 0 };
         let passed = now >= part.passed_at + self.reorder(assembly);
-        fresh | again | if passed { part.passed } else { 0 }
+        let rest = if now >= part.last + self.reorder(assembly) { part.rest } else { 0 };
+        fresh | again | rest & part.asked | if passed { part.passed } else { 0 }
     }
 
     fn note_asked(
@@ -331,6 +334,7 @@ impl Receiver {
         part.asked_at = now;
         part.asked |= wanted;
         part.passed &= !wanted;
+        part.rest &= !wanted;
         part.retry_at = again;
         part.skipped_at = None;
     }
@@ -384,7 +388,7 @@ impl Receiver {
 
     /// How long after a train's last datagram it is over.
     fn reorder(&self, assembly: &Assembly) -> Duration {
-        REORDER_MIN.max(2 * assembly.chunk_time())
+        REORDER_MIN.max(2 * assembly.chunk_time()).max(self.rtt / 8)
     }
 
     /// How long after its last datagram the holes of a subtree are asked for. A source that does

@@ -30,6 +30,8 @@ pub(super) struct Part {
     /// Chunks that were asked for and that an answer to a later one has passed, and since when.
     pub passed: u16,
     pub passed_at: Mono,
+    /// Those that come in one train with an answer that came, behind it.
+    pub rest: u16,
     /// Its hash datagram came on this link.
     pub hashed: bool,
     /// It was asked for at least once.
@@ -54,6 +56,7 @@ impl Part {
             lost: 0,
             passed: 0,
             passed_at: since,
+            rest: 0,
             hashed: false,
             was_asked: false,
             unproven: false,
@@ -95,6 +98,12 @@ impl Part {
             self.passed_at = if self.passed == 0 { now } else { self.passed_at };
             self.passed |= new;
         }
+    }
+
+    /// The answer `bit` came: what was asked for and follows it without a gap is in its train.
+    pub fn expect_rest(&mut self, bit: u16) {
+        // Carries through the run that begins behind it.
+        self.rest = self.asked & !self.asked.wrapping_add(bit << 1);
     }
 
     /// Chunks that later ones have overtaken on this link.

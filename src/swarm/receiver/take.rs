@@ -100,6 +100,7 @@ impl Receiver {
         if took != Took::Unproven {
             self.unacked.add(number);
         }
+        let (rtt, in_trains) = (self.rtt, self.private && !self.neighbour);
         let part = self.part(number, now, assembly);
         part.last = part.last.max(now);
         if took == Took::Unproven {
@@ -116,9 +117,14 @@ impl Receiver {
         }
         let (asked, lost) = (part.asked & bit != 0, part.lost & bit != 0);
         let asked_at = part.asked_at;
+        // Sooner than a round trip it is no answer: it was late when it was asked for.
+        let answers = asked && asked_at + rtt * 3 / 4 <= now;
         part.note(now, bit, delay);
         part.asked &= !bit;
         part.passed &= !bit;
+        if answers && in_trains {
+            part.expect_rest(bit);
+        }
         let have = assembly.get(number).map_or(u16::MAX, |subtree| subtree.have);
         let skipped = part.below_newest() & !have != 0 && !whole;
         part.skipped_at = if skipped { part.skipped_at.or(Some(now)) } else { None };
@@ -130,7 +136,7 @@ impl Receiver {
         self.counts.payload += CHUNK as u64;
         self.counts.pushed += if asked { 0 } else { CHUNK as u64 };
         self.counts.repaired += u64::from(asked && lost);
-        if asked {
+        if answers {
             self.answered = Some((chunk, now));
             self.pass(now, asked_at, chunk, n);
         }

@@ -588,3 +588,30 @@ fn what_is_not_kept_is_counted() {
     let counts = world.receiver.counts();
     assert_eq!((counts.duplicates - before, counts.late_forgotten), (48, 48 - 40));
 }
+
+/// Chunks of an answer come in one train: what comes sooner than a round trip after the question
+/// was only late, and says nothing of the rest; after that, the rest is lost when a pause follows.
+#[test]
+fn an_answer_takes_a_round_trip_and_its_train_has_no_pause() {
+    for (rtt, came, pause) in [(40, 29, None), (40, 40, Some(10)), (400, 400, Some(50))] {
+        let (mut world, mut other, train, first) = beside();
+        other.neighbour = false;
+        other.set_rtt(Duration::from_millis(rtt));
+        world.receive(&train[0][4..]);
+        let begun = world.now;
+        let ours = |asked: &[u64; 2]| asked[0] >= first;
+        let asked = |world: &World, link: &mut Receiver, millis| -> Vec<[u64; 2]> {
+            let at = begun + Duration::from_millis(millis);
+            questions(world, link, at).into_iter().filter(ours).collect()
+        };
+        assert_eq!(asked(&world, &mut other, 0), [[first, first + 15]]);
+        hear(&mut world, &mut other, begun + Duration::from_millis(came), &train[3]);
+        let rest = [[first, first + 1], [first + 3, first + 15]];
+        let Some(pause) = pause else {
+            assert_eq!(asked(&world, &mut other, came + 11), Vec::<[u64; 2]>::new(), "late");
+            continue;
+        };
+        assert_eq!(asked(&world, &mut other, came + pause - 1), Vec::<[u64; 2]>::new(), "{rtt}");
+        assert_eq!(asked(&world, &mut other, came + pause), rest, "{rtt}");
+    }
+}

@@ -90,6 +90,8 @@ pub(super) struct Neighbours {
     relay_told: Option<State>,
     relay_told_at: Mono,
     observed_at: Mono,
+    /// The last train by which the line is measured, and when it was sent.
+    probed: Option<(u8, Mono)>,
     missing: Vec<Missing>,
     buf: Box<[u8; 1_500]>,
 }
@@ -123,6 +125,7 @@ impl Neighbours {
             relay_told: None,
             relay_told_at: Mono::ZERO,
             observed_at: now,
+            probed: None,
             missing: Vec::new(),
             buf: Box::new([0; 1_500]),
         }

@@ -1,6 +1,7 @@
 //! The line is measured: trains to the relay, and what it says of them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::peer::desk::Desk;
@@ -40,12 +41,22 @@ impl Neighbours {
             desk.datagram(to, &self.buf[..n]);
         }
         self.upload.probed(now, train);
+        self.probed = Some((run, now));
     }
 
-    /// The relay says how fast a train came.
-    pub(in crate::peer::viewer) fn measured(&mut self, now: Mono, run: u8, kbit: u32) {
-        let Some(kbit) = self.upload.measured(now, run, kbit) else { return };
-        tracing::info!(kbit, "upload measured");
-        self.grant_all();
+    /// The relay says how fast a train came. Returns how long that took, from the train on: a
+    /// round trip at the most.
+    pub(in crate::peer::viewer) fn measured(
+        &mut self,
+        now: Mono,
+        run: u8,
+        kbit: u32,
+    ) -> Option<Duration> {
+        let trip = self.probed.take_if(|(sent, _)| *sent == run).map(|(_, at)| now.since(at));
+        if let Some(kbit) = self.upload.measured(now, run, kbit) {
+            tracing::info!(kbit, "upload measured");
+            self.grant_all();
+        }
+        trip
     }
 }
