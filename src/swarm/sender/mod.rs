@@ -351,8 +351,10 @@ impl Sender {
         }
         let rtt = self.ledbat.rtt().unwrap_or_default();
         let touched = rtt * 3 / 4;
-        // A plain peer may ask for all that it hears of, also for what is being pushed.
-        let untouched = if self.ours { touched } else { rtt + HEARSAY };
+        // A train of which nothing was acknowledged was under way when the question was sent, or
+        // all of it is lost, and then the question comes a round trip after it at the earliest. A
+        // plain peer may ask for all that it hears of, also for what is being pushed.
+        let untouched = if self.ours { rtt } else { rtt + HEARSAY };
         let age = Age { touched, untouched };
         let lost = self.flight.report(now, asked, size, age);
         if lost > 0 {

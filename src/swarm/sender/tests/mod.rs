@@ -542,3 +542,22 @@ fn on_a_long_way_the_first_window_is_what_the_way_holds() {
     let long = trains(new().with_rtt(HANDSHAKE_RTT_MAX));
     assert_eq!(trains(new().with_rtt(Duration::from_secs(3))), long, "an answer was lost");
 }
+
+/// A question that was sent before the train came that it is about: answered, it would come twice,
+/// and count as a loss that there was not.
+#[test]
+fn a_question_that_crosses_the_push_is_no_loss() {
+    for (after, lost) in [(470, 0), (481, SIZE)] {
+        let mut world = World::new(Manner::Ours, 240, 0);
+        world.sender = Sender::new(world.now, true).with_rtt(Duration::from_millis(480));
+        world.path.mute = true;
+        world.reach_sender(&Letter::Subscribe);
+        world.run(Duration::from_millis(100));
+        let (sent, parcel) = world.sent[0];
+        let run = [parcel.subtree * SIZE, parcel.subtree * SIZE + SIZE - 1];
+        world.run((sent + Duration::from_millis(after)).since(world.now));
+        world.reach_sender(&Letter::Request(run));
+        assert_eq!(world.sender.requests.chunks(), lost, "{after}");
+        assert_eq!(world.sender.losses.high(), lost > 0, "{after}: sixteen are many");
+    }
+}
