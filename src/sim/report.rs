@@ -47,6 +47,8 @@ pub struct Report {
     pub(super) excused: u64,
     pub(super) stall_time: Duration,
     pub(super) stall_worst: Duration,
+    /// How much later all play because they played slower.
+    pub(super) stretched: Duration,
     /// The viewer that stalled longest.
     pub(super) worst: Option<usize>,
     /// What went between all hosts, in the whole run and in its last minute.
@@ -116,6 +118,7 @@ impl Report {
             stalls: 0,
             excused: 0,
             stall_time: Duration::ZERO,
+            stretched: Duration::ZERO,
             stall_worst: Duration::ZERO,
             worst: None,
             whole,
@@ -170,6 +173,7 @@ impl Report {
             let _ = report.arrival.add(&figures.arrival);
             report.stalls += u64::from(figures.tally.stalls);
             report.stall_time += figures.tally.stall_time;
+            report.stretched += figures.tally.stretched;
             if figures.tally.stall_time > report.stall_worst {
                 report.stall_worst = figures.tally.stall_time;
                 report.worst = Some(viewer.number);
@@ -391,7 +395,7 @@ fn megabytes(bytes: u64) -> f64 {
 
 impl Report {
     /// The table: what the viewers saw.
-    fn experience(&self) -> [(&'static str, String); 6] {
+    fn experience(&self) -> [(&'static str, String); 7] {
         let (delay, arrival) = (&self.delay, &self.arrival);
         let both = |h: &Histogram<u64>| {
             format!("{} / {} ms", h.value_at_quantile(0.5), h.value_at_quantile(0.99))
@@ -410,6 +414,13 @@ impl Report {
                     self.excused,
                     self.stall_time.as_millis(),
                     self.stall_worst.as_millis()
+                ),
+            ),
+            (
+                "played slower",
+                format!(
+                    "{:.1} s later in each viewer-hour",
+                    self.stretched.as_secs_f64() / self.hours.max(1e-9)
                 ),
             ),
             (

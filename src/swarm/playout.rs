@@ -2,7 +2,8 @@
 //! what is lost on the way can come again before its turn.
 //!
 //! Position = live edge - D. D is the target, or the age of the access point that was played
-//! first; it grows when bytes came too late, up to a limit. A *stall* is time beyond 40 ms in
+//! first; it grows when bytes came too late, up to a limit, and before that, by playing slower,
+//! when few are left. A *stall* is time beyond 40 ms in
 //! which the position waited for bytes, plus the media time of every skip.
 
 use std::collections::VecDeque;
@@ -28,10 +29,21 @@ const SOON: Duration = Duration::from_millis(1_500);
 const BEHIND: Duration = Duration::from_millis(2_900);
 
 /// How much of the time that passes a viewer that began further behind live than it wants comes
-/// nearer: one part of so many. Not with less than this in hand, and at most so much at a time.
+/// nearer: one part of so many. Not with less than this in hand.
 const EASE: u32 = 20;
 const EASE_HAND: Duration = Duration::from_millis(800);
-const EASE_STEP: Duration = Duration::from_millis(200);
+
+/// The most time between two looks that counts for the pace.
+const PACE_STEP: Duration = Duration::from_millis(200);
+
+/// With less than this in hand, and a round trip to the relay, it plays slower, so that what was
+/// asked for has more time to come: by one part of so many. People hardly notice a quarter in
+/// video or in sound that keeps its pitch, and a player with some buffer does not see it at all.
+const THIN: Duration = Duration::from_millis(400);
+const SLOWER: u32 = 4;
+
+/// So much more than thin is to be in hand before it comes nearer to live again.
+const EASE_ABOVE: Duration = Duration::from_millis(200);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -124,6 +136,8 @@ pub struct Tally {
     pub skips: u32,
     /// Media time of what was skipped; part of `stall_time`.
     pub skipped: Duration,
+    /// How much later it has come to play by playing slower: no part of `stall_time`.
+    pub stretched: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +165,10 @@ pub struct Playout {
     tally: Tally,
     /// What the delay goes back to: the target, or what it was found out to need.
     least: Duration,
-    /// When it was last looked whether it can.
-    eased: Option<Stamp>,
+    /// When the pace was last looked at.
+    paced: Option<Stamp>,
+    /// With less in hand it plays slower.
+    thin: Duration,
 }
 
 impl Playout {
@@ -162,7 +178,7 @@ impl Playout {
         let (delay, tally) = (settings.target, Tally::default());
         let state = State::Waiting { since: None, early: false, short: false };
         let (in_hand, breaks) = (IN_HAND, VecDeque::new());
-        let (least, eased) = (settings.target, None);
+        let (least, paced, thin) = (settings.target, None, THIN);
         Playout {
             settings,
             in_hand,
@@ -173,14 +189,17 @@ impl Playout {
             forgotten: 0,
             tally,
             least,
-            eased,
+            paced,
+            thin,
         }
     }
 
-    /// Begins with more in hand where the way to the relay is long: its round trip.
+    /// Begins with more in hand where the way to the relay is long, and plays slower sooner: its
+    /// round trip.
     #[must_use]
     pub fn with_trip(mut self, trip: Duration) -> Playout {
         self.in_hand = in_hand(trip);
+        self.thin = THIN + trip;
         self
     }
 
@@ -222,6 +241,7 @@ impl Playout {
             self.position = *begin;
             self.breaks.pop_front();
         }
+        let at_break = self.breaks.front().is_some_and(|(end, _)| *end <= next);
         let next = self.breaks.front().map_or(next, |(end, _)| next.min(*end));
         if next <= self.position {
             if self.has_begun() {
@@ -251,7 +271,12 @@ impl Playout {
                 }
             }
             State::Playing { starved: true } => self.end_wait(now, line, Duration::ZERO),
-            State::Playing { starved: false } => self.ease(now, next, line),
+            State::Playing { starved: false } => {
+                // What exists and is not there is worth waiting for; a pause of the publisher,
+                // or of the relay, is not.
+                let lacks = !at_break && line.newest().is_some_and(|(end, _)| end > next);
+                self.pace(now, next, lacks, line);
+            }
         }
         let due = line.reach(now.minus(self.delay));
         self.position = due.clamp(self.position, next);
@@ -266,15 +291,18 @@ impl Playout {
         begin.zip(end).map_or(Duration::ZERO, |(begin, end)| end.since(begin))
     }
 
-    /// Comes nearer to live if it began far behind: what is in hand is handed over a little
-    /// faster than it came in, which a player keeps for later.
-    fn ease(&mut self, now: Stamp, next: u64, line: &Timeline) {
-        let passed = self.eased.replace(now).map_or(Duration::ZERO, |before| now.since(before));
-        if self.delay <= self.least {
-            return;
-        }
-        if self.media(next, line) >= EASE_HAND {
-            self.delay = self.delay.saturating_sub(passed.min(EASE_STEP) / EASE).max(self.least);
+    /// Plays a little slower while little is in hand and something `lacks`, up to the limit; and a little faster, nearer
+    /// to live again, while there is more than enough. What is handed over at another pace than it
+    /// came in a player keeps for later, or takes from what it kept.
+    fn pace(&mut self, now: Stamp, next: u64, lacks: bool, line: &Timeline) {
+        let passed = self.paced.replace(now).map_or(Duration::ZERO, |before| now.since(before));
+        let (hand, passed) = (self.media(next, line), passed.min(PACE_STEP));
+        if lacks && hand < self.thin {
+            let later = (self.delay + passed / SLOWER).min(self.settings.max).max(self.delay);
+            self.tally.stretched += later - self.delay;
+            self.delay = later;
+        } else if self.delay > self.least && hand >= EASE_HAND.max(self.thin + EASE_ABOVE) {
+            self.delay = self.delay.saturating_sub(passed / EASE).max(self.least);
         }
     }
 
@@ -486,6 +514,42 @@ mod tests {
         playout.advance(at(1_500), 2_000, &line);
         assert_eq!(playout.advance(at(2_500), 3_000, &line), 1_000);
         assert_eq!((playout.tally(), playout.delay()), (Tally::default(), ms(1_500)));
+    }
+
+    /// Chunks that come 100 ms too late for their turn, with 300 ms of stream before them.
+    #[test]
+    fn with_little_in_hand_it_plays_slower_and_comes_back() {
+        let line = line(30_000);
+        let mut playout = Playout::new(settings(), 0);
+        assert_eq!(playout.advance(at(1_500), 1_000, &line), 0);
+        for now in (1_500..2_600).step_by(20) {
+            playout.advance(at(now), 1_000, &line);
+        }
+        let slower = playout.delay() - ms(1_500);
+        assert_eq!((playout.position(), slower), (965, ms(115)), "a quarter of 460 ms");
+        for now in (2_600..8_600).step_by(20) {
+            playout.advance(at(now), now - 1_600 + 1_000, &line);
+        }
+        assert_eq!(playout.delay(), ms(1_500), "a twentieth of two seconds and a bit");
+        assert_eq!(playout.tally(), Tally { stretched: slower, ..Tally::default() });
+    }
+
+    #[test]
+    fn on_a_long_way_it_plays_slower_sooner_and_never_beyond_the_limit() {
+        let line = line(30_000);
+        let mut far = Playout::new(settings(), 0).with_trip(ms(300));
+        far.advance(at(1_500), 1_000, &line);
+        far.advance(at(1_600), 800, &line);
+        assert_eq!(far.delay(), ms(1_500), "700 ms are enough");
+        far.advance(at(1_700), 800, &line);
+        far.advance(at(1_800), 800, &line);
+        assert_eq!(far.delay(), ms(1_525));
+        let tight = Settings { max: ms(1_510), ..settings() };
+        let mut tight = Playout::new(tight, 0);
+        for now in [1_500, 1_600, 1_700, 1_800] {
+            tight.advance(at(now), 500, &line);
+        }
+        assert_eq!(tight.delay(), ms(1_510));
     }
 
     #[test]

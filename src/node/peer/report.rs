@@ -44,6 +44,8 @@ struct Stalls {
     ms: u64,
     skips: u32,
     skipped_ms: u64,
+    /// How much later it plays because it played slower: no part of `ms`.
+    stretched_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -161,6 +163,7 @@ impl Viewer {
                 ms: millis(tally.stall_time),
                 skips: tally.skips,
                 skipped_ms: millis(tally.skipped),
+                stretched_ms: millis(tally.stretched),
             },
             bytes: [("udp", counts.payload), ("http", figures.http_bytes)].into(),
             played_bytes: head.saturating_sub(start),
