@@ -257,27 +257,33 @@ pub struct Losses {
     lost: [u16; 2],
     /// Whether too many are lost, and since when, in [`millis`].
     high: bool,
-    part: u32,
     since: u32,
+    /// The number of this part since the clock began.
+    part: u32,
 }
 
 impl Losses {
     /// Notes chunks that were sent, and chunks that are known to be lost.
     pub fn note(&mut self, now: Mono, sent: u32, lost: u32) {
-        let parts = past(now, self.part).as_nanos() / LOSS_PART.as_nanos();
-        if parts > 0 {
-            let keep = u16::from(parts == 1);
-            (self.sent, self.lost) = ([0, self.sent[0] * keep], [0, self.lost[0] * keep]);
-            self.part = millis(now);
+        let part = (now.as_nanos() / LOSS_PART.as_nanos() as u64) as u32;
+        // Part by part, so that it is the same however often somebody asks. After two there is
+        // nothing left.
+        for gone in 1..=part.wrapping_sub(self.part).min(2) {
+            (self.sent, self.lost) = ([0, self.sent[0]], [0, self.lost[0]]);
+            self.judge(Mono::ZERO + LOSS_PART * self.part.wrapping_add(gone));
         }
+        self.part = part;
         let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         self.sent[0] = self.sent[0].saturating_add(clamp(sent));
         self.lost[0] = self.lost[0].saturating_add(clamp(lost));
+        self.judge(now);
+    }
+
+    fn judge(&mut self, now: Mono) {
         let sum = |of: [u16; 2]| u32::from(of[0]) + u32::from(of[1]);
         let (sent, lost) = (sum(self.sent), sum(self.lost));
-        let before =
-            std::mem::replace(&mut self.high, lost >= LOST_MIN && lost * LOSS_ONE_IN >= sent);
-        if !before {
+        let high = lost >= LOST_MIN && lost * LOSS_ONE_IN >= sent;
+        if !std::mem::replace(&mut self.high, high) {
             self.since = millis(now);
         }
     }
@@ -428,6 +434,24 @@ mod tests {
         assert_eq!(ledbat.window(TRAIN, part(0, true)), 0.5, "of a stripe twice");
         ledbat.on_acked(0.125, 0.25);
         assert_eq!(ledbat.window(TRAIN, Floor::None), 0.375, "what was acknowledged at most");
+    }
+
+    #[test]
+    fn loss_is_the_same_however_often_somebody_looks() {
+        let (mut often, mut rarely) = (Losses::default(), Losses::default());
+        let mut endured = Vec::new();
+        for tick in 10..120 {
+            let now = at(tick * 100);
+            often.note(now, 0, 0);
+            // Over two seconds without anything it is not high.
+            if tick % 10 == 3 && !(20..40).contains(&tick) {
+                [&mut often, &mut rarely].into_iter().for_each(|of| of.note(now, 16, 12));
+                let of = |losses: &Losses| (losses.high(), losses.endured(now));
+                assert_eq!(of(&often), of(&rarely), "{tick}");
+                endured.extend(often.endured(now).then_some(tick));
+            }
+        }
+        assert_eq!(endured, [93, 103, 113], "five seconds from 4.3 s on");
     }
 
     #[test]
