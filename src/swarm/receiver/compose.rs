@@ -105,7 +105,7 @@ impl Receiver {
         let acks = self.parts.within(self.unacked.first, self.unacked.end);
         let acks = acks.filter(|(_, part)| part.unacked != 0);
         let acks = acks.filter_map(|(number, part)| {
-            part.ack_at(self.is_over(number, view), self.reorder(assembly), self.ack_max())
+            part.ack_at(self.is_over(number, view), self.ack_wait(assembly), self.ack_max())
         });
         let late = (!self.late.is_empty()).then_some(Mono::ZERO);
         let soon = acks.chain(late).chain([self.refresh_at()]).min();
@@ -132,6 +132,13 @@ impl Receiver {
     /// Whether nothing more of a subtree is expected.
     fn is_over(&self, number: u64, view: View<'_>) -> bool {
         view.assembly.get(number).is_none_or(Subtree::is_complete)
+    }
+
+    /// How long nothing more may come of a train that is not whole until what came of it is
+    /// acknowledged. A neighbour sends chunks singly, when its line has room and it has them:
+    /// that nothing comes for a while says nothing.
+    fn ack_wait(&self, assembly: &Assembly) -> Duration {
+        if self.neighbour { ACK_MAX } else { self.reorder(assembly) }
     }
 
     fn ack_max(&self) -> Duration {
@@ -208,7 +215,7 @@ impl Receiver {
     /// from what was acknowledged before is acknowledged as a whole: that costs no byte, and
     /// the next train makes good an acknowledgement that was lost.
     fn acknowledge(&mut self, now: Mono, view: View<'_>, writer: &mut Writer<'_>) {
-        let (wait, most, n) = (self.reorder(view.assembly), self.ack_max(), view.assembly.n());
+        let (wait, most, n) = (self.ack_wait(view.assembly), self.ack_max(), view.assembly.n());
         while let Some((chunk, delay)) = self.late.pop() {
             if !writer.push(Message::Ack { span: Span::one(chunk), delay }) {
                 self.late.push((chunk, delay));
