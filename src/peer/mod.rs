@@ -144,6 +144,7 @@ impl<M> Peer<M> {
         from: SocketAddr,
         (segment, data): (usize, &[u8]),
     ) {
+        let before = self.due.get(index).copied().flatten();
         for datagram in data.chunks(segment.max(1)) {
             let Some((channel, messages)) = split(datagram) else { continue };
             // Nobody reaches one viewer by another's address. Channel 0 is of openings.
@@ -153,6 +154,10 @@ impl<M> Peer<M> {
             self.with(index, |viewer, desk| {
                 viewer.handle_datagram(now, channel, from, messages, desk);
             });
+        }
+        // Most of what comes is heard and no more: then nothing is due.
+        if let (Some(viewer), Some(due)) = (self.viewers.get(index), self.due.get_mut(index)) {
+            *due = [before, viewer.next_deadline(now.mono)].into_iter().flatten().min();
         }
     }
 

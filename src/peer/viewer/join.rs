@@ -246,8 +246,8 @@ impl Viewer {
 
     /// Sends what the handshake and the link want to send; notices when they end.
     pub(super) fn drive_udp(&mut self, now: Now, desk: &mut Desk<'_>) {
-        let mut buf = [0; 1_500];
         if let Some((opener, to)) = &mut self.opener {
+            let mut buf = [0; 1_500];
             let window = self.playing.as_ref().map_or(0, |playing| {
                 let n = playing.profile.size.chunks() as u64;
                 let each = self.invitation.as_ref().and_then(|(said, _)| said.chunk_time());
@@ -265,7 +265,7 @@ impl Viewer {
         if self.link.is_none() || self.playing.is_none() {
             return self.try_again(now.mono);
         }
-        self.tell_relay(now.mono, desk, &mut buf);
+        self.tell_relay(now.mono, desk);
         let Some(link) = &self.link else { return };
         if let Some(why) = link.receiver.ended() {
             self.figures.problem = match why {

@@ -7,11 +7,11 @@ use crate::base::time::{Mono, Now};
 use crate::peer::desk::Desk;
 use crate::peer::figures::Source;
 use crate::peer::viewer::Viewer;
-use crate::peer::viewer::neighbours::Letter;
+use crate::peer::viewer::neighbours::{Letter, Notes};
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::same;
 use crate::swarm::receiver::{Receiver, Tools};
-use crate::wire::ppspp::{Message, Private};
+use crate::wire::ppspp::{Message, Private, Writer};
 
 /// Addresses of other viewers that are taken from one datagram.
 const NAMED_MAX: usize = 16;
@@ -107,13 +107,13 @@ impl Viewer {
             newest = newest.or(Some(signed.number));
         }
         let came = link.receiver.counts().payload > before;
-        let (news, rtt) = (link.receiver.take_news(), link.receiver.rtt());
+        let rtt = link.receiver.rtt();
         if let Some(neighbours) = &mut self.neighbours {
             named.into_iter().for_each(|address| neighbours.introduce(address));
             neighbours.forget_addresses(unnamed);
-            neighbours.note_relay(now, news, rtt, playing);
+            neighbours.note_relay(now, link.receiver.take_news(), rtt, playing);
             neighbours.note_whole(now, playing, &mut self.figures);
-            neighbours.wake(now, link.receiver.take_brought());
+            neighbours.wake(link.receiver.take_brought());
         }
         link.tells_at = Mono::ZERO;
         let first = newest.map(|number| number * playing.profile.size.chunks() as u64);
@@ -137,25 +137,27 @@ impl Viewer {
     }
 
     /// Writes what is due to the relay.
-    pub(super) fn tell_relay(&mut self, now: Mono, desk: &mut Desk<'_>, buf: &mut [u8]) {
+    pub(super) fn tell_relay(&mut self, now: Mono, desk: &mut Desk<'_>) {
         let (Some(link), Some(playing)) = (&mut self.link, &self.playing) else { return };
         let mut neighbours = self.neighbours.as_mut();
         while link.tells_at <= now {
             let notes = neighbours.as_ref().map(|them| them.notes(now, playing, &link.receiver));
             let them = neighbours.as_deref();
             let asks = |subtree| them.is_none_or(|them| them.asks_relay(subtree));
-            let mut said = false;
-            let wrote = link.receiver.poll_datagram(
-                now,
-                playing.view(Some(&asks)),
-                buf,
-                &mut |writer, _| {
-                    said = notes.as_ref().is_some_and(|notes| notes.write(writer));
-                },
-            );
+            let view = playing.view(Some(&asks));
+            let deadline = link.receiver.next_deadline(view).unwrap_or(now + TELL_APART);
+            let tells_at = deadline.max(now + GRAIN);
+            if deadline > now && notes.as_ref().is_none_or(Notes::is_empty) {
+                link.tells_at = tells_at;
+                break;
+            }
+            let (mut said, mut buf) = (false, [0; 1_500]);
+            let mut more = |writer: &mut Writer<'_>, _| {
+                said = notes.as_ref().is_some_and(|notes| notes.write(writer));
+            };
+            let wrote = link.receiver.poll_datagram(now, view, &mut buf, &mut more);
             if wrote.is_none() {
-                let deadline = link.receiver.next_deadline(playing.view(Some(&asks)));
-                link.tells_at = deadline.unwrap_or(now + TELL_APART).max(now + GRAIN);
+                link.tells_at = tells_at;
             }
             if let (Some(them), Some(notes)) = (&mut neighbours, notes) {
                 them.noted(now, &notes, said, wrote.unwrap_or(0));

@@ -400,8 +400,8 @@ impl Receiver {
     }
 
     /// What the link brought since the last call.
-    pub fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub fn take_news(&mut self) -> impl Iterator<Item = News> {
+        self.news.drain(..)
     }
 
     /// Munros that were verified since the last call.
@@ -413,6 +413,12 @@ impl Receiver {
     pub fn set_report(&mut self, report: Report) {
         let report = if self.extended { report } else { report.plain() };
         self.report = self.private.then_some(report);
+    }
+
+    /// Whether something that came is still to be acknowledged.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.unacked.first < self.unacked.end
     }
 
     /// Ends the link, for the reason given.

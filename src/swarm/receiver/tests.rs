@@ -443,7 +443,7 @@ fn a_subtree_is_put_together_from_two_links() {
     assert_eq!(whole.len(), 1);
     assert_eq!(world.assembly.servable(first / 16), Some(u16::MAX));
     assert_eq!(
-        other.take_news(),
+        other.take_news().collect::<Vec<_>>(),
         [News::Hashed(first / 16)],
         "pushed, though its hash came elsewhere"
     );
@@ -506,7 +506,8 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
     for (n, chunk) in [3, 4, 6].into_iter().enumerate() {
         hear(&mut world, &mut other, now + Duration::from_millis(n as u64), &train[chunk]);
     }
-    assert_eq!(other.take_news(), [News::Hashed(first / 16)], "it is being pushed");
+    let news: Vec<_> = other.take_news().collect();
+    assert_eq!(news, [News::Hashed(first / 16)], "it is being pushed");
     let at = |millis| now + Duration::from_millis(millis);
     let ours = |asked: &[u64; 2]| asked[0] >= first;
     let early: Vec<_> = questions(&world, &mut other, at(19)).into_iter().filter(ours).collect();
@@ -518,7 +519,7 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
     for n in [2, 3, 5] {
         assert!(world.store.has(first + n), "{n} was kept");
     }
-    assert!(!other.take_news().contains(&News::Hashed(first / 16)), "that was said");
+    assert!(!other.take_news().any(|news| news == News::Hashed(first / 16)), "that was said");
     assert_eq!(other.counts().bad(), 0);
     hear(&mut world, &mut other, at(61), &train[3]);
     assert_eq!(other.counts().duplicates, 1, "the price");
@@ -526,6 +527,45 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
     hear(&mut world, &mut other, at(62), &train[7]);
     let asked: Vec<_> = questions(&world, &mut other, at(82)).into_iter().filter(ours).collect();
     assert_eq!(asked, [[first, first + 1], [first + 4; 2]]);
+}
+
+/// Chunks of a neighbour come singly. What comes in fifty milliseconds, gaps or not, is
+/// acknowledged in one go; and at once what makes a subtree whole.
+#[test]
+fn what_a_neighbour_sends_singly_is_acknowledged_every_fifty_milliseconds() {
+    let (mut world, mut other, train, first) = beside();
+    let now = world.now;
+    let acked = |world: &World, link: &mut Receiver, millis: u64| -> Vec<[u64; 2]> {
+        let World { assembly, store, source, .. } = world;
+        let (view, at) =
+            (View { assembly, store, asks: None }, now + Duration::from_millis(millis));
+        let mut buf = [0; 1_500];
+        let mut spans = Vec::new();
+        let due = link.next_deadline(view).is_some_and(|due| due <= at);
+        while let Some(n) = link.poll_datagram(at, view, &mut buf, &mut |_, _| {}) {
+            assert!(due, "only when it was said to be");
+            for message in Messages::new(&buf[4..n], source.profile.addressing, CHUNK) {
+                if let Message::Ack { span, .. } = message.unwrap() {
+                    spans.push([span.first, span.last]);
+                }
+            }
+        }
+        spans
+    };
+    acked(&world, &mut other, 0);
+    world.receive(&train[0][4..]);
+    for (millis, chunk) in [(1, 0), (4, 1), (40, 2)] {
+        let at = now + Duration::from_millis(millis);
+        hear(&mut world, &mut other, at, &train[1 + chunk]);
+        assert!(other.owes());
+    }
+    assert_eq!(acked(&world, &mut other, 50), Vec::<[u64; 2]>::new());
+    assert_eq!(acked(&world, &mut other, 51), [[first, first + 2]]);
+    assert!(!other.owes());
+    for datagram in &train[4..] {
+        hear(&mut world, &mut other, now + Duration::from_millis(60), datagram);
+    }
+    assert_eq!(acked(&world, &mut other, 60), [[first, first + 15]], "whole");
 }
 
 /// An answer comes in several trains. What has not come of it is not asked for again with the

@@ -363,11 +363,37 @@ impl Sender {
     /// Forgets questions that have waited for long. A neighbour does not cancel what it got from
     /// others meanwhile, and who goes on answering what nobody needs any more never catches up.
     pub(super) fn age_questions(&mut self, now: Mono) {
-        let every = PATIENCE + self.ledbat.rtt().unwrap_or_default();
+        let every = self.questions_age_every();
         if let Some(cut) = self.cut.as_mut().filter(|cut| now.since(cut.aged) >= every) {
             cut.aged = now;
             self.requests.age();
         }
+    }
+
+    /// When they are to be looked at for that, if any waits: nobody knows when there is room.
+    pub(super) fn questions_age_at(&self) -> Option<Mono> {
+        let cut = self.cut.as_ref().filter(|_| self.is_asked())?;
+        Some(cut.aged + self.questions_age_every())
+    }
+
+    fn questions_age_every(&self) -> Duration {
+        PATIENCE + self.ledbat.rtt().unwrap_or_default()
+    }
+
+    /// Whether a neighbour is to be told of a subtree that became whole here. What it feeds us it
+    /// has, and what is pushed to it tells by itself.
+    #[must_use]
+    pub fn tells_of(&self, subtree: u64) -> bool {
+        let fed = self.cut.as_ref().map_or(0, |cut| cut.fed);
+        (fed | self.pushed_stripes()) & bit_of(subtree) == 0
+    }
+
+    /// News for a neighbour that is being sent a datagram anyhow.
+    pub fn news(&mut self, now: Mono, stock: &impl Stock) -> Option<Run> {
+        let pushed = self.pushed_stripes();
+        let run = self.cut.as_mut()?.news(stock, pushed, true)?;
+        self.have_at = now;
+        Some(run)
     }
 
     /// Whether a question waits for room on the line, which this end shares with others: when
@@ -399,6 +425,7 @@ impl Sender {
         }
         let (subtree, there) = next?;
         if !self.has_room(1, source) {
+            self.held = true;
             return None;
         }
         if there == 0 {

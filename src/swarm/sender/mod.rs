@@ -168,6 +168,8 @@ pub struct Sender {
     greeted: bool,
     /// Whether a question waits that could be answered, but for its pace.
     asked: bool,
+    /// Whether there is something to send, for which an acknowledgement has to make room.
+    held: bool,
 }
 
 impl Sender {
@@ -207,6 +209,7 @@ impl Sender {
             choked: false,
             greeted: false,
             asked: false,
+            held: false,
         }
     }
 
@@ -227,11 +230,12 @@ impl Sender {
         Sender { cut, ledbat, greeted: true, ..Sender::new(now, true) }
     }
 
-    /// A datagram came from the peer, whatever was in it: ends probing.
-    pub fn hear(&mut self, now: Mono) {
+    /// A datagram came from the peer, whatever was in it: ends probing. Returns whether it did.
+    pub fn hear(&mut self, now: Mono) -> bool {
         self.heard = now;
         self.unheard = 0;
-        if std::mem::take(&mut self.probing) {
+        let probing = std::mem::take(&mut self.probing);
+        if probing {
             self.acked = now;
             // The last probe may be acknowledged in this very datagram.
             if now.since(self.probe_at - PROBE) > self.ledbat.rtt().unwrap_or(PROBE) + REORDERING {
@@ -242,6 +246,7 @@ impl Sender {
                 cut.doubt();
             }
         }
+        probing
     }
 
     /// The peer subscribes to `stripes`, from chunk `start` on if it says so. Full state: the
@@ -343,6 +348,7 @@ impl Sender {
         [first, last]: [u64; 2],
         source: &Source,
     ) -> Result<(), Crime> {
+        self.age_questions(now);
         let size = source.size;
         let asked = Run::new(first, last).ok_or(Crime::RequestFlood)?;
         let end = source.chunks().end;
@@ -448,8 +454,15 @@ impl Sender {
         self.pushes() || self.is_asked() || self.probing || !self.flight.is_empty()
     }
 
+    /// Whether what is acknowledged may let it send something.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// What to do now. What it says to send counts as sent.
     pub fn next(&mut self, now: Mono, stock: &impl Stock) -> Next {
+        self.held = false;
         self.losses.note(now, 0, 0);
         if let Some(over) = self.over(now) {
             return Next::Close(over);
@@ -490,7 +503,8 @@ impl Sender {
 
     /// When [`Sender::next`], which has nothing now, may have something although nothing happened.
     #[must_use]
-    pub fn deadline(&self, now: Mono, source: &Source) -> Mono {
+    pub fn deadline(&self, now: Mono, stock: &impl Stock) -> Mono {
+        let source = stock.source();
         let mut at = now + ACK_MAX;
         if self.probing {
             at = at.min(self.probe_at);
@@ -501,7 +515,10 @@ impl Sender {
             at = at.min(self.pacer.ready(source.train).max(now + Duration::from_millis(1)));
         }
         if self.has_news() {
-            at = at.min(self.have_at + self.have_every());
+            at = at.min(self.tells_from(stock));
+        }
+        if let Some(ages) = self.questions_age_at() {
+            at = at.min(ages);
         }
         self.stuck_at().map_or(at, |stuck| at.min(stuck))
     }
@@ -643,6 +660,7 @@ impl Sender {
         let run = question?;
         let chunks = run.chunks() as u32;
         if self.pacer.ready(source.train) > now || !self.has_room(chunks, source) {
+            self.held = true;
             return None;
         }
         let subtree = run.first() / source.size;

@@ -139,7 +139,7 @@ impl Sender {
 
     /// News of subtrees that are not pushed.
     pub(super) fn have(&mut self, now: Mono, stock: &impl Stock) -> Option<Run> {
-        let due = now >= self.have_at + self.have_every();
+        let due = now >= self.tells_from(stock);
         let source = stock.source();
         let run = if let Some(cut) = &mut self.cut {
             let pushed = if self.choked { 0 } else { self.stripes & self.allowed };
@@ -172,8 +172,13 @@ impl Sender {
         self.cut.as_ref().map_or(self.untold < self.next, |cut| cut.has_news())
     }
 
+    /// From when on the peer may be told of them.
+    pub(super) fn tells_from(&self, stock: &impl Stock) -> Mono {
+        stock.tells_from().unwrap_or(self.have_at + self.have_every())
+    }
+
     /// How often there are.
-    pub(super) fn have_every(&self) -> Duration {
+    fn have_every(&self) -> Duration {
         if self.is_member() && !self.choked { HAVE_WITHHELD } else { HAVE }
     }
 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::base::time::Mono;
+
 /// What is known of the stream at the moment.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -64,6 +66,12 @@ pub trait Stock {
     /// The most chunks that are sent in one go.
     fn run(&self) -> u32 {
         16
+    }
+
+    /// From when on a neighbour may be told of what is new, if whoever holds its link tells all
+    /// of them at the same time; `None`: each has a time of its own.
+    fn tells_from(&self) -> Option<Mono> {
+        None
     }
 
     /// Whether there is room for questions of those who are not fed.

@@ -36,20 +36,56 @@ pub(super) struct Link {
     told_at: Mono,
 }
 
+/// For what a sending half waits, beside its own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// For nothing: it has nothing to send, or cannot whatever the line carries.
+    Nothing,
+    /// For the line to take something.
+    Line,
+    /// For the line to have room beside what is promised.
+    Spare,
+}
+
 /// What is looked at of every link whatever happens. It lies apart: a link is a kilobyte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beat {
     /// Our channel.
     pub channel: u32,
-    /// When the receiving half and the sending half want to be asked.
-    pub receives_at: Mono,
+    /// Stripes of which the sending half sends what comes, all of them if it is asked for
+    /// something.
+    pub stripes: u8,
+    /// The sending half is asked as soon as this opens...
+    pub gate: Gate,
+    /// ...and at this time, open or not.
     pub sends_at: Mono,
+    /// When the receiving half wants to be asked.
+    pub receives_at: Mono,
 }
 
 impl Beat {
     /// Of a new link: at once.
     pub(super) fn new(channel: u32) -> Beat {
-        Beat { channel, receives_at: Mono::ZERO, sends_at: Mono::ZERO }
+        let (sends_at, receives_at) = (Mono::ZERO, Mono::ZERO);
+        Beat { channel, stripes: 0, gate: Gate::Nothing, sends_at, receives_at }
+    }
+}
+
+/// When the line takes something, and when it has room beside what is promised.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    pub ready: Mono,
+    pub spare: Mono,
+}
+
+impl Line {
+    /// When the sending half of a link is to be asked.
+    pub(super) fn due(&self, beat: &Beat) -> Mono {
+        match beat.gate {
+            Gate::Nothing => beat.sends_at,
+            Gate::Line => beat.sends_at.min(self.ready),
+            Gate::Spare => beat.sends_at.min(self.spare),
+        }
     }
 }
 
@@ -77,11 +113,14 @@ impl Link {
         }
     }
 
+    /// Whether it may be told what we can send, were that news to it.
+    pub(super) fn may_be_told(&self, now: Mono) -> bool {
+        self.receiver.is_private() && now.since(self.told_at) >= STATE_APART
+    }
+
     /// Whether it is to be told `state` now.
     pub(super) fn wants_state(&self, now: Mono, state: &State) -> bool {
-        self.receiver.is_private()
-            && self.told.is_none_or(|told| differs(&told, state))
-            && now.since(self.told_at) >= STATE_APART
+        self.may_be_told(now) && self.told.is_none_or(|told| differs(&told, state))
     }
 
     pub(super) fn note_told(&mut self, now: Mono, state: State) {
@@ -101,12 +140,19 @@ pub(super) struct Ear<'a> {
     pub source: &'a Source,
     pub wanted: &'a mut u8,
     pub state: &'a mut Option<State>,
+    /// Whether the sending half may have something to send because of what was heard.
+    pub stirred: bool,
 }
 
 impl Ear<'_> {
     pub(super) fn hear(&mut self, message: &Message<'_>) -> Result<(), Crime> {
         let Ear { now, sender, source, .. } = self;
         let ends = |span: &Span| [span.first, span.last];
+        self.stirred |= match message {
+            // It makes room, and shows what hashes have come.
+            Message::Ack { .. } | Message::Have(_) => sender.is_held(),
+            _ => true,
+        };
         match message {
             Message::Ack { span, delay } => {
                 return sender.handle_ack(*now, ends(span), *delay, source);
@@ -129,5 +175,21 @@ impl Ear<'_> {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sending_half_is_asked_at_its_time_or_when_what_it_waits_for_opens() {
+        let at = Mono::from_millis;
+        let line = Line { ready: at(40), spare: at(80) };
+        let beat = Beat { sends_at: at(100), ..Beat::new(1) };
+        let gates = [Gate::Nothing, Gate::Line, Gate::Spare];
+        let due = |beat: Beat| gates.map(|gate| line.due(&Beat { gate, ..beat }));
+        assert_eq!(due(beat), [at(100), at(40), at(80)]);
+        assert_eq!(due(Beat { sends_at: at(60), ..beat }), [at(60), at(40), at(60)]);
     }
 }

@@ -27,12 +27,13 @@ use crate::base::limits::CHUNK;
 use crate::base::time::Mono;
 use crate::peer::desk::Desk;
 use crate::peer::figures::{Figures, Neighbour, Sharing};
-use crate::peer::viewer::neighbours::link::{Beat, Ear, Link, STATE_APART, differs};
+use crate::peer::viewer::neighbours::link::{Beat, Ear, Gate, Line, Link, STATE_APART, differs};
 use crate::peer::viewer::neighbours::shelf::Shelf;
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::{Doors, same};
 use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
 use crate::swarm::receiver::{Counts, News, Profile, Receiver, Tools};
+use crate::swarm::requests::Run;
 use crate::swarm::stripes::STRIPES;
 use crate::swarm::upload::Upload;
 use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
@@ -57,6 +58,9 @@ const INTRODUCTIONS_MAX: usize = 32;
 
 /// Subtrees that are looked at, at most: those that lie ahead of what is played.
 const MISSING_MAX: usize = 256;
+
+/// News go with other things in a datagram that is shorter than this.
+const NEWS_BELOW: usize = 256;
 
 /// A viewer's neighbours.
 pub(super) struct Neighbours {
@@ -158,7 +162,7 @@ impl Neighbours {
     pub(super) fn note_relay(
         &mut self,
         now: Mono,
-        news: Vec<News>,
+        news: impl Iterator<Item = News>,
         rtt: Duration,
         playing: &Playing,
     ) {
@@ -200,12 +204,13 @@ impl Neighbours {
         let (link, beat) = (&mut links[place], &mut beats[place]);
         let Link { receiver, sender, wanted, state, asked, .. } = link;
         let before = (receiver.counts().payload, receiver.counts().control, *wanted);
-        sender.hear(now);
+        let stirred = sender.hear(now);
         mesh.note_heard(now, link.key);
-        let mut ear = Ear { now, sender, source: &shelf.source, wanted, state };
+        let mut ear = Ear { now, sender, source: &shelf.source, wanted, state, stirred };
         let Playing { assembly, store, fresh, .. } = playing;
         let mut tools = Tools { assembly, store, fresh, verifier: desk.verifier };
         receiver.handle_datagram(now, messages, &mut tools, &mut |message| ear.hear(&message));
+        let stirred = ear.stirred;
         for news in receiver.take_news() {
             match news {
                 News::Hashed(subtree) => {
@@ -230,7 +235,7 @@ impl Neighbours {
         if came || link.receiver.counts().control == before.1 {
             beat.receives_at = Mono::ZERO;
         }
-        if link.sender.is_busy() {
+        if stirred && link.sender.is_busy() {
             beat.sends_at = Mono::ZERO;
         }
         let brought = link.receiver.take_brought();
@@ -242,7 +247,7 @@ impl Neighbours {
         if newest > self.newest {
             (self.newest, self.fed) = (newest, Some(now));
         }
-        self.wake(now, brought);
+        self.wake(brought);
         self.note_whole(now, playing, figures);
         if self.links[place].receiver.ended().is_some() {
             self.end(now, place, playing, desk);
@@ -255,22 +260,27 @@ impl Neighbours {
         for signed in playing.assembly.take_whole() {
             self.mesh.note_whole(now, signed.number);
             figures.arrived(now, playing.age(now, signed));
-            self.beats.iter_mut().for_each(|beat| beat.sends_at = Mono::ZERO);
+            let at = self.shelf.tells_at();
+            // What is acknowledged soon goes with news.
+            let tells = |link: &Link| link.sender.tells_of(signed.number) && !link.receiver.owes();
+            for (link, beat) in self.links.iter().zip(&mut self.beats) {
+                if beat.sends_at > at && tells(link) {
+                    beat.sends_at = at;
+                }
+            }
         }
     }
 
     /// There is more to pass on, of these stripes; as soon as the line has room.
-    pub(super) fn wake(&mut self, now: Mono, stripes: u8) {
-        if stripes == 0 {
-            return;
+    pub(super) fn wake(&mut self, stripes: u8) {
+        for beat in self.beats.iter_mut().filter(|beat| beat.stripes & stripes != 0) {
+            beat.gate = Gate::Line;
         }
-        let at = Some(self.upload.ready()).filter(|at| *at > now).unwrap_or(Mono::ZERO);
-        for (link, beat) in self.links.iter().zip(&mut self.beats) {
-            let later = beat.sends_at > at;
-            if later && (link.sender.pushed_stripes() & stripes != 0 || link.sender.is_asked()) {
-                beat.sends_at = at;
-            }
-        }
+    }
+
+    /// When the line takes something, as things are.
+    fn line(&self) -> Line {
+        Line { ready: self.upload.ready(), spare: self.upload.spare_at() }
     }
 
     /// Lets the mesh decide if it wants to; call it every few milliseconds.
@@ -338,29 +348,38 @@ impl Neighbours {
             if self.beats[place].receives_at > now {
                 continue;
             }
-            let state = *state.get_or_insert_with(|| self.state(playing));
-            let Neighbours { links, beats, mesh, buf, tally, .. } = self;
+            let may = self.links[place].may_be_told(now);
+            let state = may.then(|| *state.get_or_insert_with(|| self.state(playing)));
+            let Neighbours { links, beats, mesh, buf, tally, shelf, upload, .. } = self;
             let link = &mut links[place];
-            let tells = link.wants_state(now, &state);
+            let sight = shelf.sight(now, playing, upload);
+            let state = state.filter(|state| link.wants_state(now, state));
             let (key, asked) = (link.key, link.asked);
             let source = |subtree| mesh.source(subtree) == Source::Neighbour(key);
             let asks: Option<&dyn Fn(u64) -> bool> = if asked { Some(&source) } else { None };
-            let mut told = !tells;
+            let mut untold = state;
             loop {
-                let mut more = |writer: &mut Writer<'_>, _| {
-                    told = told || writer.push(Message::Private(Private::State(state)));
-                };
                 let view = playing.view(asks);
-                let wrote = link.receiver.poll_datagram(now, view, &mut buf[..], &mut more);
+                let deadline = link.receiver.next_deadline(view).unwrap_or(now + SILENCE);
+                beats[place].receives_at = deadline;
+                if deadline > now && untold.is_none() {
+                    break;
+                }
+                let Link { receiver, sender, .. } = link;
+                let mut more = |writer: &mut Writer<'_>, _| {
+                    untold.take_if(|state| writer.push(Message::Private(Private::State(*state))));
+                    if !writer.is_empty() {
+                        tell(writer, || sender.news(now, &sight));
+                    }
+                };
+                let wrote = receiver.poll_datagram(now, view, &mut buf[..], &mut more);
                 let Some(n) = wrote else { break };
                 tally.control_out += n as u64;
                 desk.datagram(link.to, &buf[..n]);
             }
-            if tells && told {
+            if let Some(state) = state.filter(|_| untold.is_none()) {
                 link.note_told(now, state);
             }
-            let deadline = link.receiver.next_deadline(playing.view(asks));
-            beats[place].receives_at = deadline.unwrap_or(now + SILENCE);
             if link.receiver.ended().is_some() {
                 ended.push(link.channel);
             }
@@ -375,7 +394,8 @@ impl Neighbours {
 
     /// When something is due.
     pub(super) fn next_deadline(&self, now: Mono) -> Option<Mono> {
-        let links = self.beats.iter().map(|beat| beat.receives_at.min(beat.sends_at));
+        let line = self.line();
+        let links = self.beats.iter().map(|beat| beat.receives_at.min(line.due(beat)));
         let links = links.min();
         let doors = if self.introductions.is_empty() {
             self.doors.next_deadline(now)
@@ -388,13 +408,12 @@ impl Neighbours {
     /// What the relay is to be told.
     pub(super) fn notes(&self, now: Mono, playing: &Playing, relay: &Receiver) -> Notes {
         let few = self.links.len() < LINKS_WANTED;
-        let state = self.state(playing);
-        let news = self.relay_told.is_none_or(|told| differs(&told, &state));
+        let may = relay.is_private() && now.since(self.relay_told_at) >= STATE_APART;
+        let news = |state: &State| self.relay_told.is_none_or(|told| differs(&told, state));
         let tells = relay.is_extended() && now.since(self.links_at) >= LINKS_APART;
         Notes {
             asks: few && relay.names_peers() && now.since(self.asked_at) >= ASK_APART,
-            state: (news && relay.is_private() && now.since(self.relay_told_at) >= STATE_APART)
-                .then_some(state),
+            state: may.then(|| self.state(playing)).filter(news),
             links: tells.then(|| self.told_links()),
         }
     }
@@ -516,6 +535,11 @@ pub(super) struct Notes {
 }
 
 impl Notes {
+    /// Whether there is nothing to say.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.asks && self.state.is_none() && self.links.is_none()
+    }
+
     /// Writes them; whether anything was written.
     pub(super) fn write(&self, writer: &mut Writer<'_>) -> bool {
         let mut wrote = self.asks && writer.push(Message::PexRequest);
@@ -528,6 +552,18 @@ impl Notes {
             wrote |= writer.push(Message::Private(Private::Links(links)));
         }
         wrote
+    }
+}
+
+/// Adds news to a datagram as long as there is room for them.
+fn tell(writer: &mut Writer<'_>, mut news: impl FnMut() -> Option<Run>) {
+    while writer.len() < NEWS_BELOW
+        && let Some(run) = news()
+    {
+        let span = Span::new(run.first(), run.last());
+        span.into_iter().for_each(|span| {
+            let _ = writer.push(Message::Have(span));
+        });
     }
 }
 

@@ -6,10 +6,12 @@ use crate::base::payload::Payload;
 use crate::base::time::Mono;
 use crate::peer::desk::{Desk, Wish};
 use crate::peer::viewer::neighbours::Neighbours;
+use crate::peer::viewer::neighbours::link::Gate;
 use crate::peer::viewer::neighbours::shelf::{Load, sent_bytes};
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::requests::Run;
 use crate::swarm::sender::{Next, Over};
+use crate::swarm::stripes::ALL_STRIPES;
 use crate::swarm::upload::Child;
 use crate::wire::ppspp::{Message, Span, Writer};
 
@@ -66,7 +68,8 @@ impl Neighbours {
     /// Asks the sending halves what to send, a few chunks each in turn: all children get the same
     /// chunks at about the same time, and pass them on while the next ones come.
     pub(super) fn share(&mut self, now: Mono, playing: &Playing, desk: &mut Desk<'_>) {
-        if self.beats.iter().all(|beat| beat.sends_at > now) {
+        let mut line = self.line();
+        if self.beats.iter().all(|beat| line.due(beat) > now) {
             return;
         }
         let mut over = Vec::new();
@@ -75,15 +78,19 @@ impl Neighbours {
             let place = if self.turn < self.links.len() { self.turn } else { 0 };
             self.turn = place + 1;
             idle += 1;
-            if self.beats[place].sends_at > now {
+            if line.due(&self.beats[place]) > now {
                 continue;
             }
             match self.share_one(now, place, playing, desk) {
-                Ok(true) => (sent, idle) = (sent + 1, 0),
+                Ok(true) => {
+                    (sent, idle) = (sent + 1, 0);
+                    line = self.line();
+                }
                 Ok(false) => {}
                 Err(why) => {
                     over.push((self.links[place].channel, why));
-                    self.beats[place].sends_at = now + OBSERVE;
+                    let beat = &mut self.beats[place];
+                    (beat.gate, beat.sends_at) = (Gate::Nothing, now + OBSERVE);
                 }
             }
         }
@@ -106,7 +113,8 @@ impl Neighbours {
         let did = loop {
             let Neighbours { links, beats, shelf, upload, .. } = self;
             let link = &mut links[place];
-            match link.sender.next(now, &shelf.sight(now, playing, upload)) {
+            let sight = shelf.sight(now, playing, upload);
+            match link.sender.next(now, &sight) {
                 Next::Have(run) if haves.len() < HAVES_MAX => haves.push(run),
                 Next::Have(_) => break false,
                 Next::Send(parcel) => {
@@ -141,16 +149,23 @@ impl Neighbours {
                     break true;
                 }
                 Next::Wait => {
-                    let at = link.sender.deadline(now, &shelf.source).max(now + GRAIN);
-                    let closed = upload.ready() > now || !link.sender.is_asked();
-                    let line = if closed { upload.ready() } else { upload.spare_at() };
-                    beats[place].sends_at = if line > now { at.min(line) } else { at };
+                    let (sender, beat) = (&link.sender, &mut beats[place]);
+                    let asked = sender.is_asked();
+                    beat.gate = match upload.ready() > now {
+                        // What it would send it has not looked for.
+                        true => Gate::Line,
+                        false if asked && upload.spare_at() > now => Gate::Spare,
+                        false => Gate::Nothing,
+                    };
+                    beat.stripes = if asked { ALL_STRIPES } else { sender.pushed_stripes() };
+                    beat.sends_at = sender.deadline(now, &sight).max(now + GRAIN);
                     break false;
                 }
                 Next::Close(over) => return Err(over),
             }
         };
         if !haves.is_empty() {
+            self.shelf.told_at = now;
             self.announce(place, &haves, desk);
         }
         Ok(did)

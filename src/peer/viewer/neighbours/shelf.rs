@@ -16,6 +16,11 @@ use crate::swarm::requests::Run;
 use crate::swarm::sender::{Parcel, Source, Stock};
 use crate::swarm::upload::Upload;
 
+/// How often neighbours are told of what is new. There are a dozen subtrees in a second and more
+/// neighbours than that: told one by one they would be more datagrams than chunks are. Nobody
+/// waits for it: who lacks something is told in time to ask here before the relay.
+const NEWS_APART: Duration = Duration::from_millis(150);
+
 /// Of a parcel, what one train takes.
 pub(super) struct Load {
     /// The hash datagram, or nothing.
@@ -31,6 +36,8 @@ pub(super) struct Load {
 /// What can be sent, and what it is sent with.
 pub(super) struct Shelf {
     pub(super) source: Source,
+    /// When neighbours were last told of what is new.
+    pub(super) told_at: Mono,
     trains: Trains,
     reader: Reader,
     /// The window's numbers are smaller by so many subtrees.
@@ -46,6 +53,7 @@ pub(super) struct Sight<'a> {
     open: bool,
     spare: bool,
     run: u32,
+    tells_from: Mono,
 }
 
 impl Shelf {
@@ -55,6 +63,7 @@ impl Shelf {
         let size = profile.size.chunks();
         let mut shelf = Shelf {
             source: Source { size: size as u64, subtrees: 0..0, train: Duration::ZERO, window: 0 },
+            told_at: Mono::ZERO,
             trains: Trains::new(profile.addressing, size, Style::CUT_THROUGH).with_shift(shift),
             reader: Reader::new(std::sync::Arc::clone(playing.store.window())),
             shift,
@@ -100,7 +109,15 @@ impl Shelf {
     ) -> Sight<'a> {
         let Playing { assembly, store, .. } = playing;
         let (open, spare, run) = (upload.ready() <= now, upload.has_spare(now), upload.run());
-        Sight { source: &self.source, assembly, store, shift: self.shift, open, spare, run }
+        let (source, shift) = (&self.source, self.shift);
+        let tells_from = if self.told_at == now { now } else { self.tells_at() };
+        Sight { source, assembly, store, shift, open, spare, run, tells_from }
+    }
+
+    /// When neighbours are told of what is new the next time, if there is anything: all of them
+    /// at once, for it takes longer to wake up than to write one datagram more.
+    pub(super) fn tells_at(&self) -> Mono {
+        self.told_at + NEWS_APART
     }
 
     /// What a parcel consists of; `None` if it has left the window.
@@ -170,6 +187,10 @@ impl Stock for Sight<'_> {
 
     fn has_spare(&self) -> bool {
         self.spare
+    }
+
+    fn tells_from(&self) -> Option<Mono> {
+        Some(self.tells_from)
     }
 }
 

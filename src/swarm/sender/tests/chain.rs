@@ -23,7 +23,12 @@ impl Node {
         let mut sender = Sender::forwarder(now);
         sender.subscribe(ALL_STRIPES, None, 0, &source);
         Node {
-            larder: Larder { source, proven: BTreeSet::new(), chunks: BTreeMap::new() },
+            larder: Larder {
+                source,
+                proven: BTreeSet::new(),
+                chunks: BTreeMap::new(),
+                tells_from: None,
+            },
             sender,
             hashed: BTreeMap::new(),
             whole: BTreeMap::new(),

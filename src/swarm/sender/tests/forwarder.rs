@@ -7,6 +7,7 @@ pub(super) struct Larder {
     pub(super) source: Source,
     pub(super) proven: BTreeSet<u64>,
     pub(super) chunks: BTreeMap<u64, u16>,
+    pub(super) tells_from: Option<Mono>,
 }
 
 impl Stock for Larder {
@@ -24,6 +25,10 @@ impl Stock for Larder {
 
     fn proven(&self, subtree: u64) -> bool {
         self.proven.contains(&subtree)
+    }
+
+    fn tells_from(&self) -> Option<Mono> {
+        self.tells_from
     }
 }
 
@@ -50,7 +55,7 @@ impl Link {
         let chunks = proven.iter().map(|subtree| (*subtree, u16::MAX)).collect();
         let mut sender = Sender::forwarder(now);
         sender.subscribe(stripes, None, 0, &source);
-        let larder = Larder { source, proven, chunks };
+        let larder = Larder { source, proven, chunks, tells_from: None };
         let rtt = Some(Duration::from_millis(40));
         let (sent, told, unacked) = (Vec::new(), Vec::new(), Vec::new());
         let mut link =
@@ -218,6 +223,61 @@ fn stripes_that_are_not_pushed_are_told_when_they_are_whole() {
     let at = link.told[0].0;
     let row = |subtree: u64| [subtree * SIZE, (subtree + 1) * SIZE - 1];
     assert_eq!(link.told, [(at, row(120)), (at, row(122))], "not what it has");
+}
+
+/// Whoever holds many links tells all of them at the same time, or with what is said anyhow.
+#[test]
+fn news_wait_for_those_of_other_links() {
+    let mut link = Link::new(0);
+    let later = link.now + Duration::from_millis(400);
+    link.larder.tells_from = Some(later);
+    link.stream(110);
+    link.stream(112);
+    link.wait(100);
+    assert_eq!(link.told, []);
+    assert_eq!(link.sender.deadline(link.now, &link.larder), later);
+    let row = |subtree: u64| Run::new(subtree * SIZE, (subtree + 1) * SIZE - 1);
+    assert!(link.sender.tells_of(113));
+    let mut news = || link.sender.news(link.now, &link.larder);
+    assert_eq!([news(), news(), news()], [row(110), row(112), None], "with something else");
+    link.stream(113);
+    link.wait(200);
+    assert_eq!(link.told, [(later, [113 * SIZE, 114 * SIZE - 1])], "and what came after it");
+}
+
+/// Nobody knows when there will be room for an answer: questions grow old all the same.
+#[test]
+fn questions_that_wait_are_looked_at_when_they_are_old() {
+    let mut link = Link::new(0);
+    link.rtt = None;
+    let age = Duration::from_millis(300);
+    let asks = |link: &mut Link| {
+        let asked = [130 * SIZE, 130 * SIZE];
+        link.sender.handle_request(link.now, asked, &link.larder.source).unwrap();
+    };
+    // What is asked now is not as old as what was asked when nobody looked.
+    asks(&mut link);
+    link.now = link.now + age;
+    asks(&mut link);
+    assert_eq!(link.sender.deadline(link.now, &link.larder), link.now + age);
+    link.now = link.now + age;
+    link.look();
+    assert_eq!(link.sender.take_forgotten(), 0, "it was asked for again meanwhile");
+    link.now = link.now + age;
+    link.look();
+    assert_eq!(link.sender.take_forgotten(), 1);
+    assert!(link.sender.deadline(link.now, &link.larder) > link.now + age * 3, "none waits");
+}
+
+#[test]
+fn who_waits_for_room_says_so() {
+    let mut link = Link::new(ALL_STRIPES);
+    link.rtt = None;
+    (110..114).for_each(|subtree| link.stream(subtree));
+    assert!(link.chunks().len() < 64 && link.sender.is_held());
+    link.rtt = Some(Duration::ZERO);
+    link.wait(500);
+    assert!(link.chunks().len() == 64 && !link.sender.is_held(), "all of it was sent");
 }
 
 #[test]
