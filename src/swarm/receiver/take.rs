@@ -150,10 +150,8 @@ impl Receiver {
         let (rtt, lowest_first) = (self.rtt, self.private);
         let asked = self.asked;
         for (number, part) in self.parts.within_mut(asked.first, asked.end.min(chunk / n + 1)) {
-            let known = match lowest_first {
-                true => part.asked_at + rtt <= now,
-                false => part.asked_at <= asked_at,
-            };
+            let before = part.asked_at <= asked_at;
+            let known = before || lowest_first && part.asked_at + rtt <= now;
             if known && part.asked != 0 {
                 let below = (chunk - number * n).min(16) as u32;
                 part.pass(now, !u16::MAX.checked_shl(below).unwrap_or(0));
