@@ -158,9 +158,13 @@ impl Playing {
         stamp.since(Stamp::from_ntp(signed.ntp, stamp))
     }
 
-    /// When the first byte of a subtree is to be played, as far as can be told from the newest
-    /// one that is known and the stream's rate.
+    /// When the first byte of a subtree is to be played; if nothing behind it is known, as far as
+    /// can be told from the newest one that is and the stream's rate.
     pub(super) fn deadline(&self, now: Mono, subtree: u64) -> Option<Mono> {
+        let first = self.store.local_offset(subtree.saturating_mul(self.profile.size.bytes()));
+        if let Some(time) = self.line.time_of(first) {
+            return Some(self.clock.when(time.plus(self.playout.delay())));
+        }
         let (newest, ntp) = self.assembly.newest()?;
         let stamp = Stamp::from_ntp(ntp, self.clock.at(now));
         let each = self.assembly.chunk_time() * self.assembly.n() as u32;
@@ -322,4 +326,58 @@ impl Playing {
 fn skip_to(store: &mut Store, now: Mono, entrance: u64) {
     let n = store.size().chunks() as u64;
     store.give_up(now, entrance / CHUNK_BYTES / n * n);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::SLAB_LARGE;
+    use crate::ring::arena::Arena;
+    use crate::ring::records::SubtreeSize;
+    use crate::ring::window;
+    use crate::swarm::integrity::{KeyPair, Signer};
+    use crate::wire::ppspp::Addressing;
+
+    /// A stream's rate changes from subtree to subtree: by the mean, this one's turn would be
+    /// thought to come more than half a second late, and it was asked for when it was too late.
+    #[test]
+    fn when_a_subtree_is_played_is_known_from_when_it_came_in() {
+        let swarm_id = KeyPair::generate().unwrap().swarm_id();
+        let size = SubtreeSize::new(16).unwrap();
+        let profile = Profile { swarm_id, addressing: Addressing::Chunks64, size };
+        let access_points = vec![(0, Duration::from_millis(1_800))];
+        let now = Now { mono: Mono::from_millis(50_000), ..Now::default() };
+        let invitation =
+            Invitation { profile, udp: vec![], signed: 320, now: 1_000_000, access_points };
+        let arena = Arena::create(4 * SLAB_LARGE as u64).unwrap();
+        let memory = window::Settings { bytes: 4 << 20, span: Duration::from_secs(10) };
+        let room = Room::Own { arena, memory };
+        let settings = Settings {
+            url: "http://192.0.2.1:1/live/a".parse().unwrap(),
+            name: "a".parse().unwrap(),
+            addresses: vec![],
+            pin: None,
+            token: None,
+            tls: None,
+            playout: crate::swarm::playout::Settings::default(),
+            upload: Some(0),
+        };
+        let mut figures = Figures::new(now.mono);
+        let open = Playing::open(now, &invitation, now.mono, &room, &settings, &mut figures);
+        let mut playing = open.unwrap();
+        let came =
+            |millis: u64| Stamp::from_micros(1_000_000_000).plus(ms(millis)).minus(ms(1_800));
+        let bytes = size.bytes();
+        playing.line.note_run(0, bytes, came(100));
+        playing.line.note_run(bytes, 2 * bytes, came(200));
+        playing.line.note_run(2 * bytes, 20 * bytes, came(2_000));
+        let turn = |subtree| playing.deadline(now.mono, subtree).unwrap().since(now.mono);
+        assert_eq!(turn(1), ms(100));
+        assert_eq!(turn(2), ms(1_750), "padded after a pause: it came in at the end");
+        assert_eq!(playing.deadline(now.mono, 20), None, "nothing was verified yet");
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
 }
