@@ -326,15 +326,15 @@ impl Board {
     }
 
     /// Replaces the figures of viewer `index`. If somebody is reading, the next time will do.
-    pub(super) fn write(&self, index: usize, figures: &Figures, must: bool) {
+    pub(super) fn write(&self, index: usize, figures: Figures, must: bool) {
         let locked = match must {
             true => Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)),
             false => self.0.try_lock().ok(),
         };
         let Some(mut all) = locked else { return };
         match all.get_mut(index) {
-            Some(place) => place.clone_from(figures),
-            None => all.resize(index + 1, figures.clone()),
+            Some(place) => *place = figures,
+            None => all.resize(index + 1, figures),
         }
     }
 }
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(figures.arrival.len(), 2);
         assert_eq!(figures.startup, Some(RECENT_APART));
         let board = Board::default();
-        board.write(1, &figures, true);
+        board.write(1, figures, true);
         assert_eq!(board.read().len(), 2);
     }
 }

@@ -150,6 +150,23 @@ impl Flight {
         flight
     }
 
+    /// The flight in parts, as [`Flight::only`] makes them: mostly one, and nothing is copied.
+    pub fn split<T>(
+        self: Box<Self>,
+        parts: Vec<(u32, T)>,
+    ) -> impl Iterator<Item = (Box<Flight>, T)> {
+        let (mut whole, last) = (Some(self), parts.len().saturating_sub(1));
+        parts.into_iter().enumerate().filter_map(move |(n, (part, at))| {
+            if n < last {
+                return Some((Box::new(whole.as_ref()?.only(part)), at));
+            }
+            let mut flight = whole.take()?;
+            (flight.aboard, flight.part) = (flight.aboard & part, part);
+            flight.see();
+            Some((flight, at))
+        })
+    }
+
     /// Those datagrams of this part of the flight that were lost.
     pub fn missing(&self) -> impl Iterator<Item = usize> + use<> {
         numbers(self.part & !self.aboard)
@@ -311,6 +328,23 @@ pub(super) mod tests {
             body: payload(&[[1; 10], [2; 10]].concat()),
             chunk: 10,
         }
+    }
+
+    #[test]
+    fn a_flight_goes_on_in_parts_and_the_last_of_them_is_the_flight_itself() {
+        let at = SocketAddrV4::new([192, 0, 2, 1].into(), 9);
+        let new = || Box::new(Flight::new(at, at, Cargo::Train(Rc::new(train(at))), 0));
+        let mut flight = new();
+        flight.lose(1);
+        let place = std::ptr::from_ref(&*flight);
+        let seen = |flight: &Flight| (flight.aboard, flight.begun(), flight.beginning(2));
+        let expected = seen(&flight.only(0b110));
+        let parts: Vec<_> = flight.split(vec![(0b001, 'a'), (0b110, 'b')]).collect();
+        let all: Vec<_> = parts.iter().map(|(part, name)| (part.aboard, *name)).collect();
+        assert_eq!(all, [(0b001, 'a'), (0b100, 'b')]);
+        assert_eq!(seen(&parts[1].0), expected);
+        assert!(std::ptr::eq(place, &*parts[1].0), "not copied");
+        assert_eq!(new().split(Vec::<(u32, ())>::new()).count(), 0);
     }
 
     #[test]

@@ -15,9 +15,14 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// A host, and an address with which it speaks.
 type Pair = (usize, SocketAddrV4);
 
+/// A pair as it is looked up, for each datagram twice: a hash of two words.
+fn key((host, address): Pair) -> (usize, u64) {
+    (host, u64::from(u32::from(*address.ip())) << 16 | u64::from(address.port()))
+}
+
 /// What went between hosts and addresses.
 #[derive(Debug, Default)]
-pub struct Proofs(HashMap<Pair, Proof, BuildHasherDefault<Mix>>);
+pub struct Proofs(HashMap<(usize, u64), Proof, BuildHasherDefault<Mix>>);
 
 #[derive(Debug, Default)]
 struct Proof {
@@ -34,7 +39,7 @@ struct Proof {
 impl Proofs {
     /// Datagrams came to a host from an address; `echo`: to a channel that was given out.
     pub fn asks(&mut self, pair: Pair, bytes: usize, echo: bool) {
-        let proof = self.0.entry(pair).or_default();
+        let proof = self.0.entry(key(pair)).or_default();
         proof.credit += bytes;
         // A channel cannot be known to somebody who was never answered.
         proof.proven |= echo && proof.answered;
@@ -43,7 +48,7 @@ impl Proofs {
     /// Datagrams go from a host to an address, which may get so many bytes `unasked` in a minute.
     /// False if they may not.
     pub fn answers(&mut self, now: Mono, pair: Pair, bytes: usize, unasked: usize) -> bool {
-        let proof = self.0.entry(pair).or_default();
+        let proof = self.0.entry(key(pair)).or_default();
         let first = !std::mem::replace(&mut proof.answered, true);
         if proof.proven {
             return true;

@@ -41,7 +41,7 @@ impl World {
         let SocketAddr::V4(to) = to else { return };
         let (now, stamp) = (self.now(), self.clock(host).mono.as_nanos() / 1_000);
         let from = self.hosts[host].nat.outward(now, to);
-        let mut flight = Flight::new(from, to, cargo, stamp);
+        let mut flight = Box::new(Flight::new(from, to, cargo, stamp));
         let mut parts = Parts::new();
         let place = &mut self.hosts[host];
         for n in flight.numbers() {
@@ -96,17 +96,16 @@ impl World {
         self.bury(&flight, !flight.aboard);
         let jitter = self.hosts[host].link.jitter;
         let late = delay + self.hosts[host].out.time(jitter);
-        for (part, leaves) in parts.done() {
-            let part = flight.only(part);
-            if part.aboard != 0 {
+        for (flight, leaves) in flight.split(parts.done()) {
+            if flight.aboard != 0 {
                 let at = self.hosts[host].out.in_order(leaves + late);
-                self.queue.plan(at, Event::Router(Box::new(part)));
+                self.queue.plan(at, Event::Router(flight));
             }
         }
     }
 
     /// A flight is in front of its receiver's line.
-    pub(super) fn route(&mut self, mut flight: Flight) {
+    pub(super) fn route(&mut self, mut flight: Box<Flight>) {
         let Some(host) = self.host_of(*flight.to.ip()) else { return };
         let (now, before) = (self.now(), flight.aboard);
         let place = &mut self.hosts[host];
@@ -149,8 +148,7 @@ impl World {
             let at = at + self.hosts[host].link.delay;
             self.queue.plan(at, Event::Land { host, flight: Box::new(one) });
         }
-        for (part, through) in parts.done() {
-            let flight = Box::new(flight.only(part));
+        for (flight, through) in flight.split(parts.done()) {
             if flight.aboard != 0 {
                 let at = self.hosts[host].inward.in_order(through + late);
                 self.queue.plan(at, Event::Land { host, flight });

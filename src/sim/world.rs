@@ -312,7 +312,7 @@ impl World {
                     self.step(seat);
                 }
             }
-            Event::Router(flight) => self.route(*flight),
+            Event::Router(flight) => self.route(flight),
             Event::Land { host, flight } => self.land(host, &flight),
             Event::Room { seat, life } if self.seats[seat].life == life => {
                 self.seats[seat].full = false;

@@ -342,7 +342,7 @@ impl Viewer {
             figures.sharing = neighbours.figures(&figures.counts);
             figures.counts.add(&neighbours.counts());
         }
-        desk.board.write(self.index, &figures, must);
+        desk.board.write(self.index, figures, must);
     }
 
     /// When something is due.

@@ -349,8 +349,8 @@ mod tests {
         let now = Now { mono: Mono::from_millis(50_000), ..Now::default() };
         let invitation =
             Invitation { profile, udp: vec![], signed: 320, now: 1_000_000, access_points };
-        let arena = Arena::create(4 * SLAB_LARGE as u64).unwrap();
-        let memory = window::Settings { bytes: 4 << 20, span: Duration::from_secs(10) };
+        let arena = Arena::create(16 * SLAB_LARGE as u64).unwrap();
+        let memory = window::Settings { bytes: 8 << 20, span: Duration::from_secs(60) };
         let room = Room::Own { arena, memory };
         let settings = Settings {
             url: "http://192.0.2.1:1/live/a".parse().unwrap(),

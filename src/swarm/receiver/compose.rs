@@ -37,7 +37,7 @@ const DATAGRAM_MAX: usize = 1_200;
 const ASKED_MAX: u32 = 4_096;
 
 /// How long an acknowledgement of what a neighbour sends may wait for more.
-const ACK_MAX: Duration = Duration::from_millis(50);
+pub const ACK_MAX: Duration = Duration::from_millis(50);
 
 /// Silence of a neighbour's answer, beyond a round trip, after which it is asked again; and how
 /// long its next chunk may take before the last ones of a subtree are taken for lost.

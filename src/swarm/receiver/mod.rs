@@ -202,6 +202,9 @@ pub struct Receiver {
     news: Vec<News>,
     /// Stripes of which something new came since [`Receiver::take_brought`].
     brought: u8,
+    /// Something came because of which a datagram may be due sooner than was thought, other than
+    /// to acknowledge it in a while.
+    stirred: bool,
     counts: Counts,
     record: Record,
     /// The round trip of the handshake, or a better guess.
@@ -282,6 +285,7 @@ impl Receiver {
             signed: Vec::new(),
             news: Vec::new(),
             brought: 0,
+            stirred: false,
             counts: Counts::default(),
             record: Record::default(),
             rtt: RTT_UNKNOWN,
@@ -399,6 +403,13 @@ impl Receiver {
         std::mem::take(&mut self.brought)
     }
 
+    /// Whether a datagram may be due sooner than [`Receiver::next_deadline`] said, because of
+    /// what came since the last call. Not for chunks that go on as they did before, which are to
+    /// be acknowledged [`compose::ACK_MAX`] later.
+    pub fn take_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
     /// What the link brought since the last call.
     pub fn take_news(&mut self) -> impl Iterator<Item = News> {
         self.news.drain(..)
@@ -428,6 +439,7 @@ impl Receiver {
 
     fn end(&mut self, why: Ending, say: Option<Bye>) {
         if self.ended.is_none() {
+            self.stirred = true;
             self.ended = Some(why);
             self.farewell =
                 say.map(|why| if self.private { Farewell::Bye(why) } else { Farewell::Close });

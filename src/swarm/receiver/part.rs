@@ -74,13 +74,25 @@ impl Part {
     }
 
     /// Chunks `bits` came, `delay` after they were sent.
-    pub fn note(&mut self, now: Mono, bits: u16, delay: i64) {
+    fn note(&mut self, now: Mono, bits: u16, delay: i64) {
         if self.unacked == 0 {
             self.unacked_at = now;
         }
         self.unacked |= bits;
         self.came |= bits;
         self.delay = Some(self.delay.map_or(delay, |least| least.min(delay)));
+    }
+
+    /// Chunk `bit` came, and those of `have` are there now. Returns whether it has overtaken some
+    /// that are not.
+    pub fn take(&mut self, now: Mono, bit: u16, delay: i64, have: u16) -> bool {
+        let before = self.below_newest();
+        self.note(now, bit, delay);
+        self.asked &= !bit;
+        self.passed &= !bit;
+        let skipped = self.below_newest() & !have;
+        self.skipped_at = self.skipped_at.or(Some(now)).filter(|_| skipped != 0);
+        skipped & !before != 0
     }
 
     /// When what came is to be acknowledged: at once when the subtree is whole, else when nothing

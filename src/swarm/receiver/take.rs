@@ -37,6 +37,7 @@ impl Receiver {
         batch.clear();
         let Some(number) = proven? else { return Ok(()) };
         self.brought |= bit_of(number);
+        self.stirred = true;
         let part = self.part(number, now, assembly);
         part.last = part.last.max(now);
         part.hashed = true;
@@ -92,6 +93,7 @@ impl Receiver {
                     self.counts.late_forgotten += 1;
                 }
                 self.counts.duplicates += 1;
+                self.stirred = true;
                 return Ok(());
             }
             Took::Written | Took::TooLate | Took::Duplicate | Took::Unproven => {}
@@ -112,6 +114,7 @@ impl Receiver {
                 // It was pushed all the same.
                 self.tell(News::Hashed(number));
             }
+            self.stirred = true;
             self.keep(chunk, n, bytes, delay);
             return Ok(());
         }
@@ -119,15 +122,12 @@ impl Receiver {
         let asked_at = part.asked_at;
         // Sooner than a round trip it is no answer: it was late when it was asked for.
         let answers = asked && asked_at + rtt * 3 / 4 <= now;
-        part.note(now, bit, delay);
-        part.asked &= !bit;
-        part.passed &= !bit;
+        let have = assembly.get(number).map_or(u16::MAX, |subtree| subtree.have);
+        let overtakes = part.take(now, bit, delay, if whole { u16::MAX } else { have });
         if answers && in_trains {
             part.expect_rest(bit);
         }
-        let have = assembly.get(number).map_or(u16::MAX, |subtree| subtree.have);
-        let skipped = part.below_newest() & !have != 0 && !whole;
-        part.skipped_at = if skipped { part.skipped_at.or(Some(now)) } else { None };
+        self.stirred |= whole || asked || overtakes;
         if took == Took::Duplicate {
             self.counts.duplicates += 1;
             return Ok(());

@@ -568,6 +568,59 @@ fn what_a_neighbour_sends_singly_is_acknowledged_every_fifty_milliseconds() {
     assert_eq!(acked(&world, &mut other, 60), [[first, first + 15]], "whole");
 }
 
+/// Whoever waits for a link need not ask it again after what goes on as before.
+#[test]
+fn what_comes_stirs_a_link_when_something_is_due_sooner() {
+    let (mut world, mut other, _, _) = beside();
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut comes = Vec::new();
+    for train in 1..40 {
+        let signed = world.source.sign(world.now + Duration::from_millis(train * 80));
+        for (n, datagram) in (0..).zip(signed) {
+            if rng.u8(..10) == 0 {
+                continue;
+            }
+            let late = if rng.u8(..20) == 0 { rng.u64(..400) } else { rng.u64(..7) };
+            comes.push((train * 80 + n * 5 + late, datagram.clone()));
+            if rng.u8(..20) == 0 {
+                comes.push((train * 80 + n * 5 + rng.u64(..500), datagram));
+            }
+        }
+    }
+    comes.sort();
+    let (begin, mut due, mut quiet) = (world.now, Mono::ZERO, 0);
+    for (millis, datagram) in comes {
+        let now = begin + Duration::from_millis(millis);
+        if due <= now {
+            questions(&world, &mut other, now);
+            due = deadline(&world, &other);
+        }
+        if rng.u8(..4) == 0 {
+            // Another link's: who holds both knows.
+            world.now = now;
+            world.receive(&datagram[4..]);
+            due = due.min(deadline(&world, &other));
+            continue;
+        }
+        hear(&mut world, &mut other, now, &datagram);
+        if other.take_stirred() {
+            due = Mono::ZERO;
+            continue;
+        }
+        quiet += 1;
+        due = if other.owes() { due.min(now + compose::ACK_MAX) } else { due };
+        assert!(due <= deadline(&world, &other), "at {millis} ms");
+        world.store.writer().publish(now);
+    }
+    assert!(quiet > 150, "{quiet}");
+}
+
+fn deadline(world: &World, link: &Receiver) -> Mono {
+    let World { assembly, store, .. } = world;
+    let view = View { assembly, store, asks: Some(&|_| true) };
+    link.next_deadline(view).unwrap_or(Mono::from_millis(u64::MAX / 1_000_000))
+}
+
 /// An answer comes in several trains. What has not come of it is not asked for again with the
 /// first of them, though its time is over, but when no more of it comes.
 #[test]

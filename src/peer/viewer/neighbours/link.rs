@@ -7,6 +7,7 @@ use crate::base::time::Mono;
 use crate::swarm::crimes::Crime;
 use crate::swarm::mesh::Key;
 use crate::swarm::receiver::Receiver;
+use crate::swarm::receiver::compose::ACK_MAX;
 use crate::swarm::sender::{Sender, Source};
 use crate::wire::ppspp::{Message, Private, Span, State, Subscribe};
 
@@ -68,6 +69,18 @@ impl Beat {
     pub(super) fn new(channel: u32) -> Beat {
         let (sends_at, receives_at) = (Mono::ZERO, Mono::ZERO);
         Beat { channel, stripes: 0, gate: Gate::Nothing, sends_at, receives_at }
+    }
+
+    /// A datagram came over its link, and has `stirred` the sending half or has not.
+    pub(super) fn hear(&mut self, now: Mono, link: &mut Link, stirred: bool) {
+        if link.receiver.take_stirred() {
+            self.receives_at = Mono::ZERO;
+        } else if link.receiver.owes() {
+            self.receives_at = self.receives_at.min(now + ACK_MAX);
+        }
+        if stirred && link.sender.is_busy() {
+            self.sends_at = Mono::ZERO;
+        }
     }
 }
 

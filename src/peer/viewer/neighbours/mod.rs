@@ -28,6 +28,7 @@ use crate::base::time::Mono;
 use crate::peer::desk::Desk;
 use crate::peer::figures::{Figures, Neighbour, Sharing};
 use crate::peer::viewer::neighbours::link::{Beat, Ear, Gate, Line, Link, STATE_APART, differs};
+use crate::peer::viewer::neighbours::share::OBSERVE;
 use crate::peer::viewer::neighbours::shelf::Shelf;
 use crate::peer::viewer::playing::Playing;
 use crate::swarm::doors::{Doors, same};
@@ -203,7 +204,7 @@ impl Neighbours {
         let Neighbours { links, beats, shelf, mesh, .. } = self;
         let (link, beat) = (&mut links[place], &mut beats[place]);
         let Link { receiver, sender, wanted, state, asked, .. } = link;
-        let before = (receiver.counts().payload, receiver.counts().control, *wanted);
+        let before = (receiver.counts().payload, *wanted);
         let stirred = sender.hear(now);
         mesh.note_heard(now, link.key);
         let mut ear = Ear { now, sender, source: &shelf.source, wanted, state, stirred };
@@ -232,15 +233,10 @@ impl Neighbours {
             mesh.note_rtt(link.key, rtt);
         }
         let came = link.receiver.counts().payload > before.0;
-        if came || link.receiver.counts().control == before.1 {
-            beat.receives_at = Mono::ZERO;
-        }
-        if stirred && link.sender.is_busy() {
-            beat.sends_at = Mono::ZERO;
-        }
+        beat.hear(now, link, stirred);
         let brought = link.receiver.take_brought();
         shelf.note_proven(playing);
-        if link.wanted != before.2 {
+        if link.wanted != before.1 {
             self.grant(place);
         }
         let newest = playing.assembly.proven_edge();
@@ -299,6 +295,11 @@ impl Neighbours {
                 beat.receives_at = Mono::ZERO;
             }
         }
+        // All links are looked at, which lie far apart.
+        if now.since(self.observed_at) < OBSERVE {
+            return;
+        }
+        self.observed_at = now;
         self.observe(now);
         while let Some(place) = self.links.iter().position(|l| l.receiver.silence(now) >= SILENCE) {
             self.remove(now, place, Some(Bye::Leaving), playing, desk);

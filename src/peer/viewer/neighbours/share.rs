@@ -16,7 +16,7 @@ use crate::swarm::upload::Child;
 use crate::wire::ppspp::{Message, Span, Writer};
 
 /// How often the upload is looked at.
-const OBSERVE: Duration = Duration::from_millis(250);
+pub(super) const OBSERVE: Duration = Duration::from_millis(250);
 
 /// Trains of one round: the driver wants to hear of other things as well.
 const ROUND_MAX: usize = 256;
@@ -34,12 +34,8 @@ impl Neighbours {
         self.beats[place].sends_at = Mono::ZERO;
     }
 
-    /// Looks at how the upload does, now and then.
+    /// Looks at how the upload does.
     pub(super) fn observe(&mut self, now: Mono) {
-        if now.since(self.observed_at) < OBSERVE {
-            return;
-        }
-        self.observed_at = now;
         let bitrate = self.shelf.bitrate();
         self.mesh.set_bitrate(bitrate);
         self.upload.set_bitrate(bitrate);
