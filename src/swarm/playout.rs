@@ -291,9 +291,9 @@ impl Playout {
         begin.zip(end).map_or(Duration::ZERO, |(begin, end)| end.since(begin))
     }
 
-    /// Plays a little slower while little is in hand and something `lacks`, up to the limit; and a little faster, nearer
-    /// to live again, while there is more than enough. What is handed over at another pace than it
-    /// came in a player keeps for later, or takes from what it kept.
+    /// Plays a little slower while little is in hand and something `lacks`, up to the limit; and a
+    /// little faster, nearer to live again, while there is more than enough. What is handed over at
+    /// another pace than it came in a player keeps for later, or takes from what it kept.
     fn pace(&mut self, now: Stamp, next: u64, lacks: bool, line: &Timeline) {
         let passed = self.paced.replace(now).map_or(Duration::ZERO, |before| now.since(before));
         let (hand, passed) = (self.media(next, line), passed.min(PACE_STEP));

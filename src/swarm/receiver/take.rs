@@ -86,14 +86,7 @@ impl Receiver {
                 return Ok(());
             }
             Took::Behind => {
-                // Of no use any more, but it did arrive: the source's path is not to blame.
-                if self.late.len() < LATE_MAX {
-                    self.late.push((chunk, delay));
-                } else {
-                    self.counts.late_forgotten += 1;
-                }
-                self.counts.duplicates += 1;
-                self.stirred = true;
+                self.take_late(chunk, delay);
                 return Ok(());
             }
             Took::Written | Took::TooLate | Took::Duplicate | Took::Unproven => {}
@@ -141,6 +134,17 @@ impl Receiver {
             self.pass(now, asked_at, chunk, n);
         }
         Ok(())
+    }
+
+    /// A chunk is of no use any more, but it did arrive: the source's path is not to blame.
+    fn take_late(&mut self, chunk: u64, delay: i64) {
+        if self.late.len() < LATE_MAX {
+            self.late.push((chunk, delay));
+        } else {
+            self.counts.late_forgotten += 1;
+        }
+        self.counts.duplicates += 1;
+        self.stirred = true;
     }
 
     /// An answer to `chunk`, which was asked for at `asked_at`, passes what is lower: the source
