@@ -123,15 +123,21 @@ fn who_is_named_is_opened_to_and_takes_its_stripes_from_the_relay() {
     world.check();
 }
 
-#[test]
-fn a_parent_that_falls_silent_costs_nothing_but_egress() {
+/// A viewer that a neighbour feeds everything, and the neighbour's channel.
+fn fed() -> (World, SocketAddr, u32) {
     let mut world = World::new(5_000);
     world.run(3_000);
     let neighbour = addr("198.51.100.7:4000");
     world.advise(&[(neighbour, 0xff)]);
     let channel = world.answer(neighbour, neighbour);
     world.feed(2_000, neighbour, channel, 0xff);
-    assert_eq!(world.stripes, Some(0));
+    assert_eq!(world.stripes, Some(0), "it feeds everything");
+    (world, neighbour, channel)
+}
+
+#[test]
+fn a_parent_that_falls_silent_costs_nothing_but_egress() {
+    let (mut world, ..) = fed();
     world.run(2_000);
     assert_eq!(world.stripes, Some(0xff), "the relay is asked for everything");
     world.run(3_000);
@@ -284,13 +290,7 @@ fn more_addresses_than_are_taken_at_once_are_counted() {
 /// The relay falls silent, and a neighbour brings what was late: nothing of that is newer.
 #[test]
 fn a_neighbour_that_only_brings_what_is_late_does_not_keep_http_away() {
-    let mut world = World::new(5_000);
-    world.run(3_000);
-    let neighbour = addr("198.51.100.7:4000");
-    world.advise(&[(neighbour, 0xff)]);
-    let channel = world.answer(neighbour, neighbour);
-    world.feed(2_000, neighbour, channel, 0xff);
-    assert_eq!(world.stripes, Some(0), "it feeds everything");
+    let (mut world, neighbour, channel) = fed();
     // Of the last subtrees it brings the hashes and a chunk, the rest later.
     let mut late = Vec::new();
     for _ in 0..500 {
