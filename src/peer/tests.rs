@@ -490,6 +490,26 @@ fn the_line_is_measured_once_it_plays_and_not_for_ever() {
     assert!((200..400).contains(&world.figures().sharing.upload_kbit));
 }
 
+/// Nobody knows which opening was answered; which train was measured, the answer says.
+#[test]
+fn a_round_trip_that_a_lost_opening_made_longer_is_mended_by_the_first_train() {
+    let mut world = World::new(3_000);
+    world.relay.kbit = Some(4_000);
+    world.relay.udp = false;
+    while world.openings == 0 {
+        world.run(1);
+    }
+    world.relay.udp = true;
+    let rtt = |world: &World| world.peer.viewers[0].relay_rtt();
+    while rtt(&world).is_none() {
+        world.run(1);
+    }
+    assert_eq!(rtt(&world), Some(Duration::from_millis(110)), "from the first opening on");
+    world.run(3_000);
+    assert!(!world.relay.trains.is_empty());
+    assert_eq!(rtt(&world), Some(Duration::from_millis(10)));
+}
+
 #[test]
 fn a_young_stream_is_waited_for() {
     let mut world = World::new(40);

@@ -49,7 +49,7 @@ const EASE_ABOVE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Breaks that lie ahead at one time; each is a restart of the relay.
-const BREAKS_MAX: usize = 4;
+pub const BREAKS_MAX: usize = 4;
 
 /// How far behind live to play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,6 +88,12 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
+    /// The round trip to the relay, as it is known.
+    #[cfg(test)]
+    pub(super) fn relay_rtt(&self) -> Option<Duration> {
+        self.link.as_ref().map(|link| link.receiver.rtt())
+    }
+
     pub(super) fn new(index: usize, room: Room, now: Mono) -> Viewer {
         Viewer {
             index,

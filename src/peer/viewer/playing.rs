@@ -16,7 +16,7 @@ use crate::registry::stream::Stream;
 use crate::registry::streams::NotReceived;
 use crate::ring::window::open_received;
 use crate::swarm::integrity::Freshness;
-use crate::swarm::playout::{Playout, ready, tune_in};
+use crate::swarm::playout::{BREAKS_MAX, Playout, ready, tune_in};
 use crate::swarm::receiver::assembly::Assembly;
 use crate::swarm::receiver::compose::View;
 use crate::swarm::receiver::store::Store;
@@ -58,8 +58,10 @@ pub(super) struct Playing {
     pub clock: RelayClock,
     pub fresh: Freshness,
     outlet: Outlet,
-    /// Offsets in the window at which something else goes on, to be marked when they are shown.
+    /// Offsets in the window at which something else goes on, to be marked when they are shown:
+    /// as many as play-out has, and the oldest makes room, which then is not marked.
     breaks: VecDeque<u64>,
+    unmarked: u64,
 }
 
 impl Playing {
@@ -115,6 +117,7 @@ impl Playing {
             fresh: Freshness::new(invitation.now, asked, now.mono),
             outlet,
             breaks: VecDeque::new(),
+            unmarked: 0,
         };
         playing.note(invitation, asked, now.mono);
         Ok(playing)
@@ -226,7 +229,8 @@ impl Playing {
         }
         figures.target = self.playout.delay();
         figures.tally = self.playout.tally();
-        figures.breaks_forgotten = self.playout.breaks_forgotten() + self.line.breaks_forgotten();
+        figures.breaks_forgotten =
+            self.playout.breaks_forgotten() + self.line.breaks_forgotten() + self.unmarked;
         self.line.forget_below(position.saturating_sub(CHUNK_BYTES * ALIGN));
         self.store.window().head() > head
     }
@@ -275,6 +279,10 @@ impl Playing {
         self.line.note_break(begin);
         self.note_entrances(invitation);
         self.playout.add_break(end, begin);
+        if self.breaks.len() >= BREAKS_MAX {
+            self.breaks.pop_front();
+            self.unmarked += 1;
+        }
         self.breaks.push_back(end);
         figures.loss(Loss { local: end, bytes: begin - end });
         figures.run(Run { local: begin, wire: entrance });
@@ -332,27 +340,27 @@ fn skip_to(store: &mut Store, now: Mono, entrance: u64) {
 mod tests {
     use super::*;
     use crate::base::limits::SLAB_LARGE;
+    use crate::base::time::Utc;
     use crate::ring::arena::Arena;
     use crate::ring::records::SubtreeSize;
     use crate::ring::window;
     use crate::swarm::integrity::{KeyPair, Signer};
     use crate::wire::ppspp::Addressing;
 
-    /// A stream's rate changes from subtree to subtree: by the mean, this one's turn would be
-    /// thought to come more than half a second late, and it was asked for when it was too late.
-    #[test]
-    fn when_a_subtree_is_played_is_known_from_when_it_came_in() {
+    const NOW: Now = Now { mono: Mono::from_millis(50_000), utc: Utc::from_unix_millis(5) };
+
+    /// What the relay says: its newest chunk, and an access point of this age.
+    fn invitation(signed: u64, entrance: u64, age: Duration) -> Invitation {
         let swarm_id = KeyPair::generate().unwrap().swarm_id();
         let size = SubtreeSize::new(16).unwrap();
         let profile = Profile { swarm_id, addressing: Addressing::Chunks64, size };
-        let access_points = vec![(0, Duration::from_millis(1_800))];
-        let now = Now { mono: Mono::from_millis(50_000), ..Now::default() };
-        let invitation =
-            Invitation { profile, udp: vec![], signed: 320, now: 1_000_000, access_points };
-        let arena = Arena::create(16 * SLAB_LARGE as u64).unwrap();
-        let memory = window::Settings { bytes: 8 << 20, span: Duration::from_secs(60) };
-        let room = Room::Own { arena, memory };
-        let settings = Settings {
+        let access_points = vec![(entrance, age)];
+        Invitation { profile, udp: vec![], signed, now: 1_000_000, access_points }
+    }
+
+    /// Nobody is asked: what is played is told by the tests.
+    fn settings() -> Settings {
+        Settings {
             url: "http://192.0.2.1:1/live/a".parse().unwrap(),
             name: "a".parse().unwrap(),
             addresses: vec![],
@@ -361,20 +369,51 @@ mod tests {
             tls: None,
             playout: crate::swarm::playout::Settings::default(),
             upload: Some(0),
-        };
-        let mut figures = Figures::new(now.mono);
-        let open = Playing::open(now, &invitation, now.mono, &room, &settings, &mut figures);
-        let mut playing = open.unwrap();
+        }
+    }
+
+    fn opened(figures: &mut Figures) -> Playing {
+        let arena = Arena::create(16 * SLAB_LARGE as u64).unwrap();
+        let memory = window::Settings { bytes: 8 << 20, span: Duration::from_secs(60) };
+        let room = Room::Own { arena, memory };
+        let invitation = invitation(320, 0, ms(1_800));
+        Playing::open(NOW, &invitation, NOW.mono, &room, &settings(), figures).unwrap()
+    }
+
+    /// A stream's rate changes from subtree to subtree: by the mean, this one's turn would be
+    /// thought to come more than half a second late, and it was asked for when it was too late.
+    #[test]
+    fn when_a_subtree_is_played_is_known_from_when_it_came_in() {
+        let mut playing = opened(&mut Figures::new(NOW.mono));
         let came =
             |millis: u64| Stamp::from_micros(1_000_000_000).plus(ms(millis)).minus(ms(1_800));
-        let bytes = size.bytes();
+        let bytes = playing.profile.size.bytes();
         playing.line.note_run(0, bytes, came(100));
         playing.line.note_run(bytes, 2 * bytes, came(200));
         playing.line.note_run(2 * bytes, 20 * bytes, came(2_000));
-        let turn = |subtree| playing.deadline(now.mono, subtree).unwrap().since(now.mono);
+        let turn = |subtree| playing.deadline(NOW.mono, subtree).unwrap().since(NOW.mono);
         assert_eq!(turn(1), ms(100));
         assert_eq!(turn(2), ms(1_750), "padded after a pause: it came in at the end");
-        assert_eq!(playing.deadline(now.mono, 20), None, "nothing was verified yet");
+        assert_eq!(playing.deadline(NOW.mono, 20), None, "nothing was verified yet");
+    }
+
+    /// A relay that starts again and again before anything is played.
+    #[test]
+    fn breaks_that_wait_to_be_marked_are_bounded_and_counted() {
+        let mut figures = Figures::new(NOW.mono);
+        let mut playing = opened(&mut figures);
+        for life in 1..=BREAKS_MAX as u64 + 2 {
+            let first = life << 24;
+            let invitation = invitation(first + 320, first * CHUNK_BYTES, ms(1_800));
+            assert!(
+                playing.jump(NOW.mono, first, &invitation, &settings(), &mut figures),
+                "{life}"
+            );
+        }
+        assert_eq!((playing.breaks.len(), playing.unmarked), (BREAKS_MAX, 2));
+        playing.advance(NOW, &mut figures);
+        // Play-out and the timeline have lost theirs, too.
+        assert_eq!(figures.breaks_forgotten, 3 * 2);
     }
 
     fn ms(millis: u64) -> Duration {
