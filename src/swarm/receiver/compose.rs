@@ -30,6 +30,12 @@ const REORDER_MIN: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(60);
 const RETRY_NEIGHBOUR: Duration = Duration::from_millis(400);
 
+/// On a way to the relay this long a question that is lost costs what a viewer has in hand, so
+/// each goes out twice, so long apart: longer than most bursts of losses. The relay answers the
+/// first that comes: for a round trip it takes a second one for this.
+const ECHO_FROM: Duration = Duration::from_millis(100);
+const ECHO: Duration = Duration::from_millis(30);
+
 /// Bytes of our datagrams: they fit wherever IPv6 does.
 const DATAGRAM_MAX: usize = 1_200;
 
@@ -124,7 +130,8 @@ impl Receiver {
             let again = (holes & part.asked != 0).then(|| self.again_at(number, &part, assembly));
             let passed = (holes & part.passed != 0).then(|| part.passed_at + reorder);
             let rest = (holes & part.asked & part.rest != 0).then(|| part.last + reorder);
-            [fresh, again, passed, rest]
+            let echo = part.echo_at.filter(|_| holes & part.asked != 0);
+            [fresh, again, passed, rest, echo]
         };
         open.filter(|(number, _)| asks(*number)).flat_map(due).flatten().chain(soon).min()
     }
@@ -316,7 +323,8 @@ impl Receiver {
         let again = if now >= self.again_at(number, part, assembly) { part.asked } else { 0 };
         let passed = now >= part.passed_at + self.reorder(assembly);
         let rest = if now >= part.last + self.reorder(assembly) { part.rest } else { 0 };
-        fresh | again | rest & part.asked | if passed { part.passed } else { 0 }
+        let echo = if part.echoes(now) { part.asked } else { 0 };
+        fresh | again | echo | rest & part.asked | if passed { part.passed } else { 0 }
     }
 
     fn note_asked(
@@ -329,6 +337,7 @@ impl Receiver {
     ) {
         let pushes = self.private && self.pushed_from.is_some_and(|from| from <= number);
         let neighbour = self.neighbour;
+        let long = self.private && !neighbour && self.rtt >= ECHO_FROM;
         let part = self.part(number, now, assembly);
         if pushes && (!neighbour || part.has_begun()) {
             let lost = wanted & !part.lost;
@@ -338,11 +347,14 @@ impl Receiver {
         self.asked.add(number);
         let part = self.part(number, now, assembly);
         part.was_asked = true;
-        part.asked_at = now;
         part.asked |= wanted;
         part.passed &= !wanted;
         part.rest &= !wanted;
-        part.retry_at = again;
+        let echoes = part.echoes(now);
+        part.echo_at = (long && !echoes).then_some(now + ECHO);
+        if !echoes || now >= part.retry_at {
+            (part.asked_at, part.retry_at) = (now, again);
+        }
         part.skipped_at = None;
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Part {
     pub asked_at: Mono,
     /// Before this time nothing is asked for again.
     pub retry_at: Mono,
+    /// When the same question goes out once more, should it be lost on a long way.
+    pub echo_at: Option<Mono>,
     /// Chunks that should have come and did not.
     pub lost: u16,
     /// Chunks that were asked for and that an answer to a later one has passed, and since when.
@@ -53,6 +55,7 @@ impl Part {
             skipped_at: None,
             asked_at: Mono::ZERO,
             retry_at: since,
+            echo_at: None,
             lost: 0,
             passed: 0,
             passed_at: since,
@@ -110,6 +113,11 @@ impl Part {
             self.passed_at = if self.passed == 0 { now } else { self.passed_at };
             self.passed |= new;
         }
+    }
+
+    /// Whether the last question is to go out once more.
+    pub fn echoes(&self, now: Mono) -> bool {
+        self.echo_at.is_some_and(|at| at <= now)
     }
 
     /// The answer `bit` came: what was asked for and follows it without a gap is in its train.

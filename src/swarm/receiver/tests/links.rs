@@ -239,6 +239,8 @@ fn an_answer_takes_a_round_trip_and_its_train_has_no_pause() {
             questions(world, link, at).into_iter().filter(ours).collect()
         };
         assert_eq!(asked(&world, &mut other, 0), [[first, first + 15]]);
+        // Once more on a long way.
+        asked(&world, &mut other, came.min(30));
         hear(&mut world, &mut other, begun + Duration::from_millis(came), &train[3]);
         let rest = [[first, first + 1], [first + 3, first + 15]];
         let Some(pause) = pause else {
@@ -247,5 +249,35 @@ fn an_answer_takes_a_round_trip_and_its_train_has_no_pause() {
         };
         assert_eq!(asked(&world, &mut other, came + pause - 1), Vec::<[u64; 2]>::new(), "{rtt}");
         assert_eq!(asked(&world, &mut other, came + pause), rest, "{rtt}");
+    }
+}
+
+/// On a long way to the relay a question that is lost is not missed before it is too late: it is
+/// sent twice, and what is asked again for want of an answer is asked no later.
+#[test]
+fn on_a_long_way_a_question_goes_out_twice() {
+    for (rtt, neighbour, twice) in [(99, false, false), (100, false, true), (300, true, false)] {
+        let (mut world, mut other, train, first) = beside();
+        other.neighbour = neighbour;
+        other.set_rtt(Duration::from_millis(rtt));
+        world.receive(&train[0][4..]);
+        let begun = world.now;
+        let ours = |asked: &[u64; 2]| asked[0] >= first;
+        let asked = |other: &mut Receiver, at: Mono| -> usize {
+            let asked: Vec<_> = questions(&world, other, at).into_iter().filter(ours).collect();
+            assert!(asked.iter().all(|asked| *asked == [first, first + 15]), "{asked:?}");
+            asked.len()
+        };
+        assert_eq!(asked(&mut other, begun), 1);
+        let second = begun + Duration::from_millis(30);
+        assert_eq!(deadline(&world, &other) == second, twice, "{rtt}, {neighbour}");
+        assert_eq!(asked(&mut other, second), usize::from(twice), "{rtt}, {neighbour}");
+        let least = if neighbour { 400_000 + 2_000 * rtt } else { 60_000 + 1_400 * rtt };
+        let again = Duration::from_micros(least) + world.assembly.chunk_time() * 12;
+        let before = again - Duration::from_millis(31);
+        assert_eq!(asked(&mut other, second + before), 0, "not a third time");
+        assert_eq!(asked(&mut other, begun + again), 1);
+        let second = begun + again + Duration::from_millis(30);
+        assert_eq!(asked(&mut other, second), usize::from(twice), "each of them");
     }
 }

@@ -561,3 +561,21 @@ fn a_question_that_crosses_the_push_is_no_loss() {
         assert_eq!(world.sender.losses.high(), lost > 0, "{after}: sixteen are many");
     }
 }
+
+/// On a long way questions go out twice. Only who has waited for a round trip misses the answer.
+#[test]
+fn a_question_that_comes_twice_is_answered_once() {
+    for (after, answers) in [(30, 1), (199, 1), (201, 2)] {
+        let mut world = World::new(Manner::Ours, 100, 0);
+        world.sender = Sender::new(world.now, true).with_rtt(Duration::from_millis(200));
+        (world.live, world.path.mute) = (false, true);
+        world.run(Duration::from_millis(100));
+        let run = [150 * SIZE + 3, 150 * SIZE + 5];
+        world.reach_sender(&Letter::Request(run));
+        world.look();
+        world.run(Duration::from_millis(after));
+        world.reach_sender(&Letter::Request(run));
+        world.run(Duration::from_millis(300));
+        assert_eq!(world.got.get(&run[0]), Some(&answers), "{after}");
+    }
+}
