@@ -92,11 +92,15 @@ impl Opener {
         self.channel
     }
 
+    /// How often the opening was sent, if it is due once more.
+    #[must_use]
+    pub fn due(&self, now: Mono) -> Option<usize> {
+        self.next_send().is_some_and(|at| at <= now).then_some(self.sent)
+    }
+
     /// Writes the opening if it is due. `window`: chunks that we keep.
     pub fn poll_datagram(&mut self, now: Mono, window: u64, buf: &mut [u8]) -> Option<usize> {
-        if self.next_send().is_none_or(|at| now < at) {
-            return None;
-        }
+        self.due(now)?;
         self.sent += 1;
         if self.sent == 1 {
             self.first = now;

@@ -29,7 +29,8 @@ impl World {
         assert!(writer.push(Message::Private(Private::Links(links))));
         let letter = writer.written().to_vec();
         self.down(letter);
-        self.run(50);
+        // Openings go out one by one.
+        self.run(50 + 20 * named.len() as u64);
     }
 
     /// The viewer's channels, one for each opening to an address.
@@ -251,6 +252,12 @@ fn what_finds_no_room_is_counted() {
     let asker = addr("198.51.100.1:4000");
     world.advise(&[(asker, 0)]);
     let channel = world.answer(asker, asker);
+    // More than are opened to at a time.
+    for n in 1..=3_u16 {
+        let at = |port| SocketAddr::from(([198, 51, 100, 2], port));
+        let named: Vec<_> = (0..10).map(|k| (at(n * 1_000 + k), 0)).collect();
+        world.advise(&named);
+    }
     let end = world.relay.source.end();
     for chunk in (end - 300..end).step_by(2) {
         let mut buf = [0; 40];
@@ -258,13 +265,7 @@ fn what_finds_no_room_is_counted() {
         assert!(writer.push(Message::Request(Span { first: chunk, last: chunk })));
         world.hear(asker, writer.written());
     }
-    // More than are opened to at a time.
-    for n in 1..=3_u16 {
-        let at = |port| SocketAddr::from(([198, 51, 100, 2], port));
-        let named: Vec<_> = (0..10).map(|k| (at(n * 1_000 + k), 0)).collect();
-        world.advise(&named);
-    }
-    world.run(600);
+    world.run(750);
     let sharing = world.figures().sharing;
     assert_eq!((sharing.introduced, sharing.addresses_forgotten), (31, 14), "{sharing:?}");
     assert!((1..150).contains(&sharing.questions_forgotten), "{sharing:?}");

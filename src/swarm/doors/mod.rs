@@ -46,6 +46,10 @@ const VAIN_MAX: usize = 64;
 /// The most openings of ours under way. What is beyond is not opened; the other side may still.
 const OPENINGS_MAX: usize = 16;
 
+/// Openings follow each other so far apart: they leave most of a line that takes no more than
+/// 200 kbit/s to what a newcomer asks the relay for.
+const APART: Duration = Duration::from_millis(20);
+
 /// The most openings of others that were answered and not confirmed; the oldest makes room.
 const ANSWERS_MAX: usize = 32;
 
@@ -127,6 +131,8 @@ pub struct Doors {
     /// Who is let in, and until when; the oldest first.
     introduced: VecDeque<(SocketAddr, Mono)>,
     openings: Vec<Opening>,
+    /// When the next one may go out.
+    opens_at: Mono,
     vain: VecDeque<(SocketAddr, Mono)>,
     /// The oldest first.
     answers: VecDeque<Answer>,
@@ -145,6 +151,7 @@ impl Doors {
             profile,
             introduced: VecDeque::new(),
             openings: Vec::new(),
+            opens_at: Mono::ZERO,
             vain: VecDeque::new(),
             answers: VecDeque::new(),
             links: VecDeque::new(),
@@ -340,23 +347,29 @@ impl Doors {
         self.links.retain(|link| link.ours != channel);
     }
 
-    /// Writes the next opening, if one is due; call until there is none.
+    /// Writes the next opening, if one is due and the last one was long enough ago.
     pub fn poll_datagram(
         &mut self,
         now: Mono,
         window: u64,
         buf: &mut [u8],
     ) -> Option<(SocketAddr, usize)> {
-        self.openings.iter_mut().find_map(|Opening { opener, to }| {
-            opener.poll_datagram(now, window, buf).map(|written| (*to, written))
-        })
+        if now < self.opens_at {
+            return None;
+        }
+        // First those that nobody has heard of.
+        let due = self.openings.iter_mut().filter_map(|one| Some((one.opener.due(now)?, one)));
+        let (_, Opening { opener, to }) = due.min_by_key(|(sent, _)| *sent)?;
+        self.opens_at = now + APART;
+        opener.poll_datagram(now, window, buf).map(|written| (*to, written))
     }
 
     /// When something is to be done, at the earliest.
     #[must_use]
     pub fn next_deadline(&self, now: Mono) -> Option<Mono> {
         let openings = self.openings.iter().map(|opening| opening.opener.next_deadline(now));
-        openings.chain(self.answers.front().map(|answer| answer.at + ANSWER_OVER)).min()
+        let opens = openings.min().map(|at| at.max(self.opens_at));
+        opens.into_iter().chain(self.answers.front().map(|answer| answer.at + ANSWER_OVER)).min()
     }
 
     /// Gives up what has taken too long: tells `gone` our channel, whose opening it was or to

@@ -350,3 +350,20 @@ fn floods_push_the_oldest_out_and_memory_stays() {
     let vain = 5 * OPENINGS_MAX + OPENINGS_MAX + 1 - VAIN_MAX;
     assert_eq!(door.doors.forgotten(), forgotten + (introduced + vain) as u64);
 }
+
+/// Sixteen openings of a crowd in one go keep a thin line busy for a hundred milliseconds, and
+/// what the viewer asks the relay for waits behind them.
+#[test]
+fn openings_go_out_one_by_one() {
+    let mut side = Side::new(profile(), A, 100);
+    for n in 0..4 {
+        assert!(side.doors.introduce(ms(10), addr(&format!("192.0.2.9:{}", 9_000 + n)), 50 + n));
+    }
+    let mut sent = Vec::new();
+    let mut now = ms(10);
+    for _ in 0..4 {
+        sent.extend(side.openings(now).into_iter().map(|(to, _)| (now, to.port())));
+        now = side.doors.next_deadline(now).unwrap();
+    }
+    assert_eq!(sent, [(ms(10), 9_000), (ms(30), 9_001), (ms(50), 9_002), (ms(70), 9_003)]);
+}
