@@ -288,6 +288,27 @@ fn more_addresses_than_are_taken_at_once_are_counted() {
     assert_eq!((sharing.introduced, sharing.addresses_forgotten), (16, 4), "{sharing:?}");
 }
 
+/// The line of a viewer who can pass nothing on is thin: what he has would fill it for nothing.
+#[test]
+fn who_can_pass_nothing_on_announces_nothing() {
+    for (kbit, announces) in [(200, false), (8_000, true)] {
+        let mut world = World::new(5_000);
+        world.relay.kbit = Some(kbit);
+        world.run(6_000);
+        let neighbour = addr("198.51.100.7:4000");
+        world.advise(&[(neighbour, 0)]);
+        world.answer(neighbour, neighbour);
+        world.others.clear();
+        world.run(2_000);
+        let said: Vec<&[u8]> = world.others.iter().map(|(.., data)| &data[4..]).collect();
+        let all = said.iter().flat_map(|data| Messages::new(data, Addressing::Chunks64, CHUNK));
+        let haves = all.filter(|message| matches!(message, Ok(Message::Have(_)))).count();
+        assert!(said.len() > 1, "it says something every second");
+        assert_eq!(haves > 8, announces, "{haves} with {kbit} kbit/s");
+        assert!(announces || haves == 0, "{haves}");
+    }
+}
+
 /// The relay falls silent, and a neighbour brings what was late: nothing of that is newer.
 #[test]
 fn a_neighbour_that_only_brings_what_is_late_does_not_keep_http_away() {

@@ -284,6 +284,10 @@ impl Cut {
 
     /// Whole subtrees in a row of which the peer may not know, if it is to be told `now`.
     pub(super) fn news(&mut self, stock: &impl Stock, pushed: u8, now: bool) -> Option<Run> {
+        if !stock.is_shared() {
+            self.news = false;
+            return None;
+        }
         if self.news && !now {
             return None;
         }

@@ -78,6 +78,11 @@ pub trait Stock {
     fn has_spare(&self) -> bool {
         true
     }
+
+    /// Whether there will ever be any: who can send nothing need tell nobody what he has.
+    fn is_shared(&self) -> bool {
+        true
+    }
 }
 
 /// A relay has each subtree as a whole.

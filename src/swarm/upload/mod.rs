@@ -369,6 +369,12 @@ impl Upload {
         self.grants.values().map(|grant| grant.granted.count_ones()).sum()
     }
 
+    /// Whether anything is sent to anybody.
+    #[must_use]
+    pub fn shares(&self) -> bool {
+        self.pace() >= 1.0
+    }
+
     /// When more may be sent.
     #[must_use]
     pub fn ready(&self) -> Mono {
@@ -384,7 +390,7 @@ impl Upload {
     /// When there is.
     #[must_use]
     pub fn spare_at(&self) -> Mono {
-        if self.pace() < 1.0 { Mono::from_nanos(u64::MAX) } else { self.passed }
+        if self.shares() { self.passed } else { Mono::from_nanos(u64::MAX) }
     }
 
     /// Chunks that are sent in one go.

@@ -258,7 +258,10 @@ impl Neighbours {
             figures.arrived(now, playing.age(now, signed));
             let at = self.shelf.tells_at();
             // What is acknowledged soon goes with news.
-            let tells = |link: &Link| link.sender.tells_of(signed.number) && !link.receiver.owes();
+            let shares = self.upload.shares();
+            let tells = |link: &Link| {
+                shares && link.sender.tells_of(signed.number) && !link.receiver.owes()
+            };
             for (link, beat) in self.links.iter().zip(&mut self.beats) {
                 if beat.sends_at > at && tells(link) {
                     beat.sends_at = at;

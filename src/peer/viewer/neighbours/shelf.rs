@@ -52,6 +52,7 @@ pub(super) struct Sight<'a> {
     shift: u64,
     open: bool,
     spare: bool,
+    shared: bool,
     run: u32,
     tells_from: Mono,
 }
@@ -109,9 +110,9 @@ impl Shelf {
     ) -> Sight<'a> {
         let Playing { assembly, store, .. } = playing;
         let (open, spare, run) = (upload.ready() <= now, upload.has_spare(now), upload.run());
-        let (source, shift) = (&self.source, self.shift);
+        let (source, shift, shared) = (&self.source, self.shift, upload.shares());
         let tells_from = if self.told_at == now { now } else { self.tells_at() };
-        Sight { source, assembly, store, shift, open, spare, run, tells_from }
+        Sight { source, assembly, store, shift, open, spare, shared, run, tells_from }
     }
 
     /// When neighbours are told of what is new the next time, if there is anything: all of them
@@ -187,6 +188,10 @@ impl Stock for Sight<'_> {
 
     fn has_spare(&self) -> bool {
         self.spare
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
     }
 
     fn tells_from(&self) -> Option<Mono> {

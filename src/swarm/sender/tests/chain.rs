@@ -28,6 +28,7 @@ impl Node {
                 proven: BTreeSet::new(),
                 chunks: BTreeMap::new(),
                 tells_from: None,
+                shared: true,
             },
             sender,
             hashed: BTreeMap::new(),

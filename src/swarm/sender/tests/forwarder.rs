@@ -8,6 +8,7 @@ pub(super) struct Larder {
     pub(super) proven: BTreeSet<u64>,
     pub(super) chunks: BTreeMap<u64, u16>,
     pub(super) tells_from: Option<Mono>,
+    pub(super) shared: bool,
 }
 
 impl Stock for Larder {
@@ -29,6 +30,10 @@ impl Stock for Larder {
 
     fn tells_from(&self) -> Option<Mono> {
         self.tells_from
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
     }
 }
 
@@ -55,7 +60,7 @@ impl Link {
         let chunks = proven.iter().map(|subtree| (*subtree, u16::MAX)).collect();
         let mut sender = Sender::forwarder(now);
         sender.subscribe(stripes, None, 0, &source);
-        let larder = Larder { source, proven, chunks, tells_from: None };
+        let larder = Larder { source, proven, chunks, tells_from: None, shared: true };
         let rtt = Some(Duration::from_millis(40));
         let (sent, told, unacked) = (Vec::new(), Vec::new(), Vec::new());
         let mut link =
@@ -243,6 +248,25 @@ fn news_wait_for_those_of_other_links() {
     link.stream(113);
     link.wait(200);
     assert_eq!(link.told, [(later, [113 * SIZE, 114 * SIZE - 1])], "and what came after it");
+}
+
+/// Who has no upload would only fill his line with what nobody asks him for. Once there is some,
+/// all is told that is there.
+#[test]
+fn who_can_send_nothing_tells_nothing() {
+    let mut link = Link::new(0);
+    link.larder.shared = false;
+    link.stream(110);
+    link.stream(111);
+    link.wait(400);
+    assert_eq!((link.told.len(), link.sender.news(link.now, &link.larder)), (0, None));
+    assert!(link.sender.deadline(link.now, &link.larder) > link.now + Duration::from_millis(500));
+    link.larder.shared = true;
+    link.stream(112);
+    link.wait(60);
+    let told: Vec<_> =
+        link.told.iter().flat_map(|(_, [first, last])| first / SIZE..=last / SIZE).collect();
+    assert_eq!(told, [110, 111, 112]);
 }
 
 /// Nobody knows when there will be room for an answer: questions grow old all the same.
