@@ -119,10 +119,10 @@ pub fn ready(trip: Duration) -> Duration {
     trip * 7 / 2 + in_hand(trip) / 2
 }
 
-/// What is to be in hand when playing begins: a chunk that was lost on the way needs a few round
-/// trips to come again.
+/// What is to be in hand when playing begins: a chunk that was lost on the way twice needs two
+/// round trips to come, and what it takes to miss it.
 fn in_hand(trip: Duration) -> Duration {
-    IN_HAND.max(2 * trip)
+    IN_HAND.max(trip * 5 / 2)
 }
 
 /// What went wrong for the viewer.

@@ -24,10 +24,10 @@ const REPEAT_IN_SILENCE: Duration = Duration::from_millis(200);
 /// an eighth of the round trip, by which TCP and QUIC tell late from lost (RFC 9002, 6.1.2).
 const REORDER_MIN: Duration = Duration::from_millis(10);
 
-/// When something is asked for again: the relay answers at once, and after this and seven fifths
-/// of the round trip the question or the answer is lost. A neighbour sends first what it feeds
+/// When something is asked for again: the relay answers at once, and after this and six fifths of
+/// the round trip the question or the answer is lost. A neighbour sends first what it feeds
 /// others; what it had sent by then would come twice.
-const RETRY: Duration = Duration::from_millis(60);
+const RETRY: Duration = Duration::from_millis(40);
 const RETRY_NEIGHBOUR: Duration = Duration::from_millis(400);
 
 /// On a way to the relay this long a question that is lost costs what a viewer has in hand, so
@@ -418,7 +418,7 @@ impl Receiver {
 
     /// How long an answer may take that does not wait for others.
     fn retry_least(&self) -> Duration {
-        if self.neighbour { RETRY_NEIGHBOUR + 2 * self.rtt } else { RETRY + self.rtt * 7 / 5 }
+        if self.neighbour { RETRY_NEIGHBOUR + 2 * self.rtt } else { RETRY + self.rtt * 6 / 5 }
     }
 
     /// When to ask again with `asked` chunks under way, which are sent at twice the stream's

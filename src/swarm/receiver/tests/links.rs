@@ -185,7 +185,7 @@ fn the_rest_of_an_answer_is_waited_for() {
 
 #[test]
 fn a_relay_is_asked_again_soon_and_a_neighbour_later() {
-    for (neighbour, least) in [(false, 60 + 40 * 7 / 5), (true, 400 + 2 * 40)] {
+    for (neighbour, least) in [(false, 40 + 40 * 6 / 5), (true, 400 + 2 * 40)] {
         let (mut world, mut other, train, first) = beside();
         other.neighbour = neighbour;
         world.receive(&train[0][4..]);
@@ -272,7 +272,7 @@ fn on_a_long_way_a_question_goes_out_twice() {
         let second = begun + Duration::from_millis(30);
         assert_eq!(deadline(&world, &other) == second, twice, "{rtt}, {neighbour}");
         assert_eq!(asked(&mut other, second), usize::from(twice), "{rtt}, {neighbour}");
-        let least = if neighbour { 400_000 + 2_000 * rtt } else { 60_000 + 1_400 * rtt };
+        let least = if neighbour { 400_000 + 2_000 * rtt } else { 40_000 + 1_200 * rtt };
         let again = Duration::from_micros(least) + world.assembly.chunk_time() * 12;
         let before = again - Duration::from_millis(31);
         assert_eq!(asked(&mut other, second + before), 0, "not a third time");
