@@ -32,7 +32,8 @@ const RETRY_NEIGHBOUR: Duration = Duration::from_millis(400);
 
 /// On a way to the relay this long a question that is lost costs what a viewer has in hand, so
 /// each goes out twice, so long apart: longer than most bursts of losses. The relay answers the
-/// first that comes: for a round trip it takes a second one for this.
+/// first that comes: for a round trip it takes a second one for this. On a shorter way it would
+/// take it for a loss.
 const ECHO_FROM: Duration = Duration::from_millis(100);
 const ECHO: Duration = Duration::from_millis(30);
 
@@ -327,6 +328,11 @@ impl Receiver {
         fresh | again | echo | rest & part.asked | if passed { part.passed } else { 0 }
     }
 
+    /// How long answers take. A round trip of which an opening was lost is thought too long.
+    fn answer_time(&self) -> Duration {
+        self.answers_in.map_or(self.rtt, |took| took.min(self.rtt))
+    }
+
     fn note_asked(
         &mut self,
         now: Mono,
@@ -337,7 +343,7 @@ impl Receiver {
     ) {
         let pushes = self.private && self.pushed_from.is_some_and(|from| from <= number);
         let neighbour = self.neighbour;
-        let long = self.private && !neighbour && self.rtt >= ECHO_FROM;
+        let long = self.private && !neighbour && self.answer_time() >= ECHO_FROM;
         let part = self.part(number, now, assembly);
         if pushes && (!neighbour || part.has_begun()) {
             let lost = wanted & !part.lost;
@@ -353,7 +359,7 @@ impl Receiver {
         let echoes = part.echoes(now);
         part.echo_at = (long && !echoes).then_some(now + ECHO);
         if !echoes || now >= part.retry_at {
-            (part.asked_at, part.retry_at) = (now, again);
+            (part.asked_at, part.timed, part.retry_at) = (now, false, again);
         }
         part.skipped_at = None;
     }

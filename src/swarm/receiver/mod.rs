@@ -209,6 +209,8 @@ pub struct Receiver {
     record: Record,
     /// The round trip of the handshake, or a better guess.
     rtt: Duration,
+    /// How long answers took in the mean, as far as they came.
+    answers_in: Option<Duration>,
     /// When something last came from the source, and when we last said everything.
     heard: Mono,
     told: Mono,
@@ -289,6 +291,7 @@ impl Receiver {
             counts: Counts::default(),
             record: Record::default(),
             rtt: RTT_UNKNOWN,
+            answers_in: None,
             heard: now,
             told: now,
             hello: true,

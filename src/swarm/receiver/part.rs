@@ -23,6 +23,8 @@ pub(super) struct Part {
     pub skipped_at: Option<Mono>,
     /// When it was last asked for.
     pub asked_at: Mono,
+    /// Whether something of what was asked for then has come.
+    pub timed: bool,
     /// Before this time nothing is asked for again.
     pub retry_at: Mono,
     /// When the same question goes out once more, should it be lost on a long way.
@@ -54,6 +56,7 @@ impl Part {
             last: since,
             skipped_at: None,
             asked_at: Mono::ZERO,
+            timed: false,
             retry_at: since,
             echo_at: None,
             lost: 0,

@@ -113,6 +113,7 @@ impl Receiver {
         }
         let (asked, lost) = (part.asked & bit != 0, part.lost & bit != 0);
         let asked_at = part.asked_at;
+        let first = Some(asked_at).filter(|_| asked && !std::mem::replace(&mut part.timed, true));
         // Sooner than a round trip it is no answer: it was late when it was asked for.
         let answers = asked && asked_at + rtt * 3 / 4 <= now;
         let have = assembly.get(number).map_or(u16::MAX, |subtree| subtree.have);
@@ -120,6 +121,7 @@ impl Receiver {
         if answers && in_trains {
             part.expect_rest(bit);
         }
+        first.into_iter().for_each(|asked_at| self.note_answer(now, asked_at));
         self.stirred |= whole || asked || overtakes;
         if took == Took::Duplicate {
             self.counts.duplicates += 1;
@@ -134,6 +136,13 @@ impl Receiver {
             self.pass(now, asked_at, chunk, n);
         }
         Ok(())
+    }
+
+    /// The first of what was asked for at `asked_at` has come.
+    fn note_answer(&mut self, now: Mono, asked_at: Mono) {
+        // What waits for its turn there says nothing of the way.
+        let took = now.since(asked_at).min(self.rtt);
+        self.answers_in = Some(self.answers_in.map_or(took, |mean| (mean * 7 + took) / 8));
     }
 
     /// A chunk is of no use any more, but it did arrive: the source's path is not to blame.

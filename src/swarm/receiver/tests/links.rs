@@ -281,3 +281,22 @@ fn on_a_long_way_a_question_goes_out_twice() {
         assert_eq!(asked(&mut other, second), usize::from(twice), "each of them");
     }
 }
+
+/// Of a handshake that was lost and said again the round trip is too long. On the way as it is,
+/// the relay has answered when the question comes again, and would take it for a loss.
+#[test]
+fn whose_answers_come_sooner_asks_once() {
+    let (mut world, mut other, train, first) = beside();
+    (other.neighbour, other.rtt) = (false, Duration::from_millis(160));
+    world.receive(&train[0][4..]);
+    let begun = world.now;
+    let at = |millis| begun + Duration::from_millis(millis);
+    let asked = |world: &World, other: &mut Receiver, millis| -> bool {
+        questions(world, other, at(millis)).iter().any(|asked| asked[0] >= first)
+    };
+    assert!(asked(&world, &mut other, 0) && asked(&world, &mut other, 30));
+    hear(&mut world, &mut other, at(40), &train[1]);
+    let again = 40 + 192 + world.assembly.chunk_time().as_millis() as u64 * 12 + 40;
+    assert!(asked(&world, &mut other, again));
+    assert!(!asked(&world, &mut other, again + 30), "answers come in 40 ms");
+}
