@@ -18,6 +18,11 @@ fn questions(world: &World, link: &mut Receiver, now: Mono) -> Vec<[u64; 2]> {
     asked
 }
 
+/// Those of them for chunk `first` and what follows it.
+fn questions_from(world: &World, link: &mut Receiver, now: Mono, first: u64) -> Vec<[u64; 2]> {
+    questions(world, link, now).into_iter().filter(|asked| asked[0] >= first).collect()
+}
+
 /// A world in which a link to a neighbour begins, the train that is signed then, and its first
 /// chunk.
 fn beside() -> (World, Receiver, Vec<Vec<u8>>, u64) {
@@ -50,10 +55,9 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
     let news: Vec<_> = other.take_news().collect();
     assert_eq!(news, [News::Hashed(first / 16)], "it is being pushed");
     let at = |millis| now + Duration::from_millis(millis);
-    let ours = |asked: &[u64; 2]| asked[0] >= first;
-    let early: Vec<_> = questions(&world, &mut other, at(19)).into_iter().filter(ours).collect();
+    let early = questions_from(&world, &mut other, at(19), first);
     assert!(early.is_empty(), "{early:?}: it may only have been overtaken");
-    let asked: Vec<_> = questions(&world, &mut other, at(20)).into_iter().filter(ours).collect();
+    let asked = questions_from(&world, &mut other, at(20), first);
     assert_eq!(asked, [[first + 2; 2]]);
     let hashes = world.source.hashes(first);
     hear(&mut world, &mut other, at(60), &hashes);
@@ -66,7 +70,7 @@ fn a_hash_that_was_lost_on_the_way_from_a_neighbour_is_asked_for_soon() {
     assert_eq!(other.counts().duplicates, 1, "the price");
     // What was overtaken is asked for soon, the rest may still be on its way.
     hear(&mut world, &mut other, at(62), &train[7]);
-    let asked: Vec<_> = questions(&world, &mut other, at(82)).into_iter().filter(ours).collect();
+    let asked = questions_from(&world, &mut other, at(82), first);
     assert_eq!(asked, [[first, first + 1], [first + 4; 2]]);
 }
 
@@ -170,9 +174,8 @@ fn the_rest_of_an_answer_is_waited_for() {
     let now = world.now;
     world.receive(&train[0][4..]);
     let at = |millis| now + Duration::from_millis(millis);
-    let ours = |asked: &[u64; 2]| asked[0] >= first;
     let asked = |world: &World, link: &mut Receiver, millis| -> Vec<[u64; 2]> {
-        questions(world, link, at(millis)).into_iter().filter(ours).collect()
+        questions_from(world, link, at(millis), first)
     };
     assert_eq!(asked(&world, &mut other, 0), [[first, first + 15]]);
     for datagram in &train[1..8] {
@@ -190,9 +193,8 @@ fn a_relay_is_asked_again_soon_and_a_neighbour_later() {
         other.neighbour = neighbour;
         world.receive(&train[0][4..]);
         let now = world.now;
-        let ours = |asked: &[u64; 2]| asked[0] >= first;
         let asked = |other: &mut Receiver, at: Mono| -> Vec<[u64; 2]> {
-            questions(&world, other, at).into_iter().filter(ours).collect()
+            questions_from(&world, other, at, first)
         };
         assert_eq!(asked(&mut other, now), [[first, first + 15]]);
         // At twice the stream's rate sixteen take eight times a chunk's; half as much again.
@@ -233,10 +235,9 @@ fn an_answer_takes_a_round_trip_and_its_train_has_no_pause() {
         other.set_rtt(Duration::from_millis(rtt));
         world.receive(&train[0][4..]);
         let begun = world.now;
-        let ours = |asked: &[u64; 2]| asked[0] >= first;
         let asked = |world: &World, link: &mut Receiver, millis| -> Vec<[u64; 2]> {
             let at = begun + Duration::from_millis(millis);
-            questions(world, link, at).into_iter().filter(ours).collect()
+            questions_from(world, link, at, first)
         };
         assert_eq!(asked(&world, &mut other, 0), [[first, first + 15]]);
         // Once more on a long way.
@@ -262,9 +263,8 @@ fn on_a_long_way_a_question_goes_out_twice() {
         other.set_rtt(Duration::from_millis(rtt));
         world.receive(&train[0][4..]);
         let begun = world.now;
-        let ours = |asked: &[u64; 2]| asked[0] >= first;
         let asked = |other: &mut Receiver, at: Mono| -> usize {
-            let asked: Vec<_> = questions(&world, other, at).into_iter().filter(ours).collect();
+            let asked = questions_from(&world, other, at, first);
             assert!(asked.iter().all(|asked| *asked == [first, first + 15]), "{asked:?}");
             asked.len()
         };
@@ -292,7 +292,7 @@ fn whose_answers_come_sooner_asks_once() {
     let begun = world.now;
     let at = |millis| begun + Duration::from_millis(millis);
     let asked = |world: &World, other: &mut Receiver, millis| -> bool {
-        questions(world, other, at(millis)).iter().any(|asked| asked[0] >= first)
+        !questions_from(world, other, at(millis), first).is_empty()
     };
     assert!(asked(&world, &mut other, 0) && asked(&world, &mut other, 30));
     hear(&mut world, &mut other, at(40), &train[1]);
