@@ -5,7 +5,7 @@
 //! Know the boundary before trusting a pass. Loom checks `Word`, `Log`, `Directory`, `Bell`,
 //! `Presence` and the slots of `Records` as they ship, with a cell in place of a slab. It does
 //! not check: the copy into the mapping and the slices out of it (loom cells stand for them; the
-//! tests with threads and the sanitizers do), the pool behind its lock, `ArcSwap`, the `OnceLock`
+//! tests with threads and the sanitizers do), the pool behind its lock, `ArcSwap`, the `OnceBox`
 //! through which a window begins to have records (what it shows is whole: that is its contract),
 //! more than three threads, or more than three generations. Loom knows no load buffering, and
 //! takes SeqCst accesses (of which the ring has none) for AcqRel; SeqCst fences, which the bell

@@ -449,7 +449,7 @@ fn threads_agree_on_when_records_begin() {
         let arena = Arena::create(0).unwrap();
         let quota = Settings { bytes: 0, span: Duration::from_secs(60) };
         let (mut writer, window) = open(&arena, &quota, 0, 1).unwrap();
-        let done = AtomicU64::new(0);
+        let (seen, done) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut found = 0;
@@ -457,6 +457,7 @@ fn threads_agree_on_when_records_begin() {
                     || window.record(found) != Ok(record(size, found))
                 {
                     let Some(signed) = window.signed_head() else { continue };
+                    seen.store(1, Ordering::Relaxed);
                     assert_eq!(window.subtree_size(), Some(size));
                     found = (signed / size.bytes()).max(1) - 1;
                     if signed > begin * size.bytes() {
@@ -472,6 +473,10 @@ fn threads_agree_on_when_records_begin() {
                 writer.publish(Mono::ZERO);
                 if number == begin {
                     assert!(writer.begin_records(size, begin * size.bytes()));
+                    // Nothing else is shared yet: only the beginning itself can order the two.
+                    while seen.load(Ordering::Relaxed) == 0 && !reader.is_finished() {
+                        std::thread::yield_now();
+                    }
                 }
                 if number >= begin {
                     writer.sign(number, &record(size, number)).unwrap();

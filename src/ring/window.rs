@@ -1,11 +1,12 @@
 //! One stream's window: what its writer and all readers share.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
+use once_cell::race::OnceBox;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{CHUNK, SLAB_LARGE, SLAB_SMALL, SUBTREE, WINDOW_MIN};
@@ -63,8 +64,9 @@ pub struct Window {
     marks: ArcSwap<Marks>,
     /// `Marks::count` of the newest snapshot: lets a shard see cheaply that nothing is new.
     mark_count: AtomicU64,
-    /// Only of a window that is signed, from when that began.
-    records: OnceLock<Records>,
+    /// Only of a window that is signed, from when that began. Not std's `OnceLock`: the sanitizer
+    /// does not see its atomics, which came compiled with the toolchain.
+    records: OnceBox<Records>,
     /// Only of a window that is filled out of order.
     presence: Option<Presence>,
     /// One cache line per shard: arming one does not slow the others.
@@ -134,6 +136,7 @@ fn build(
     }
     // No more slabs than the arena has: fits usize.
     let slabs = (quota / small) as usize;
+    let signed = |size| Box::new(Records::new(size, quota, first));
     let window = Arc::new(Window {
         arena: Arc::clone(arena),
         quota,
@@ -141,7 +144,7 @@ fn build(
         timeline: Timeline::new(),
         marks: ArcSwap::default(),
         mark_count: AtomicU64::new(0),
-        records: size.map_or_else(OnceLock::new, |size| Records::new(size, quota, first).into()),
+        records: size.map_or_else(OnceBox::new, |size| OnceBox::with_value(signed(size))),
         presence: received.then(|| Presence::new(quota)),
         bells: (0..shards).map(|_| CachePadded::default()).collect(),
     });
@@ -243,7 +246,7 @@ impl Window {
     /// Writer: has records from now on, of subtrees at or behind `first`; false if it had them
     /// before.
     pub(super) fn begin_records(&self, size: SubtreeSize, first: u64) -> bool {
-        self.records.set(Records::new(size, self.quota, first)).is_ok()
+        self.records.set(Box::new(Records::new(size, self.quota, first))).is_ok()
     }
 
     /// Whether subtree `number` begins below the stream offset `at`.
