@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::limits::{SLAB_LARGE, SLAB_SMALL, SLAB_SPLIT};
 use crate::ring::map::Mapping;
+use crate::ring::mirror::Mirror;
 use crate::ring::poison;
 use crate::ring::pool::{Class, Pool, SlabRef};
 use crate::ring::word::Word;
@@ -47,6 +48,8 @@ pub struct Arena {
     pool: Mutex<Pool>,
     reserved: AtomicU64,
     in_use: AtomicU64,
+    /// Only in a simulator.
+    mirror: Option<Mirror>,
     /// Loom's atomics are no plain words, so under loom they cannot live in the mapping.
     #[cfg(headwater_loom)]
     words: Box<[Word]>,
@@ -60,19 +63,25 @@ impl Arena {
     /// # Errors
     /// What the kernel says, in particular that there is no memory.
     pub fn create(bytes: u64) -> io::Result<Arc<Arena>> {
-        Arena::build(bytes, Mapping::create)
+        Arena::build(bytes, Mapping::create, None)
     }
 
     /// As [`Arena::create`], but memory is taken when it is first written to, and the process
-    /// dies if there is none: for many windows of which few are ever full, in a simulator.
+    /// dies if there is none; and what windows of one stream hold alike is there once, of its
+    /// first `alike` bytes. For thousands of windows, in a simulator.
     ///
     /// # Errors
     /// As [`Arena::create`].
-    pub fn create_lazy(bytes: u64) -> io::Result<Arc<Arena>> {
-        Arena::build(bytes, Mapping::create_lazy)
+    pub fn create_lazy(bytes: u64, alike: u64) -> io::Result<Arc<Arena>> {
+        let alike = usize::try_from(alike).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Arena::build(bytes, Mapping::create_lazy, Some(alike))
     }
 
-    fn build(bytes: u64, map: fn(usize) -> io::Result<Mapping>) -> io::Result<Arc<Arena>> {
+    fn build(
+        bytes: u64,
+        map: fn(usize) -> io::Result<Mapping>,
+        alike: Option<usize>,
+    ) -> io::Result<Arc<Arena>> {
         let frames = bytes.div_ceil(SLAB_LARGE as u64).max(2);
         if frames > FRAMES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -101,6 +110,7 @@ impl Arena {
             pool: Mutex::new(Pool::new(frames as u32)),
             reserved: AtomicU64::new(0),
             in_use: AtomicU64::new(0),
+            mirror: alike.map(|len| Mirror::create(len, units)).transpose()?,
             #[cfg(headwater_loom)]
             words: (0..units).map(|_| Word::new()).collect(),
         }))
@@ -136,9 +146,13 @@ impl Arena {
         self.reserved.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// A slab for the caller alone to write, with one pin. Waits for the pool's lock only.
-    pub(super) fn claim(&self, class: Class) -> Option<SlabRef> {
+    /// A slab for the caller alone to write, with one pin, for stream bytes from `start` on.
+    /// Waits for the pool's lock only.
+    pub(super) fn claim(&self, class: Class, start: u64) -> Option<SlabRef> {
         let slab = self.pool().claim(class, self.words())?;
+        if let Some(mirror) = &self.mirror {
+            mirror.claim(slab.unit, start, class.bytes());
+        }
         self.in_use.fetch_add(class.bytes() as u64, Ordering::Relaxed);
         Some(slab)
     }
@@ -177,6 +191,15 @@ impl Arena {
     /// If the range is not inside the slab.
     pub(super) unsafe fn write(&self, slab: SlabRef, at: usize, bytes: &[u8]) {
         assert!(at.checked_add(bytes.len()).is_some_and(|end| end <= slab.class.bytes()));
+        if let Some(mirror) = &self.mirror {
+            let (len, unit) = (slab.class.bytes(), slab.unit);
+            let own = (self.map.at(self.slab_at(slab), len), len);
+            // SAFETY: this function's contract is the mirror's; `own` is the slab's place in the
+            // mapping, as long as the slab.
+            if unsafe { mirror.write(unit, at, bytes, own) } {
+                return;
+            }
+        }
         let to = self.map.at(self.slab_at(slab) + at, bytes.len());
         poison::show(to, bytes.len());
         // SAFETY: the range is inside the slab and the mapping (both asserted), and by this
@@ -196,10 +219,11 @@ impl Arena {
     /// If the range is not inside the slab.
     pub(super) unsafe fn slice(&self, slab: SlabRef, at: usize, len: usize) -> &[u8] {
         assert!(at.checked_add(len).is_some_and(|end| end <= slab.class.bytes()));
-        let from = self.map.at(self.slab_at(slab) + at, len);
-        // SAFETY: the range is inside the slab and the mapping (both asserted), initialised by
+        let alike = self.mirror.as_ref().and_then(|mirror| mirror.at(slab.unit, at, len));
+        let from = alike.unwrap_or_else(|| self.map.at(self.slab_at(slab) + at, len));
+        // SAFETY: the range is inside the slab and its mapping (both asserted), initialised by
         // the kernel's zeroes and then the writer, and by this function's contract not written
-        // while the slice lives.
+        // while the slice lives: the mirror's bytes are written once.
         unsafe { std::slice::from_raw_parts(from.as_ptr(), len) }
     }
 
@@ -258,7 +282,7 @@ mod tests {
     #[test]
     fn slabs_are_hidden_but_for_what_was_written_and_is_pinned() {
         let arena = Arena::create(0).unwrap();
-        let slab = arena.claim(Class::Small).unwrap();
+        let slab = arena.claim(Class::Small, 0).unwrap();
         let hidden = |at| poison::is_hidden(arena.map.at(arena.slab_at(slab) + at, 1));
         assert!(hidden(0) && hidden(1_316) && hidden(SLAB_SMALL), "nothing was written");
         // SAFETY: just claimed by this test, and nothing of it is published.
@@ -274,7 +298,7 @@ mod tests {
     #[test]
     fn slabs_and_words_do_not_overlap() {
         let arena = Arena::create(0).unwrap();
-        let slabs: Vec<_> = std::iter::from_fn(|| arena.claim(Class::Small)).collect();
+        let slabs: Vec<_> = std::iter::from_fn(|| arena.claim(Class::Small, 0)).collect();
         assert_eq!(slabs.len(), 2 * SLAB_SPLIT);
         for (n, slab) in slabs.iter().enumerate() {
             // SAFETY: just claimed by this test, and nothing of it is published.
@@ -290,6 +314,6 @@ mod tests {
         assert_eq!(arena.in_use(), arena.bytes());
         slabs.into_iter().for_each(|slab| arena.retire(slab));
         assert_eq!(arena.in_use(), 0);
-        assert!(arena.claim(Class::Large).is_some() && arena.claim(Class::Large).is_some());
+        assert!(arena.claim(Class::Large, 0).is_some() && arena.claim(Class::Large, 0).is_some());
     }
 }

@@ -6,6 +6,7 @@
 //! Writer     appends packets, publishes with Release, retires the oldest slabs; never waits
 //! Chunks     a writer for chunks that are received in any order; presence says which are there
 //! Records    one per subtree: leaf hashes, munro, time and signature; only if asked for
+//! Mirror     only in a simulator: what thousands of windows hold alike, once
 //! Reader     one per shard and window; hands out payloads that pin slabs; never blocks a writer
 //! ```
 //!
@@ -37,6 +38,7 @@ mod directory;
 mod log;
 mod map;
 pub mod marks;
+mod mirror;
 mod pin;
 mod poison;
 mod pool;

@@ -7,6 +7,7 @@
 //! not check: the copy into the mapping and the slices out of it (loom cells stand for them; the
 //! tests with threads and the sanitizers do), the pool behind its lock, `ArcSwap`, the `OnceBox`
 //! through which a window begins to have records (what it shows is whole: that is its contract),
+//! the mirror of simulators (tests with threads, which the sanitizer watches),
 //! more than three threads, or more than three generations. Loom knows no load buffering, and
 //! takes SeqCst accesses (of which the ring has none) for AcqRel; SeqCst fences, which the bell
 //! stands on, it models. Nor does it look for an earlier load by another thread when a thread

@@ -302,7 +302,7 @@ impl World {
         assert_eq!(arena.reserved(), 0);
         drop(held);
         assert_eq!(arena.in_use(), 0);
-        let larges = std::iter::from_fn(|| arena.claim(Class::Large)).count();
+        let larges = std::iter::from_fn(|| arena.claim(Class::Large, 0)).count();
         assert_eq!(larges as u64, arena.bytes() / LARGE, "a frame was lost or stayed split");
     }
 }

@@ -216,14 +216,14 @@ impl Writer {
         if !self.make_room(class.bytes() as u64) {
             return false;
         }
-        let arena = self.window.arena();
+        let (arena, start) = (self.window.arena(), self.end());
         // Small slabs of other windows can lie in every frame; then small has to do.
-        let claimed = arena.claim(class).or_else(|| match class {
-            Class::Large => arena.claim(Class::Small),
+        let claimed = arena.claim(class, start).or_else(|| match class {
+            Class::Large => arena.claim(Class::Small, start),
             Class::Small => None,
         });
         let Some(slab) = claimed else { return false };
-        let held = Held { start: self.end(), slab };
+        let held = Held { start, slab };
         self.window.add(held);
         self.slabs.push_back(Filled { held, first: now, last: now });
         self.bytes += slab.class.bytes() as u64;

@@ -27,8 +27,12 @@ use crate::swarm::playout;
 const WINDOW: Duration = Duration::from_secs(26);
 
 /// How much it keeps: the greatest play-out delay, for what neighbours ask for, and the time
-/// between two looks of the referee. A thousand viewers of 2 Mbit/s then take 4 GB.
+/// between two looks of the referee. What they hold alike is there once.
 const KEPT: Duration = Duration::from_secs(7);
+
+/// So many bytes of the stream are kept once for all viewers, at most: two hours at 2 Mbit/s. The
+/// referee remembers as many.
+const ALIKE_MAX: u64 = 2 << 30;
 
 /// The first address of a viewer: the range of RFC 2544 for tests.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -94,21 +98,23 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Nobody yet, with memory for `most` at one time.
+    /// Nobody yet, with memory for `most` at one time, for a stream of this length.
     ///
     /// # Errors
     /// If the machine has no memory for that.
     pub fn new(
         seed: u64,
         most: usize,
-        bitrate: u64,
+        (bitrate, time): (u64, Duration),
         relay: Ipv4Addr,
         name: StreamName,
         notary: Notary,
     ) -> std::io::Result<Crowd> {
         let bytes = bytes_of(bitrate, WINDOW) + (SLAB_LARGE / 4) as u64;
         let memory = window::Settings { bytes, span: KEPT };
-        let arena = Arena::create_lazy(bytes * most as u64 + 2 * SLAB_LARGE as u64)?;
+        // The newest slab of each ends behind the stream's end.
+        let alike = (bytes_of(bitrate, time) + 2 * SLAB_LARGE as u64).min(ALIKE_MAX);
+        let arena = Arena::create_lazy(bytes * most as u64 + 2 * SLAB_LARGE as u64, alike)?;
         let relay = (relay, HTTP).into();
         Ok(Crowd { viewers: Vec::new(), arena, memory, notary, relay, name, seed })
     }

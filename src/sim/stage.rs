@@ -131,7 +131,8 @@ impl Stage {
         let notary = Notary::new(plan.remember);
         // Those who leave may still be remembered when those come who take their place.
         let most = plan.peers + plan.peers / 10 + 2;
-        let crowd = Crowd::new(seed, most, plan.bitrate, RELAY_IP, name, notary.clone());
+        let stream = (plan.bitrate, WARM_UP + plan.time);
+        let crowd = Crowd::new(seed, most, stream, RELAY_IP, name, notary.clone());
         let mut stage = Stage {
             crowd: crowd.map_err(|why| format!("no memory for {most} viewers: {why}"))?,
             house: None,

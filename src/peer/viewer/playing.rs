@@ -40,6 +40,10 @@ pub(super) enum Unplayable {
     Numbers,
 }
 
+/// A window that nobody else numbers has the stream's own numbers, if they are below this: beyond
+/// them it still has to count.
+const ALIKE_MAX: u64 = 1 << 60;
+
 /// Where the window's bytes are shown.
 enum Outlet {
     /// To players of this process.
@@ -90,7 +94,8 @@ impl Playing {
                 (writer, Some(stream))
             }
             Room::Own { arena, memory } => {
-                let opened = open_received(arena, memory, size, 0, 1);
+                let from = Some(first * CHUNK_BYTES).filter(|from| *from < ALIKE_MAX);
+                let opened = open_received(arena, memory, size, from.unwrap_or(0), 1);
                 (opened.map_err(|_| Unplayable::NoMemory)?.0, None)
             }
         };
