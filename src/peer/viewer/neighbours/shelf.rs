@@ -19,7 +19,7 @@ use crate::swarm::upload::Upload;
 /// How often neighbours are told of what is new. There are a dozen subtrees in a second and more
 /// neighbours than that: told one by one they would be more datagrams than chunks are. Nobody
 /// waits for it: who lacks something is told in time to ask here before the relay.
-const NEWS_APART: Duration = Duration::from_millis(150);
+const NEWS_APART: Duration = Duration::from_millis(300);
 
 /// Of a parcel, what one train takes.
 pub(super) struct Load {
