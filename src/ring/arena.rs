@@ -68,10 +68,11 @@ impl Arena {
 
     /// As [`Arena::create`], but memory is taken when it is first written to, and the process
     /// dies if there is none; and what windows of one stream hold alike is there once, of its
-    /// first `alike` bytes. For thousands of windows, in a simulator.
+    /// first `alike` bytes. For thousands of windows, in a simulator: it may be larger than the
+    /// machine's memory.
     ///
     /// # Errors
-    /// As [`Arena::create`].
+    /// What the kernel says of an address range that it does not give.
     pub fn create_lazy(bytes: u64, alike: u64) -> io::Result<Arc<Arena>> {
         let alike = usize::try_from(alike).map_err(|_| io::ErrorKind::InvalidInput)?;
         Arena::build(bytes, Mapping::create_lazy, Some(alike))

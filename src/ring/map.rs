@@ -68,9 +68,8 @@ impl Mapping {
     /// remembers the places of.
     ///
     /// # Errors
-    /// As [`Mapping::create`].
+    /// What the kernel says of an address range that it does not give.
     pub(super) fn create_lazy(len: usize) -> io::Result<Mapping> {
-        fits(len)?;
         // SAFETY: the kernel chooses a fresh address range, so no existing reference is touched;
         // nothing takes any of it away until `Drop` unmaps it.
         let base = unsafe {
