@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::base::planted::{self, Plant};
 use crate::cli::output;
 use crate::sim::scenario::{ALL, Scenario};
-use crate::sim::{self, Plan, Trace};
+use crate::sim::{self, Plan, Summary, Trace};
 use crate::swarm::settings::Mode;
 
 /// The most viewers: each takes some megabytes.
@@ -22,7 +22,7 @@ pub struct Args {
     /// What decides everything that happens.
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
-    /// Play so many seeds, from `--seed` on; stop at the first bad one.
+    /// Play so many seeds, from `--seed` on, and say what they came to together.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seeds: u64,
     /// Viewers.
@@ -71,6 +71,7 @@ pub struct Args {
 pub fn sim(args: &Args) -> ExitCode {
     #[cfg(feature = "planted")]
     planted::plant(args.plant);
+    let mut summary = Summary::default();
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
         let began = Instant::now();
         let report = match sim::run(plan(args, seed), args.trace.map(trace)) {
@@ -88,11 +89,12 @@ pub fn sim(args: &Args) -> ExitCode {
         }
         let speed = args.seconds.as_secs_f64() / took.max(1e-9);
         output::say(&format!("{report}played in {took:.1} s, {speed:.1} times real time\n"));
-        if !report.failures().is_empty() {
-            return ExitCode::FAILURE;
-        }
+        summary.add(&report);
     }
-    ExitCode::SUCCESS
+    if args.seeds > 1 {
+        output::say(&summary.to_string());
+    }
+    if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn plan(args: &Args, seed: u64) -> Plan {

@@ -16,6 +16,7 @@
 //! referee                   holds what they do against what is true
 //! losses, proofs, truth     what the referee knows and nobody else
 //! shares, report            figures and the verdict
+//! figures, summary          the same by name, and of many worlds
 //! ```
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ mod crowd;
 mod describe;
 mod dice;
 mod digest;
+pub mod figures;
 mod flight;
 mod house;
 mod liar;
@@ -41,6 +43,7 @@ mod shares;
 mod source;
 mod spoofer;
 mod stage;
+mod summary;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -50,6 +53,7 @@ mod world;
 
 pub use report::Report;
 pub use stage::Plan;
+pub use summary::{Bound, Summary};
 pub use world::Trace;
 
 use stage::Stage;

@@ -7,10 +7,12 @@ use hdrhistogram::Histogram;
 
 use crate::peer::figures::Figures;
 use crate::sim::crowd::Viewer;
+use crate::sim::figures::millis;
 use crate::sim::link::Link;
 use crate::sim::scenario::Scenario;
 use crate::sim::shares::Bytes;
 use crate::sim::stage::{Foul, Plan, Stage};
+use crate::sim::summary::Bound;
 use crate::sim::world::RELAY;
 use crate::swarm::settings::Mode;
 
@@ -235,6 +237,46 @@ impl Report {
         if stalls == 0 { 0.0 } else { stalls as f64 / self.hours.max(1e-9) }
     }
 
+    /// Stalls per viewer-hour that the network does explain.
+    #[must_use]
+    pub fn excused_per_hour(&self) -> f64 {
+        self.excused as f64 / self.hours.max(1e-9)
+    }
+
+    /// What decides everything in this world.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.plan.seed
+    }
+
+    /// What was played, but for the seed.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        let Plan { peers, bitrate, time, ref scenario, .. } = self.plan;
+        let (rate, seconds) = (bitrate as f64 / 1e6, time.as_secs_f64());
+        format!("{}, {peers} viewers, {rate:.3} Mbit/s, {seconds} s", scenario.name)
+    }
+
+    /// The figures that are judged, and what each must be: those without a bound are judged in
+    /// other scenarios, or with more viewers.
+    #[must_use]
+    pub fn bounds(&self) -> Vec<(&'static str, Option<Bound>)> {
+        let limits = self.plan.scenario.limits;
+        let millis = |time: Duration| Some(Bound::Most(time.as_millis() as f64));
+        let shared = |bound: Bound| Some(bound).filter(|_| self.is_shared());
+        vec![
+            ("offload", shared(Bound::Least(limits.offload))),
+            ("duplicates", shared(Bound::Most(DUPLICATES_MAX))),
+            ("control", shared(Bound::Most(CONTROL_MAX))),
+            ("delay_p99", millis(limits.delay_p99)),
+            ("startup_p95", millis(limits.startup_p95)),
+            ("stalls_per_hour", Some(Bound::Most(limits.stalls_per_hour))),
+            ("excused_per_hour", Some(Bound::Most(limits.excused_per_hour))),
+            ("stall_worst", millis(limits.stall_max)),
+            ("recovery", limits.recovery.and_then(millis)),
+        ]
+    }
+
     /// What is not as it should be. Empty: the verdict is good.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
@@ -247,7 +289,7 @@ impl Report {
                 self.stalls.saturating_sub(self.excused)
             ));
         }
-        let excused = self.excused as f64 / self.hours.max(1e-9);
+        let excused = self.excused_per_hour();
         // One in a small world is no rate.
         if self.excused > 1 && excused > limits.excused_per_hour {
             found.push(format!("excuses: {} stalls, {excused:.2} per viewer-hour", self.excused));
@@ -262,9 +304,8 @@ impl Report {
         if self.startup(95) > limits.startup_p95 {
             found.push(format!("startup: p95 {} ms", self.startup(95).as_millis()));
         }
-        // What a bucket holds at least.
-        let p99 = self.delay.lowest_equivalent(self.delay.value_at_quantile(0.99));
-        if u128::from(p99) > limits.delay_p99.as_millis() {
+        let p99 = millis(&self.delay, 0.99);
+        if p99 > limits.delay_p99.as_millis() as f64 {
             found.push(format!("delay: p99 {p99} ms"));
         }
         found.extend(self.waste());
