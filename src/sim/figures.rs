@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use crate::sim::egress::Class;
 use crate::sim::report::Report;
 
 /// One of them.
@@ -19,7 +20,7 @@ const fn figure(name: &'static str, unit: &'static str, of: fn(&Report) -> f64) 
 }
 
 /// All figures.
-pub const FIGURES: [Figure; 25] = [
+pub const FIGURES: [Figure; 41] = [
     figure("viewers", "", |report| report.viewers as f64),
     figure("played", "", |report| report.played as f64),
     figure("viewer_hours", " h", |report| report.hours),
@@ -45,9 +46,30 @@ pub const FIGURES: [Figure; 25] = [
     figure("recovery", " ms", |report| report.recovery.unwrap_or_default().as_millis() as f64),
     figure("rescues", "", |report| report.rescues as f64),
     figure("given_up", "", |report| report.given_up as f64),
+    figure("egress", " copies", |report| all(Report::copies, report)),
+    figure("egress_seeding", " copies", |report| report.copies(Class::Seeding)),
+    figure("egress_joining", " copies", |report| report.copies(Class::Joining)),
+    figure("egress_rescue", " copies", |report| report.copies(Class::Rescue)),
+    figure("egress_retransmission", " copies", |report| report.copies(Class::Retransmission)),
+    figure("egress_duplicates", " copies", |report| report.copies(Class::Duplicate)),
+    figure("egress_control", " copies", |report| report.copies(Class::Control)),
+    figure("egress_integrity", " copies", |report| report.copies(Class::Integrity)),
+    figure("whole", " copies", |report| all(Report::copies_whole, report)),
+    figure("whole_seeding", " copies", |report| report.copies_whole(Class::Seeding)),
+    figure("whole_joining", " copies", |report| report.copies_whole(Class::Joining)),
+    figure("whole_rescue", " copies", |report| report.copies_whole(Class::Rescue)),
+    figure("whole_retransmission", " copies", |report| report.copies_whole(Class::Retransmission)),
+    figure("whole_duplicates", " copies", |report| report.copies_whole(Class::Duplicate)),
+    figure("whole_control", " copies", |report| report.copies_whole(Class::Control)),
+    figure("whole_integrity", " copies", |report| report.copies_whole(Class::Integrity)),
     figure("crimes", "", |report| report.crimes as f64),
     figure("failures", "", |report| report.failures().len() as f64),
 ];
+
+/// All classes of what the relay sent together.
+fn all(copies: fn(&Report, Class) -> f64, report: &Report) -> f64 {
+    Class::ALL.into_iter().map(|class| copies(report, class)).sum()
+}
 
 /// What a bucket of the percentile holds at least.
 pub(super) fn millis(times: &Histogram<u64>, part: f64) -> f64 {

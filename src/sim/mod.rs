@@ -15,7 +15,7 @@
 //! scenario, stage           what happens; it happens
 //! referee                   holds what they do against what is true
 //! losses, proofs, truth     what the referee knows and nobody else
-//! shares, report            figures and the verdict
+//! egress, shares, report    what the relay sends for what, figures, and the verdict
 //! figures, summary          the same by name, and of many worlds
 //! ```
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ mod crowd;
 mod describe;
 mod dice;
 mod digest;
+pub mod egress;
 pub mod figures;
 mod flight;
 mod house;

@@ -7,11 +7,12 @@ use hdrhistogram::Histogram;
 
 use crate::peer::figures::Figures;
 use crate::sim::crowd::Viewer;
+use crate::sim::egress::{Class, in_words};
 use crate::sim::figures::millis;
 use crate::sim::link::Link;
 use crate::sim::scenario::Scenario;
 use crate::sim::shares::Bytes;
-use crate::sim::stage::{Foul, Plan, Stage};
+use crate::sim::stage::{Foul, Plan, Stage, WINDOW};
 use crate::sim::summary::Bound;
 use crate::sim::world::RELAY;
 use crate::swarm::settings::Mode;
@@ -215,6 +216,23 @@ impl Report {
     #[must_use]
     pub fn offload(&self) -> f64 {
         self.window.offload()
+    }
+
+    /// What the relay sent of a class in the last minute, in copies of the stream.
+    #[must_use]
+    pub fn copies(&self, class: Class) -> f64 {
+        self.window.copies(class, self.copy(WINDOW))
+    }
+
+    /// The same of the whole run.
+    #[must_use]
+    pub fn copies_whole(&self, class: Class) -> f64 {
+        self.whole.copies(class, self.copy(Duration::MAX))
+    }
+
+    /// Bytes of the stream in the last part of the run, of this length at most.
+    fn copy(&self, last: Duration) -> f64 {
+        self.plan.bitrate as f64 / 8.0 * self.plan.time.min(last).as_secs_f64()
     }
 
     /// Whether the viewers are meant to carry the stream.
@@ -476,7 +494,7 @@ impl Report {
     }
 
     /// The table: what went over the wire.
-    fn traffic(&self) -> [(&'static str, String); 8] {
+    fn traffic(&self) -> [(&'static str, String); 9] {
         let (window, whole) = (self.window, self.whole);
         let [udp, http] = [whole.verified, self.http_bytes].map(megabytes);
         let [relay, peers] = [whole.from_relay, whole.from_peers].map(megabytes);
@@ -517,6 +535,7 @@ impl Report {
                     self.recovery.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()))
                 ),
             ),
+            ("relay's egress", in_words(window.egress, self.copy(WINDOW))),
             ("relay's datagrams", format!("{out:.1} MB out, {inward:.1} MB in")),
             (
                 "chunks",

@@ -1,5 +1,6 @@
 //! Bytes of everybody together in a stretch of time, and what shares of the stream they are.
 
+use crate::sim::egress::{Class, Sent};
 use crate::sim::stage::Stage;
 use crate::sim::world::{RELAY, Traffic};
 
@@ -16,6 +17,8 @@ pub struct Bytes {
     /// Bytes of datagrams with hashes, and of those with neither hashes nor chunks.
     pub integrity: u64,
     pub control: u64,
+    /// Of `relay_sent`, what each class of it is.
+    pub egress: Sent,
 }
 
 impl Bytes {
@@ -33,6 +36,7 @@ impl Bytes {
             from_peers: sum(|traffic| traffic.chunks_peers),
             integrity: sum(|traffic| traffic.integrity_sent),
             control: sum(|traffic| traffic.control_sent),
+            egress: stage.world.egress.sent,
         }
     }
 
@@ -46,6 +50,7 @@ impl Bytes {
             from_peers: self.from_peers.saturating_sub(earlier.from_peers),
             integrity: self.integrity.saturating_sub(earlier.integrity),
             control: self.control.saturating_sub(earlier.control),
+            egress: std::array::from_fn(|at| self.egress[at].saturating_sub(earlier.egress[at])),
         }
     }
 
@@ -53,6 +58,12 @@ impl Bytes {
     #[must_use]
     pub fn offload(self) -> f64 {
         100.0 - self.share(self.relay_sent)
+    }
+
+    /// What the relay sent of a class, in copies of a stream of which `copy` bytes are one.
+    #[must_use]
+    pub fn copies(self, class: Class, copy: f64) -> f64 {
+        self.egress[class as usize] as f64 / copy.max(1.0)
     }
 
     /// Bytes of chunks that came twice or in vain, of a hundred.
@@ -92,11 +103,14 @@ mod tests {
             from_peers: 550,
             integrity: 40,
             control: 30,
+            egress: [500, 10, 0, 0, 20, 30, 40],
         };
         assert_eq!([whole.offload(), whole.twice(), whole.talk()], [40.0, 5.0, 3.0]);
         // Everybody came in the first part, in which the relay sent most of it.
         let first = Bytes { verified: 500, relay_sent: 525, from_relay: 450, ..Bytes::default() };
-        let window = whole.since(first);
+        let window = whole.since(Bytes { egress: [400, 10, 0, 0, 0, 0, 0], ..first });
+        assert_eq!(window.egress, [100, 0, 0, 0, 20, 30, 40]);
+        assert_eq!([Class::Seeding, Class::Joining].map(|of| window.copies(of, 50.0)), [2.0, 0.0]);
         assert_eq!([window.offload(), window.twice(), window.hashes()], [85.0, 20.0, 8.0]);
         assert_eq!(whole.since(Bytes::default()), whole);
         assert!(Bytes::default().offload() > 99.0, "nobody divides by nothing");

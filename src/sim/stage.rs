@@ -32,7 +32,7 @@ const WARM_UP: Duration = Duration::from_secs(4);
 const TICK: Duration = Duration::from_millis(250);
 
 /// The offload is a figure of the last minute: design.md, section 2. A shorter run is one window.
-const WINDOW: Duration = Duration::from_secs(60);
+pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
 /// Over which time those leave who leave together.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -122,7 +122,7 @@ impl Stage {
     /// In words, if this machine cannot: memory, randomness.
     pub fn new(plan: Plan, trace: Option<Trace>) -> Result<Stage, String> {
         let seed = plan.seed;
-        let mut world = World::new(seed, trace);
+        let mut world = World::new(seed, plan.bitrate, trace);
         // Half more than everybody needs: the network card is not what is tried here.
         let rate = (plan.bitrate * plan.peers as u64 * 2).max(1_000_000_000);
         world.add_host(RELAY_IP, population::relay(rate));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::sim::egress::Class;
 use crate::sim::scenario::Scenario;
 use crate::swarm::settings::Mode;
 
@@ -41,6 +42,13 @@ fn remembered_integrity_changes_nothing() {
     assert!(fast.whole.from_peers > 10_000_000, "{fast}");
     assert!(fast.crimes > 3 && fast.crimes == real.crimes, "{} {}", fast.crimes, real.crimes);
     assert!(real.real_work > 20 * fast.real_work, "{} {}", real.real_work, fast.real_work);
+    // Each byte that the relay sent is of one class, and all are seen where there is all of it.
+    let egress = fast.whole.egress;
+    assert_eq!(egress.iter().sum::<u64>(), fast.whole.relay_sent);
+    assert!(egress.iter().all(|bytes| *bytes > 1_000), "{egress:?}");
+    let copies: f64 = Class::ALL.into_iter().map(|class| fast.copies(class)).sum();
+    let stream = 2_000_000.0 / 8.0 * 7.0;
+    assert!((copies - fast.whole.relay_sent as f64 / stream).abs() < 1e-9, "{copies}");
 }
 
 #[test]

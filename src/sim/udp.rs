@@ -43,12 +43,15 @@ impl World {
         let from = self.hosts[host].nat.outward(now, to);
         let mut flight = Box::new(Flight::new(from, to, cargo, stamp));
         let mut parts = Parts::new();
+        let receiver = self.host_of(*to.ip());
         let place = &mut self.hosts[host];
         for n in flight.numbers() {
             let bytes = flight.len(n);
             place.traffic.sent += 1;
             place.traffic.sent_bytes += bytes as u64;
-            match flight.kind(n) {
+            let kind = flight.kind(n);
+            self.egress.send(now, [Some(host), receiver], kind, bytes);
+            match kind {
                 Kind::Chunk(chunk) if place.honest => {
                     let sum = sum(flight.chunk_bytes(n));
                     self.passed.push(Passed { host, at: now, chunk, sum });
@@ -77,7 +80,7 @@ impl World {
         }
         self.digest_flight(SENT, host, &flight);
         // Who was introduced is called first, and a few times.
-        let unasked = match (host, self.host_of(*to.ip())) {
+        let unasked = match (host, receiver) {
             (RELAY, _) => 0,
             (_, Some(RELAY)) => RELAY_CALLS,
             _ => CALLS,
@@ -162,9 +165,13 @@ impl World {
             return;
         }
         let (now, Some(host)) = (self.now(), self.host_of(*flight.to.ip())) else { return };
+        let relayed = *flight.from.ip() == self.hosts[RELAY].ip;
         for n in flight.missing().chain(flight.numbers()).filter(|n| lost & (1 << n) != 0) {
             if let Some(chunk) = flight.chunk(n) {
                 self.losses.lost(now, host, chunk);
+                if relayed {
+                    self.egress.lose(host, chunk);
+                }
             }
         }
     }
@@ -181,17 +188,24 @@ impl World {
         let mut landing = std::mem::take(&mut self.landing);
         let mut numbers = flight.numbers().peekable();
         let mut told = Vec::new();
+        let sender = self.host_of(*flight.from.ip());
         while let Some(first) = numbers.next() {
             landing.clear();
             let (segment, seat) = (flight.len(first), self.steer(host, flight, first));
-            self.count(host, flight, first);
+            self.count([host, sender.unwrap_or(host)], flight, first);
             flight.write(first, &mut landing);
             // Segments of one length come as one, as they do with UDP_GRO; the last may be short.
             while let Some(n) = numbers.next_if(|n| {
                 landing.len().is_multiple_of(segment.max(1)) && flight.len(*n) <= segment
             }) {
-                self.count(host, flight, n);
+                self.count([host, sender.unwrap_or(host)], flight, n);
                 flight.write(n, &mut landing);
+            }
+            if host == RELAY {
+                let datagrams = landing.chunks(segment.max(1));
+                sender.iter().for_each(|from| {
+                    datagrams.clone().for_each(|datagram| self.egress.hear(*from, datagram));
+                });
             }
             let Some(seat) = seat.filter(|_| segment > 0) else { continue };
             let to = Some(IpAddr::V4(self.hosts[host].ip));
@@ -204,13 +218,18 @@ impl World {
         told.into_iter().for_each(|seat| self.step(seat));
     }
 
-    fn count(&mut self, host: usize, flight: &Flight, n: usize) {
+    fn count(&mut self, [host, sender]: [usize; 2], flight: &Flight, n: usize) {
         let relay = self.hosts[RELAY].ip;
+        // What somebody has changed is not what the relay may spare itself.
+        let true_to_it = sender == RELAY || self.hosts[sender].honest;
         let traffic = &mut self.hosts[host].traffic;
         traffic.received += 1;
         traffic.received_bytes += flight.len(n) as u64;
         if let Some(chunk) = flight.chunk(n) {
             self.losses.came(host, chunk);
+            if true_to_it {
+                self.egress.come(host, chunk);
+            }
             let bytes = CHUNK.min(flight.len(n)) as u64;
             match *flight.from.ip() == relay {
                 true => traffic.chunks_relay += bytes,

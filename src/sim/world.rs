@@ -18,6 +18,7 @@ use crate::io::machine::{Input, Machine, Outbox, Output};
 use crate::shard::mail::Mail;
 use crate::sim::dice::Dice;
 use crate::sim::digest::Digest;
+use crate::sim::egress::Egress;
 use crate::sim::flight::{Cargo, Flight};
 use crate::sim::link::{Link, Pipe, Weather};
 use crate::sim::losses::Losses;
@@ -171,6 +172,8 @@ pub struct World {
     pub losses: Losses,
     /// Chunks that honest viewers passed on, to be held against the truth.
     pub passed: Vec<Passed>,
+    /// What the relay sends, by what for.
+    pub egress: Egress,
     pub(super) trace: Option<Trace>,
     outbox: Outbox<Mail>,
     pub(super) landing: Vec<u8>,
@@ -183,7 +186,7 @@ pub struct World {
 impl World {
     /// A world without anybody.
     #[must_use]
-    pub fn new(seed: u64, trace: Option<Trace>) -> World {
+    pub fn new(seed: u64, bitrate: u64, trace: Option<Trace>) -> World {
         World {
             seed,
             queue: Queue::default(),
@@ -196,6 +199,7 @@ impl World {
             events: 0,
             losses: Losses::default(),
             passed: Vec::new(),
+            egress: Egress::new(bitrate),
             trace,
             outbox: Outbox::new(OUTBOX),
             landing: Vec::new(),
