@@ -7,7 +7,7 @@ use crate::config::raw::{Mixed, Raw};
 use crate::config::resolve::{COUNT_MAX, Reader, number, overlap, together, word};
 use crate::config::resolved::{Config, Listen};
 use crate::ingest::settings::Way;
-use crate::swarm::settings::{Addressing, Join, Mode, Settings, SubtreeSize};
+use crate::swarm::settings::{Addressing, Join, Mode, Settings, Strategy, SubtreeSize};
 
 /// What was typed for `swarm.listen`.
 #[derive(Clone, Copy)]
@@ -60,6 +60,7 @@ pub(super) fn read(r: &mut Reader<'_>, raw: &Raw, listen: Option<&Listen>) -> Op
         peers: peers?,
         egress: egress?,
         mode: mode?,
+        strategy: Strategy::default(),
     })
 }
 

@@ -23,7 +23,9 @@ use crate::sim::dice::Dice;
 use crate::sim::scribe::Scribe;
 use crate::sim::world::{Driven, PORT};
 use crate::swarm::integrity::{Signer, SignerClock};
-use crate::swarm::settings::{Addressing, Join, Mode, Settings as SwarmSettings, SubtreeSize};
+use crate::swarm::settings::{
+    Addressing, Join, Mode, Settings as SwarmSettings, Strategy, SubtreeSize,
+};
 
 /// Shards of the relay.
 pub const SHARDS: u16 = 2;
@@ -52,6 +54,8 @@ pub struct Plan {
     pub egress: Option<u64>,
     /// Whether peers pass on what they get.
     pub mode: Mode,
+    /// Who is to feed whom.
+    pub strategy: Strategy,
 }
 
 /// One life of the relay's process.
@@ -113,6 +117,7 @@ impl House {
             peers: self.plan.peers,
             egress: self.plan.egress,
             mode: self.plan.mode,
+            strategy: self.plan.strategy,
         });
         let swarming = Swarming { settings, key };
         (0..SHARDS).map(|id| self.shard(id, swarming.clone())).collect()

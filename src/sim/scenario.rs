@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::sim::dice::Ppm;
 use crate::sim::link::Faults;
 use crate::sim::population::{CHURN, Folk, HOMES, LAN, LOSS, POOR};
-use crate::swarm::settings::Mode;
+use crate::swarm::settings::{Mode, Strategy};
 
 /// Something that is done to the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Scenario {
     pub folk: Folk,
     /// Who sends what to viewers.
     pub mode: Mode,
+    /// By what rule.
+    pub strategy: Strategy,
     /// What the peers' lines do.
     pub faults: Faults,
     /// Over which time the peers come.
@@ -102,6 +104,7 @@ const STEADY: Scenario = Scenario {
     about: "1 % loss, 0.2 % of the peers leave each second and as many come",
     folk: HOMES,
     mode: Mode::Auto,
+    strategy: Strategy::Trees,
     faults: USUAL,
     arrival: ms(2_000),
     churn: CHURN,

@@ -312,6 +312,7 @@ impl Stage {
             peers: 2 * self.plan.peers + 16,
             egress: None,
             mode: self.plan.scenario.mode,
+            strategy: self.plan.scenario.strategy,
         };
         let numbers = std::mem::take(&mut self.numbers);
         let house = House::new(plan, Arc::clone(&self.key), numbers);

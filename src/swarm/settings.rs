@@ -26,6 +26,8 @@ pub struct Settings {
     pub egress: Option<u64>,
     /// Whether peers pass on what they get.
     pub mode: Mode,
+    /// How it is planned who feeds whom.
+    pub strategy: Strategy,
 }
 
 /// Who sends what to peers.
@@ -38,6 +40,19 @@ pub enum Mode {
     Direct,
     /// The relay sends to some, and these to others.
     Hybrid,
+}
+
+/// How it is planned who feeds whom. No operator can choose it: what is not the default is there
+/// to be compared with, in the simulator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// By trees that are made as good as is known.
+    #[default]
+    Trees,
+    /// Each peer is fed each stripe by another one with room, by chance.
+    Random,
+    /// Nobody is to feed anybody: peers ask each other for what they lack.
+    Pull,
 }
 
 /// Who may join a swarm.

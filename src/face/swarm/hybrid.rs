@@ -184,12 +184,12 @@ impl Swarm {
         if self.helms.len() <= index {
             self.helms.resize_with(index + 1, || None);
         }
-        let mode = self.settings.mode;
+        let (mode, strategy) = (self.settings.mode, self.settings.strategy);
         let helm = match &mut self.helms[index] {
             Some(helm) if Arc::ptr_eq(&helm.stream, &stream) => helm,
             place => place.insert(Helm {
                 stream: Arc::clone(&stream),
-                controller: Controller::new(now, mode),
+                controller: Controller::new(now, mode).with_strategy(strategy),
                 graphs: Vec::new(),
                 drawn: now,
             }),

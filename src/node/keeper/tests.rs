@@ -11,7 +11,7 @@ use crate::registry::keys::KeyId;
 use crate::registry::settings as registry_settings;
 use crate::registry::streams::{Claim, Lease};
 use crate::ring::arena::Arena;
-use crate::swarm::settings::{Addressing, Join, Mode};
+use crate::swarm::settings::{Addressing, Join, Mode, Strategy};
 
 const N16: Option<SubtreeSize> = SubtreeSize::new(16);
 
@@ -45,6 +45,7 @@ fn swarm(size: Option<SubtreeSize>) -> Settings {
         peers: 1,
         egress: None,
         mode: Mode::Direct,
+        strategy: Strategy::Trees,
     }
 }
 

@@ -281,6 +281,7 @@ fn parts(id: u16, registry: &Arc<Registry>) -> Parts {
         peers: 100,
         egress: None,
         mode: Mode::Hybrid,
+        strategy: crate::swarm::settings::Strategy::Trees,
     };
     Parts {
         ingest: [].into(),

@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::base::ids::ShardId;
 use crate::base::spread::{GOLDEN, spread};
 use crate::base::time::Mono;
-use crate::swarm::settings::Mode;
+use crate::swarm::settings::{Mode, Strategy};
 
 pub use census::{Census, Member};
 pub use plan::{Plan, Row};
@@ -140,6 +140,12 @@ impl Controller {
         }
     }
 
+    /// Another way to plan.
+    #[must_use]
+    pub fn with_strategy(self, strategy: Strategy) -> Controller {
+        Controller { planner: Planner::new(strategy), ..self }
+    }
+
     /// A shard has counted. There are as many counts as shards.
     pub fn handle_census(&mut self, now: Mono, shard: ShardId, census: Census) {
         match self.counts.binary_search_by_key(&shard, |(shard, ..)| *shard) {
@@ -164,7 +170,7 @@ impl Controller {
         let ballot = &self.ballot;
         let hybrid = self.judge.look(now, ballot);
         if !hybrid {
-            self.planner = Planner::default();
+            self.planner.forget();
             self.copies = 0;
             return Orders { charge: 100, ..Orders::direct(self.judge.since()) };
         }

@@ -19,7 +19,7 @@ use crate::registry::streams::{Claim, Lease};
 use crate::ring::arena::Arena;
 use crate::ring::records::{Record, SubtreeSize};
 use crate::swarm::integrity::{self, KeyPair, SignerClock};
-use crate::swarm::settings::{Join, Mode};
+use crate::swarm::settings::{Join, Mode, Strategy};
 use crate::wire::ppspp::build::opening;
 use crate::wire::ppspp::{
     Addressing, Handshake, Link, Message, MessageSet, Messages, Options, Private, Report, Span,
@@ -57,6 +57,7 @@ fn settings(join: Join) -> Arc<Settings> {
         peers: 0,
         egress: None,
         mode: Mode::Direct,
+        strategy: Strategy::Trees,
     })
 }
 

@@ -10,6 +10,7 @@
 //! complaints  who is not fed by whom; trust: what that means for later
 //! roots       whom the relay feeds; orphans: who is fed by others, by whom
 //! moves       what could be better
+//! scatter     parents by chance, to be compared with all of that
 //! ```
 
 mod complaints;
@@ -17,6 +18,7 @@ mod forest;
 mod moves;
 mod orphans;
 mod roots;
+mod scatter;
 mod seats;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use std::net::SocketAddr;
 
 use crate::base::time::Mono;
 use crate::swarm::controller::census::Member;
+use crate::swarm::settings::Strategy;
 use crate::swarm::stripes::STRIPES;
 
 use forest::Forest;
@@ -79,12 +82,23 @@ const SHARE: u32 = 6;
 /// Makes plans, each from the one before.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
+    strategy: Strategy,
     rate: Rate,
     forest: Forest,
     turn: u64,
 }
 
 impl Planner {
+    /// Nobody is planned with yet.
+    pub(super) fn new(strategy: Strategy) -> Planner {
+        Planner { strategy, ..Planner::default() }
+    }
+
+    /// Forgets who is there.
+    pub(super) fn forget(&mut self) {
+        *self = Planner::new(self.strategy);
+    }
+
     /// Plans anew, every [`crate::swarm::controller::INTERVAL`].
     pub(super) fn step(&mut self, now: Mono, members: &[Member], bitrate: u64) -> Plan {
         self.rate.take(now, bitrate);
@@ -95,11 +109,17 @@ impl Planner {
         let peers = forest.peers();
         let copies = copies(peers);
         let share = peers.div_ceil(copies.max(1)).min(SHARE) as u16;
-        forest.choose_roots(self.turn, copies, share);
-        forest.measure_all((self.turn % STRIPES as u64) as usize);
-        let mut matching = Matching::new(now, forest, share);
-        matching.settle();
-        matching.improve(now, self.turn);
+        match self.strategy {
+            Strategy::Trees => {
+                forest.choose_roots(self.turn, copies, share);
+                forest.measure_all((self.turn % STRIPES as u64) as usize);
+                let mut matching = Matching::new(now, forest, share);
+                matching.settle();
+                matching.improve(now, self.turn);
+            }
+            Strategy::Random => Matching::new(now, forest, share).scatter(self.turn, copies),
+            Strategy::Pull => {}
+        }
         self.turn += 1;
         Plan { rows: forest.order.iter().map(|(_, seat)| forest.seat(*seat).row).collect() }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::time::Mono;
 use crate::swarm::controller::plan::forest::{Forest, bits};
+use crate::swarm::controller::plan::seats::Seat;
 use crate::swarm::realm::{Realm, can_meet};
 use crate::swarm::stripes::STRIPES;
 
@@ -26,8 +27,8 @@ const LOOKS_MAX: usize = 300_000;
 
 /// Parents that are given in one step: to one peer, so that not all its stripes come from
 /// strangers at once, and to all.
-const CHANGES_MAX: usize = 3;
-const CHANGES_MAX_ALL: usize = 1_024;
+pub(super) const CHANGES_MAX: usize = 3;
+pub(super) const CHANGES_MAX_ALL: usize = 1_024;
 
 /// Orphans of a stripe for whom there may be nobody in one step, before the others wait; and how
 /// long one waits before it is its turn again, longer if there are many.
@@ -69,15 +70,24 @@ type Orphan = (bool, bool, u32, u32, u32);
 /// Gives parents, in one step.
 pub(super) struct Matching<'a> {
     pub(super) forest: &'a mut Forest,
-    now: Mono,
+    pub(super) now: Mono,
     /// Children that each root shall have.
     share: u16,
     /// Who had a free link at the beginning.
-    open: Vec<u32>,
+    pub(super) open: Vec<u32>,
     pools: [Option<Vec<Pool>>; STRIPES],
     collected: u32,
     looks: usize,
-    changes: usize,
+    pub(super) changes: usize,
+}
+
+impl Seat {
+    /// Whether it is given parents at the moment.
+    pub(super) fn takes_parents(&self, now: Mono) -> bool {
+        // Newcomers are catching up, which takes longer on a long way.
+        let young = now.since(self.came) < SETTLED + 3 * Duration::from_millis(self.rtt.into());
+        !young && !self.bars.rests(now)
+    }
 }
 
 impl<'a> Matching<'a> {
@@ -131,10 +141,7 @@ impl<'a> Matching<'a> {
             let (channel, at) = self.forest.order[at];
             let seat = self.forest.seat_mut(at);
             seat.waiting = !seat.fed & !seat.root;
-            // Newcomers are catching up, which takes longer on a long way.
-            let young =
-                self.now.since(seat.came) < SETTLED + 3 * Duration::from_millis(seat.rtt.into());
-            if young || seat.bars.rests(self.now) {
+            if !seat.takes_parents(self.now) {
                 seat.waiting = 0;
             }
             if seat.waiting != 0 {

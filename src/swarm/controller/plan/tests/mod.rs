@@ -1,5 +1,6 @@
 //! What plans look like, and what becomes of them among peers that do less than they say.
 
+mod chance;
 mod faults;
 mod shapes;
 mod world;
