@@ -11,6 +11,7 @@ use crate::ring::arena::Arena;
 use crate::ring::window;
 use crate::swarm::integrity::SwarmId;
 use crate::swarm::playout;
+use crate::swarm::settings::Strategy;
 
 /// Settings of all viewers of a node.
 pub struct Settings {
@@ -31,6 +32,8 @@ pub struct Settings {
     /// The most that is sent to other viewers, in bits per second; 0: nothing is shared. `None`:
     /// what the line carries is found out.
     pub upload: Option<u64>,
+    /// What the relay plans by: viewers of a mesh in which nobody pushes ask for what they lack.
+    pub strategy: Strategy,
 }
 
 impl Settings {

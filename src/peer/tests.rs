@@ -152,6 +152,7 @@ fn settings() -> Settings {
         tls: None,
         playout: playout::Settings::default(),
         upload: None,
+        strategy: crate::swarm::settings::Strategy::Trees,
     }
 }
 

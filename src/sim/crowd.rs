@@ -21,6 +21,7 @@ use crate::sim::notary::Notary;
 use crate::sim::truth::Shown;
 use crate::sim::world::{HTTP, World};
 use crate::swarm::playout;
+use crate::swarm::settings::Strategy;
 
 /// How much of the stream a viewer may keep. A window takes what lies ahead of what was played up
 /// to a quarter of its size: the greatest play-out delay, and a second.
@@ -95,6 +96,8 @@ pub struct Crowd {
     relay: SocketAddr,
     name: StreamName,
     seed: u64,
+    /// What the relay plans by.
+    pub strategy: Strategy,
 }
 
 impl Crowd {
@@ -116,7 +119,16 @@ impl Crowd {
         let alike = (bytes_of(bitrate, time) + 2 * SLAB_LARGE as u64).min(ALIKE_MAX);
         let arena = Arena::create_lazy(bytes * most as u64 + 2 * SLAB_LARGE as u64, alike)?;
         let relay = (relay, HTTP).into();
-        Ok(Crowd { viewers: Vec::new(), arena, memory, notary, relay, name, seed })
+        Ok(Crowd {
+            viewers: Vec::new(),
+            arena,
+            memory,
+            notary,
+            relay,
+            name,
+            seed,
+            strategy: Strategy::Trees,
+        })
     }
 
     /// One more viewer, on a host with this link.
@@ -141,6 +153,7 @@ impl Crowd {
             tls: None,
             playout: playout::Settings::default(),
             upload: None,
+            strategy: self.strategy,
         };
         let peer = Peer::new(Parts {
             settings,

@@ -156,6 +156,7 @@ impl Stage {
             world,
             plan,
         };
+        stage.crowd.strategy = stage.plan.scenario.strategy;
         stage.set_up()?;
         Ok(stage)
     }

@@ -42,6 +42,18 @@ pub enum Mode {
     Hybrid,
 }
 
+impl Mode {
+    /// Its word in a configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Mode::Auto => "auto",
+            Mode::Direct => "direct",
+            Mode::Hybrid => "hybrid",
+        }
+    }
+}
+
 /// How it is planned who feeds whom. No operator can choose it: what is not the default is there
 /// to be compared with, in the simulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -52,6 +52,7 @@ use crate::shard::mail::Mail;
 use crate::shard::{Parts, Shard};
 use crate::swarm::integrity::SwarmId;
 use crate::swarm::playout;
+use crate::swarm::settings::Strategy;
 
 /// How often the household looks after things, and how often it says how it goes.
 const TICK: Duration = Duration::from_millis(100);
@@ -163,6 +164,7 @@ impl Node {
             tls,
             playout: options.playout,
             upload: options.upload,
+            strategy: Strategy::default(),
         };
         let live: fn() -> Mail = || Mail::Live;
         let peer = peer::Parts {

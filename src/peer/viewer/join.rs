@@ -237,6 +237,7 @@ impl Viewer {
         let neighbours = self.neighbours.get_or_insert_with(|| {
             Box::new(Neighbours::new(now.mono, opener.channel().into(), limit, playing))
         });
+        neighbours.set_strategy(desk.settings.strategy);
         neighbours.begin_anew();
         neighbours.linked(now.mono, opened.measures);
         self.base = neighbours.shared();

@@ -374,6 +374,7 @@ mod tests {
             tls: None,
             playout: crate::swarm::playout::Settings::default(),
             upload: Some(0),
+            strategy: crate::swarm::settings::Strategy::Trees,
         }
     }
 

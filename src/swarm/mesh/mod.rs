@@ -126,6 +126,8 @@ pub struct Mesh {
     relay_feeds: u8,
     /// What a stripe takes of a neighbour's upload.
     stripe_kbit: u32,
+    /// Nobody pushes anything: see [`Mesh::set_pulls`].
+    pulls: bool,
     events: Events,
     due: Option<Mono>,
 }
@@ -148,9 +150,22 @@ impl Mesh {
             relay_heard: None,
             relay_feeds: u8::MAX,
             stripe_kbit: 1,
+            pulls: false,
             events: Events::default(),
             due: None,
         }
+    }
+
+    /// Neighbours are asked for what they announce, and nobody for a push: only to be compared
+    /// with what is done otherwise.
+    pub fn set_pulls(&mut self, pulls: bool) {
+        self.pulls = pulls;
+    }
+
+    /// Whether nobody pushes anything.
+    #[must_use]
+    pub fn pulls(&self) -> bool {
+        self.pulls
     }
 
     /// The round trip to the relay.
@@ -275,7 +290,8 @@ impl Mesh {
             neighbour.note_lag(track.lag(now));
         }
         // Somebody to ask: perhaps that was missing.
-        if track.whole.is_none() && (track.missed || track.late || subtree < self.backlog) {
+        let waits = self.pulls || track.missed || track.late || subtree < self.backlog;
+        if track.whole.is_none() && waits {
             self.wake(now);
         }
     }
@@ -347,7 +363,11 @@ impl Mesh {
     /// The stripes that the relay is to push to us, a bit each.
     #[must_use]
     pub fn relay_stripes(&self) -> u8 {
-        if self.is_alone() { u8::MAX } else { self.mask(|stripe| stripe.relayed) }
+        match (self.is_alone(), self.pulls) {
+            (true, _) => u8::MAX,
+            (false, true) => 0,
+            (false, false) => self.mask(|stripe| stripe.relayed),
+        }
     }
 
     /// Who is to be asked for the holes of a subtree now.

@@ -563,3 +563,28 @@ fn subtrees_that_lie_too_far_apart_are_not_tracked_together() {
     assert_eq!(tracked(&world), [9]);
     assert_eq!(world.mesh.take_events().forgotten, 2);
 }
+
+#[test]
+fn where_nobody_pushes_the_one_who_has_announced_is_asked() {
+    let mut world = World::new(&[A, B]);
+    world.mesh.set_pulls(true);
+    assert_eq!(world.relay(), 0);
+    let chance = |subtree: u64| {
+        let mut world = World::new(&[A, B]);
+        world.mesh.set_pulls(true);
+        world.lack(subtree, None);
+        world.mesh.source(subtree)
+    };
+    let relayed = (100..900).filter(|subtree| chance(*subtree) == Source::Relay).count();
+    assert!((60..140).contains(&relayed), "{relayed}: one in eight");
+    let subtree = (100..).find(|subtree| chance(*subtree) == Source::Wait).unwrap();
+    world.lack(subtree, Some(2_000));
+    world.wait(100, &[A, B]);
+    assert_eq!(world.mesh.source(subtree), Source::Wait);
+    world.mesh.note_have(world.now, B, subtree);
+    world.wait(1, &[A, B]);
+    assert_eq!(world.mesh.source(subtree), Source::Neighbour(B));
+    world.wait(1_500, &[A, B]);
+    assert_eq!(world.mesh.source(subtree), Source::Relay, "it is played soon");
+    assert_eq!((world.relay(), world.mesh.take_events().grafts), (0, 0));
+}

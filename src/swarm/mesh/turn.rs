@@ -33,6 +33,9 @@ const RESCUE_CHANCE_MICROS: u64 = 100_000;
 /// What the relay pushes is on its way for no longer than a round trip and this.
 const RELAYED: Duration = Duration::from_millis(30);
 
+/// Where nobody pushes, a viewer asks the relay at once for one subtree in so many.
+const PULLED_FROM_RELAY: u64 = 8;
+
 /// How soon everything is looked at again: what is newly missing.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -63,7 +66,9 @@ impl Mesh {
             return;
         }
         self.wake(now + LOOK_AGAIN);
-        (0..STRIPES).for_each(|index| self.follow(now, index));
+        if !self.pulls {
+            (0..STRIPES).for_each(|index| self.follow(now, index));
+        }
         for missing in missing {
             self.judge(now, missing.subtree);
         }
@@ -116,6 +121,7 @@ impl Mesh {
             match track.pushed {
                 Some((Pushed::Relay | Pushed::Http, _)) => Source::Relay,
                 Some((Pushed::By(slot), at)) => self.begun(now, subtree, &mut track, slot, at),
+                None if self.pulls => self.pulled(now, subtree, &mut track),
                 None => self.expected(now, subtree, &mut track),
             }
         };
@@ -213,6 +219,15 @@ impl Mesh {
             return Source::Relay;
         }
         // The first time it is perhaps late: then whoever waits for it as well would ask, too.
+        self.ask(now, subtree, track, None).unwrap_or(Source::Wait)
+    }
+
+    /// Nobody pushes it: whoever has announced it is asked. Some ask the relay, by chance, or
+    /// nobody would have it.
+    fn pulled(&mut self, now: Mono, subtree: u64, track: &mut Track) -> Source {
+        if spread(self.seed ^ spread(subtree)).is_multiple_of(PULLED_FROM_RELAY) {
+            return Source::Relay;
+        }
         self.ask(now, subtree, track, None).unwrap_or(Source::Wait)
     }
 

@@ -35,6 +35,7 @@ use crate::swarm::doors::{Doors, same};
 use crate::swarm::mesh::{Key, Mesh, Missing, Pusher, Source};
 use crate::swarm::receiver::{Counts, News, Profile, Receiver, Tools};
 use crate::swarm::requests::Run;
+use crate::swarm::settings::Strategy;
 use crate::swarm::stripes::STRIPES;
 use crate::swarm::upload::Upload;
 use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, State, Writer};
@@ -44,6 +45,9 @@ const LINKS_MAX: usize = 64;
 
 /// With fewer of them the relay is asked for more.
 const LINKS_WANTED: usize = 3;
+
+/// The same where nobody pushes: who has what is a matter of chance.
+const LINKS_PULLED: usize = 8;
 
 /// How often it is asked.
 const ASK_APART: Duration = Duration::from_secs(2);
@@ -134,6 +138,11 @@ impl Neighbours {
             missing: Vec::new(),
             buf: Box::new([0; 1_500]),
         }
+    }
+
+    /// What the relay plans by.
+    pub(super) fn set_strategy(&mut self, strategy: Strategy) {
+        self.mesh.set_pulls(strategy == Strategy::Pull);
     }
 
     /// Whether the relay is to be asked for the holes of a subtree.
@@ -411,7 +420,7 @@ impl Neighbours {
 
     /// What the relay is to be told.
     pub(super) fn notes(&self, now: Mono, playing: &Playing, relay: &Receiver) -> Notes {
-        let few = self.links.len() < LINKS_WANTED;
+        let few = self.links.len() < if self.mesh.pulls() { LINKS_PULLED } else { LINKS_WANTED };
         let may = relay.is_private() && now.since(self.relay_told_at) >= STATE_APART;
         let news = |state: &State| self.relay_told.is_none_or(|told| differs(&told, state));
         let tells = relay.is_extended() && now.since(self.links_at) >= LINKS_APART;
