@@ -43,7 +43,7 @@ enum Command {
     /// Measure the relay on this machine, beside what the kernel allows.
     Bench(bench::Args),
     /// Play a whole swarm in virtual time, decided by a seed.
-    Sim(sim::Args),
+    Sim(Box<sim::Args>),
 }
 
 /// Runs the command line of this process to its end.

@@ -1,20 +1,31 @@
 //! `headwater sim`: from flags to a world, and what came of it.
 
+mod musts;
+mod report;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "planted")]
 use crate::base::planted::{self, Plant};
 use crate::cli::output;
+use crate::sim::policy::Policy;
 use crate::sim::scenario::{ALL, Scenario};
-use crate::sim::{self, Plan, Summary, Trace};
+use crate::sim::{self, Plan, Report, Summary, Trace};
 use crate::swarm::settings::Mode;
 
 /// The most viewers: each takes some megabytes.
-const PEERS_MAX: u64 = 20_000;
+const PEERS_MAX: u64 = 50_000;
+
+/// Those of a world of which nothing else is said.
+const PEERS: u64 = 100;
 
 /// The longest time of a world in seconds.
 const SECONDS_MAX: f64 = 86_400.0;
+
+/// The time of a world of which nothing else is said.
+const SECONDS: Duration = Duration::from_secs(60);
 
 /// Arguments of `sim`.
 #[derive(Debug, clap::Args)]
@@ -23,19 +34,19 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
     /// Play so many seeds, from `--seed` on, and say what they came to together.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seeds: u64,
-    /// Viewers.
-    #[arg(long, value_name = "N", default_value_t = 100,
-          value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
-    peers: u64,
+    /// [default: 1; of `--must`: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seeds: Option<u64>,
+    /// Viewers. [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
+    peers: Option<u64>,
     /// The stream's bitrate: 2mbit, 500kbit, or bits per second.
     #[arg(long, value_name = "RATE", default_value = "2mbit", value_parser = bitrate)]
     bitrate: u64,
     /// How long, in virtual seconds from the first viewer on. Offload, duplicates and control are
-    /// judged by the last 60.
-    #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
-    seconds: Duration,
+    /// judged by the last 60. [default: 60; of `--must`: 90]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    seconds: Option<Duration>,
     /// What happens: steady, poor, lossy, flash, leave, frozen, corrupt, spoof, restart, cut,
     /// blocked, direct or namespaces.
     #[arg(long, value_name = "NAME", default_value = "steady", value_parser = scenario)]
@@ -43,6 +54,9 @@ pub struct Args {
     /// Who sends what to viewers: auto, direct or hybrid, instead of the scenario's.
     #[arg(long, value_name = "MODE", value_parser = mode)]
     mode: Option<Mode>,
+    /// How that is decided: swarm, as in production; relay, pull or random, to compare it with.
+    #[arg(long, value_name = "NAME", default_value = "swarm", value_parser = report::policy)]
+    policy: Policy,
     /// Seconds from one key frame to the next.
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     gop: Duration,
@@ -65,16 +79,43 @@ pub struct Args {
     /// Print what happens to one host: relay, or peer:17.
     #[arg(long, value_name = "HOST", value_parser = host)]
     trace: Option<usize>,
+    /// Play the scenario for several audiences and policies, and write tables and plots into this
+    /// directory: after each world all that is known by then. Given again it goes on there.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["each", "trace", "peers", "policy"])]
+    report: Option<PathBuf>,
+    /// The audiences of a report.
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "report",
+          default_value = "10,30,100,300,1000",
+          value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
+    audiences: Vec<u64>,
+    /// The policies of a report.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "report",
+          default_value = "swarm,relay,pull,random", value_parser = report::policy)]
+    policies: Vec<Policy>,
+    /// Play what shows one thing that must be reached, and say whether it is; or `list` them.
+    #[arg(long, value_name = "NAME", value_parser = musts::row,
+          conflicts_with_all = ["report", "each", "trace", "scenario", "gop"])]
+    must: Option<musts::Row>,
 }
 
 /// Plays the worlds.
 pub fn sim(args: &Args) -> ExitCode {
     #[cfg(feature = "planted")]
     planted::plant(args.plant);
-    let mut summary = Summary::default();
-    for seed in args.seed..args.seed.saturating_add(args.seeds) {
-        let began = Instant::now();
-        let report = match sim::run(plan(args, seed), args.trace.map(trace)) {
+    match (&args.report, &args.must) {
+        (Some(dir), _) => report::report(args, dir),
+        (None, Some(row)) => musts::must(args, row),
+        (None, None) => worlds(args),
+    }
+}
+
+/// Plays a world for each seed, and prints all of each.
+fn worlds(args: &Args) -> ExitCode {
+    let (mut summary, seeds) = (Summary::default(), args.seeds.unwrap_or(1));
+    for seed in args.seed..args.seed.saturating_add(seeds) {
+        let (plan, began) = (plan(args, seed), Instant::now());
+        let time = plan.time.as_secs_f64();
+        let report = match sim::run(plan, args.trace.map(trace)) {
             Ok(report) => report,
             Err(why) => {
                 output::complain(&format!("error: {why}\n"));
@@ -87,27 +128,36 @@ pub fn sim(args: &Args) -> ExitCode {
                 let _ = output::say(&format!("{line}\n"));
             });
         }
-        let speed = args.seconds.as_secs_f64() / took.max(1e-9);
+        let speed = time / took.max(1e-9);
         output::say(&format!("{report}played in {took:.1} s, {speed:.1} times real time\n"));
         summary.add(&report);
     }
-    if args.seeds > 1 {
+    if seeds > 1 {
         output::say(&summary.to_string());
     }
     if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Plays a world, and says in a line what came of it and how to play it again.
+fn play(plan: Plan) -> Result<(Report, String), String> {
+    let (command, began) = (plan.command(), Instant::now());
+    let report = sim::run(plan, None)?;
+    let (took, line) = (began.elapsed().as_secs_f64(), report.line());
+    Ok((report, format!("{line}; {took:.1} s\n  {command}\n")))
+}
+
 fn plan(args: &Args, seed: u64) -> Plan {
     let mut scenario = args.scenario.clone();
+    args.policy.apply(&mut scenario);
     scenario.faults.loss = args.loss.unwrap_or(scenario.faults.loss);
     scenario.mode = args.mode.unwrap_or(scenario.mode);
     scenario.churn = args.churn.unwrap_or(scenario.churn);
     Plan {
         seed,
-        peers: usize::try_from(args.peers).unwrap_or(usize::MAX),
+        peers: usize::try_from(args.peers.unwrap_or(PEERS)).unwrap_or(usize::MAX),
         bitrate: args.bitrate,
         gop: args.gop,
-        time: args.seconds,
+        time: args.seconds.unwrap_or(SECONDS),
         scenario,
         remember: !args.full_integrity,
     }

@@ -17,6 +17,9 @@
 //! losses, proofs, truth     what the referee knows and nobody else
 //! egress, shares, report    what the relay sends for what, figures, and the verdict
 //! figures, summary          the same by name, and of many worlds
+//! policy, played            what is compared in a report, and what was played for it
+//! plots, tables             how it is shown
+//! musts                     what must be reached
 //! ```
 #![forbid(unsafe_code)]
 
@@ -31,8 +34,12 @@ mod house;
 mod liar;
 mod link;
 mod losses;
+pub mod musts;
 mod nat;
 mod notary;
+pub mod played;
+pub mod plots;
+pub mod policy;
 mod population;
 mod proofs;
 mod queue;
@@ -45,6 +52,7 @@ mod source;
 mod spoofer;
 mod stage;
 mod summary;
+pub mod tables;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::sim::shares::Bytes;
 use crate::sim::stage::{Foul, Plan, Stage, WINDOW};
 use crate::sim::summary::Bound;
 use crate::sim::world::RELAY;
-use crate::swarm::settings::Mode;
+use crate::swarm::settings::{Mode, Strategy};
 
 /// Viewers from which on they are meant to carry the stream.
 const SHARED_FROM: usize = 50;
@@ -295,6 +295,22 @@ impl Report {
         ]
     }
 
+    /// What it came to in a line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Plan { seed, peers, .. } = self.plan;
+        let bad = self.failures();
+        let verdict = bad.first().map_or("good".to_owned(), |bad| format!("BAD, {bad}"));
+        format!(
+            "seed {seed}, {peers} viewers: offload {:.1} %, delay p99 {} ms, startup p95 {} ms, \
+             {:.2} stalls per viewer-hour, {verdict}",
+            self.offload(),
+            millis(&self.delay, 0.99),
+            self.startup(95).as_millis(),
+            self.stalls_per_hour()
+        )
+    }
+
     /// What is not as it should be. Empty: the verdict is good.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
@@ -365,21 +381,40 @@ impl Report {
     /// How to see the same again.
     #[must_use]
     pub fn replay(&self) -> String {
-        let Plan { seed, peers, bitrate, gop, time, ref scenario, .. } = self.plan;
-        let loss = f64::from(scenario.faults.loss) / 10_000.0;
-        let churn = f64::from(scenario.churn) / 10_000.0;
-        let mut text = format!(
-            "headwater sim --seed {seed} --peers {peers} --bitrate {bitrate} --seconds {} \
-             --scenario {} --mode {} --gop {} --loss {loss} --churn {churn}",
-            time.as_secs_f64(),
-            scenario.name,
-            word(scenario.mode),
-            gop.as_secs_f64()
-        );
+        let mut text = self.plan.command();
         if let Some(worst) = self.worst {
             let _ = write!(text, " --trace peer:{worst}");
         }
         text
+    }
+}
+
+impl Plan {
+    /// The command that plays it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let Plan { seed, peers, ref scenario, .. } = *self;
+        let policy = match scenario.strategy {
+            Strategy::Trees => "",
+            Strategy::Random => " --policy random",
+            Strategy::Pull => " --policy pull",
+        };
+        let (setting, mode) = (self.setting(), scenario.mode.word());
+        format!("headwater sim --seed {seed} --peers {peers} {setting} --mode {mode}{policy}")
+    }
+
+    /// Of that what is the same for all audiences, seeds and policies.
+    #[must_use]
+    pub fn setting(&self) -> String {
+        let Plan { bitrate, gop, time, ref scenario, .. } = *self;
+        let loss = f64::from(scenario.faults.loss) / 10_000.0;
+        let churn = f64::from(scenario.churn) / 10_000.0;
+        format!(
+            "--bitrate {bitrate} --seconds {} --scenario {} --gop {} --loss {loss} --churn {churn}",
+            time.as_secs_f64(),
+            scenario.name,
+            gop.as_secs_f64()
+        )
     }
 }
 
@@ -433,15 +468,6 @@ fn line(viewer: &Viewer, link: &Link) -> String {
         let _ = write!(text, " ({})", figures.problem);
     }
     text
-}
-
-/// The word of a mode on the command line.
-fn word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Auto => "auto",
-        Mode::Direct => "direct",
-        Mode::Hybrid => "hybrid",
-    }
 }
 
 fn seconds(nanos: u64) -> f64 {
