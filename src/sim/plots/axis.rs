@@ -121,6 +121,7 @@ mod tests {
         assert_eq!([0.0, 50.0, 100.0, 900.0].map(|v| axis.place(v)), [300.0, 200.0, 100.0, 100.0]);
         let axis = Axis::around(Growth::Linear, &[-11.0, 91.0], 0.0, 1.0);
         assert_eq!(texts(&axis), ["-20", "0", "20", "40", "60", "80", "100"]);
+        assert!((axis.place(0.0) - 1.0 / 6.0).abs() < 1e-9 && axis.place(-20.0) < 1e-9);
         let axis = Axis::around(Growth::Log(0.01), &[0.0, 3.0], 0.0, 3.0);
         assert_eq!(texts(&axis), ["0", "0.1", "1", "10"]);
         let places = [0.0, 0.1, 1.0, f64::INFINITY].map(|value| axis.place(value));
