@@ -37,6 +37,10 @@ pub struct Args {
     /// [default: 1; of `--must`: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seeds: Option<u64>,
+    /// Play as many seeds, from `--seed` on, as begin within so many seconds of real time.
+    #[arg(long, value_name = "S", value_parser = seconds,
+          conflicts_with_all = ["seeds", "report", "must", "each", "trace"])]
+    budget: Option<Duration>,
     /// Viewers. [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=PEERS_MAX))]
     peers: Option<u64>,
@@ -105,8 +109,33 @@ pub fn sim(args: &Args) -> ExitCode {
     match (&args.report, &args.must) {
         (Some(dir), _) => report::report(args, dir),
         (None, Some(row)) => musts::must(args, row),
-        (None, None) => worlds(args),
+        (None, None) => match args.budget {
+            Some(budget) => search(args, budget),
+            None => worlds(args),
+        },
     }
+}
+
+/// Plays a world for each seed until the time is over, and prints a line about each.
+fn search(args: &Args, budget: Duration) -> ExitCode {
+    let (mut summary, began) = (Summary::default(), Instant::now());
+    for seed in args.seed.. {
+        if began.elapsed() >= budget {
+            break;
+        }
+        match play(plan(args, seed)) {
+            Ok((report, line)) => {
+                output::say(&line);
+                summary.add(&report);
+            }
+            Err(why) => {
+                output::complain(&format!("error: {why}\n"));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    output::say(&summary.to_string());
+    if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Plays a world for each seed, and prints all of each.
