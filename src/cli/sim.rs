@@ -51,8 +51,10 @@ pub struct Args {
     /// judged by the last 60. [default: 60; of `--must`: 90]
     #[arg(long, value_name = "S", value_parser = seconds)]
     seconds: Option<Duration>,
-    /// What happens: steady, poor, lossy, flash, leave, frozen, corrupt, spoof, restart, cut,
-    /// blocked, direct or namespaces.
+    /// What happens: steady, churn, poor, asymmetric, nats, mobile, lossy, blocked, flash, crowd,
+    /// leave, region, restart, cut, egress, overload, hiccup, standstill, longgop, skew, frozen,
+    /// frozen10, corrupt, corrupt10, riders, boasters, eclipse, spoof, direct, namespaces or
+    /// chaos. A wrong name prints what each is.
     #[arg(long, value_name = "NAME", default_value = "steady", value_parser = scenario)]
     scenario: Scenario,
     /// Who sends what to viewers: auto, direct or hybrid, instead of the scenario's.

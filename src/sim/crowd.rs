@@ -14,8 +14,8 @@ use crate::peer::{Parts, Peer};
 use crate::ring::arena::Arena;
 use crate::ring::window;
 use crate::sim::dice::Dice;
+use crate::sim::foe::Nature;
 use crate::sim::house::bytes_of;
-use crate::sim::liar::Liar;
 use crate::sim::link::Link;
 use crate::sim::notary::Notary;
 use crate::sim::truth::Shown;
@@ -58,8 +58,8 @@ pub struct Viewer {
     pub judged: u32,
     /// Those that the network explains.
     pub excused: u32,
-    /// It changes what it passes on: what becomes of it is its own business.
-    pub liar: bool,
+    /// Whether it is honest: what becomes of others is their own business.
+    pub nature: Nature,
     /// The end of what it has shown at the last look, and when that last moved.
     pub(super) moved: (u64, Mono),
 }
@@ -77,6 +77,12 @@ impl Viewer {
         self.shown.close();
         self.board = Board::default();
         self.figures.iter_mut().for_each(|figures| figures.window = None);
+    }
+
+    /// Whether it is one of those for whom all this is made.
+    #[must_use]
+    pub fn is_honest(&self) -> bool {
+        self.nature == Nature::Honest
     }
 
     /// How long it was there.
@@ -132,12 +138,12 @@ impl Crowd {
     }
 
     /// One more viewer, on a host with this link.
-    pub fn join(&mut self, world: &mut World, link: Link, liar: bool) {
+    pub fn join(&mut self, world: &mut World, link: Link, nature: Nature) {
         let number = self.viewers.len() + 1;
         let ip = Ipv4Addr::from(u32::from(FIRST) + number as u32);
         let host = world.add_host(ip, link);
         let seat = world.add_seat(host);
-        world.hosts[host].honest = !liar;
+        world.hosts[host].honest = nature == Nature::Honest;
         let board = Board::default();
         let mut dice = Dice::new(self.seed, "peer", number as u64);
         let mut key = [0; 32];
@@ -176,14 +182,11 @@ impl Crowd {
             shown: Shown::default(),
             judged: 0,
             excused: 0,
-            liar,
+            nature,
             moved: (0, world.now()),
         });
         let dice = Dice::new(self.seed, "liar", number as u64);
-        match liar {
-            true => world.seat(seat, Box::new(Liar::new(Box::new(peer), dice))),
-            false => world.seat(seat, Box::new(peer)),
-        }
+        world.seat(seat, nature.around(Box::new(peer), dice));
     }
 
     /// A viewer stops, and stays.

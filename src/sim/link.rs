@@ -70,6 +70,12 @@ impl Pipe {
         Pipe { rate: rate.max(1), limit, free: Mono::ZERO, bytes: 0 }
     }
 
+    /// Bits per second that it carries.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.rate
+    }
+
     /// How long it takes until what waits is through.
     #[must_use]
     pub fn wait(&self, now: Mono) -> Duration {
@@ -91,18 +97,28 @@ impl Pipe {
 
     /// Takes `bytes` however many are waiting.
     pub fn take_all(&mut self, now: Mono, bytes: usize) -> Mono {
-        let nanos = bytes as u128 * 8_000_000_000 / u128::from(self.rate);
-        self.free =
-            self.free.max(now) + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.free = self.free.max(now) + self.time(bytes as u64);
         self.bytes += bytes as u64;
         self.free
+    }
+
+    /// Carries `rate` bit/s from now on; what waits goes on waiting.
+    pub fn change(&mut self, now: Mono, rate: u64) {
+        let waiting = self.backlog(now);
+        self.rate = rate.max(1);
+        self.free = now + self.time(waiting);
+    }
+
+    /// How long the line needs for so many bytes.
+    fn time(&self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(self.rate);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// When at most `bytes` are waiting.
     #[must_use]
     pub fn below(&self, bytes: u64) -> Mono {
-        let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(self.rate);
-        self.free - Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        self.free - self.time(bytes)
     }
 }
 
@@ -166,6 +182,18 @@ mod tests {
         assert_eq!(pipe.take_all(Mono::from_millis(7), 9_000), Mono::from_millis(19));
         assert_eq!(pipe.take(Mono::from_millis(50), 1_000), Some(Mono::from_millis(51)));
         assert_eq!(pipe.bytes, 15_000);
+    }
+
+    #[test]
+    fn what_waits_for_a_line_that_changes_goes_on_waiting() {
+        let mut pipe = Pipe::new(8_000_000, 10_000);
+        let now = Mono::from_millis(5);
+        pipe.take(now, 3_000);
+        pipe.change(Mono::from_millis(6), 2_000_000);
+        assert_eq!(pipe.backlog(Mono::from_millis(6)), 2_000);
+        assert_eq!(pipe.take(Mono::from_millis(6), 1_000), Some(Mono::from_millis(18)));
+        pipe.change(Mono::from_millis(18), 8_000_000);
+        assert_eq!(pipe.take(Mono::from_millis(20), 1_000), Some(Mono::from_millis(21)));
     }
 
     #[test]

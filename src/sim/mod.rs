@@ -8,11 +8,12 @@
 //! dice, queue, digest       chance, time, and one number for all that happened
 //! link, nat, flight         lines, address translators, datagrams under way
 //! world, udp, tcp           the driver
+//! trouble                   what befalls more than one line
 //! population, source        who watches, who publishes: assumptions, stated
 //! house, crowd              the relay's shards, the viewers' peers
-//! liar, spoofer             those who mean harm
+//! foe, liar, spoofer        those who mean harm
 //! notary, scribe            integrity that thousands share, signatures that are the same again
-//! scenario, stage           what happens; it happens
+//! scenario, chaos, stage    what happens; it happens
 //! referee                   holds what they do against what is true
 //! losses, proofs, truth     what the referee knows and nobody else
 //! egress, shares, report    what the relay sends for what, figures, and the verdict
@@ -23,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod crowd;
 mod describe;
 mod dice;
@@ -30,6 +32,7 @@ mod digest;
 pub mod egress;
 pub mod figures;
 mod flight;
+mod foe;
 mod house;
 mod liar;
 mod link;
@@ -56,6 +59,7 @@ pub mod tables;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod truth;
 mod udp;
 mod world;

@@ -131,7 +131,7 @@ pub const MUSTS: [Must; 12] = [
     Must {
         name: "flash",
         about: "startup in a flash crowd",
-        scenario: "flash",
+        scenario: "crowd",
         audience: 5_000,
         demands: &[most("startup_p95", 3_000.0, 1_500.0)],
         ..STEADY
@@ -139,7 +139,7 @@ pub const MUSTS: [Must; 12] = [
     Must {
         name: "attackers",
         about: "stalls per viewer-hour of the honest among attackers",
-        scenario: "corrupt",
+        scenario: "corrupt10",
         demands: &[most("stalls_per_hour", 0.3, 0.0)],
         ..STEADY
     },

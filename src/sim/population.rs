@@ -24,6 +24,18 @@ pub const DOWNLOAD: Quantiles = &[(0, 250), (250, 800), (500, 2_000), (1_000, 10
 /// Upload of a poor population. Mean: 0.8 x (20 + 130) / 2 = 60.
 pub const UPLOAD_POOR: Quantiles = &[(0, 0), (200, 0), (201, 20), (1_000, 130)];
 
+/// Upload where half of the peers have none. Mean: 0.5 x (50 + 550) / 2 = 150, as usual.
+pub const UPLOAD_HALF: Quantiles = &[(0, 0), (500, 0), (501, 50), (1_000, 550)];
+
+/// Upload by radio. Mean: 0.8 x (20 + 180) / 2 = 80.
+pub const UPLOAD_MOBILE: Quantiles = &[(0, 0), (200, 0), (201, 20), (1_000, 180)];
+
+/// Download by radio: with [`NARROW`] of it one can still watch.
+pub const DOWNLOAD_MOBILE: Quantiles = &[(0, 450), (500, 1_000), (1_000, 5_000)];
+
+/// Of a hundred, what a line carries in its worst moments: it swings between this and all.
+pub const NARROW: u64 = 30;
+
 /// One-way delay in microseconds.
 pub const DELAY: Quantiles =
     &[(0, 5_000), (250, 20_000), (500, 40_000), (900, 90_000), (990, 180_000), (1_000, 250_000)];
@@ -72,6 +84,22 @@ pub const HOMES: Folk = Folk {
 
 /// The same with poor uplinks.
 pub const POOR: Folk = Folk { upload: UPLOAD_POOR, ..HOMES };
+
+/// The same, of whom half cannot upload at all and the others twice as much.
+pub const ASYMMETRIC: Folk = Folk { upload: UPLOAD_HALF, ..HOMES };
+
+/// The same behind bad routers: 5 % open, 15 % ordinary, 80 % symmetric.
+pub const STRICT: Folk = Folk { open: 5, ordinary: 20, ..HOMES };
+
+/// People on the road: by radio, behind their carriers' translators.
+pub const MOBILE: Folk = Folk {
+    upload: UPLOAD_MOBILE,
+    download: DOWNLOAD_MOBILE,
+    jitter: &[(0, 2_000), (500, 8_000), (900, 20_000), (1_000, 40_000)],
+    open: 10,
+    ordinary: 60,
+    ..HOMES
+};
 
 /// Network namespaces of one machine with shaped uplinks, as in tests/swarm_hybrid.rs.
 pub const LAN: Folk = Folk {
@@ -162,6 +190,12 @@ mod tests {
         assert!((7_600..8_400).contains(&none), "{none}");
         let poor = all(UPLOAD_POOR).iter().sum::<u64>() / 40_000;
         assert!((57..63).contains(&poor), "{poor}");
+        let half = all(UPLOAD_HALF);
+        assert!((145..155).contains(&(half.iter().sum::<u64>() / 40_000)));
+        assert!(half[19_000] == 0 && half[21_000] > 0);
+        let mobile = all(UPLOAD_MOBILE).iter().sum::<u64>() / 40_000;
+        assert!((77..83).contains(&mobile), "{mobile}");
+        assert!(all(DOWNLOAD_MOBILE)[0] * NARROW / 100 >= 125, "enough to watch");
         let delay = all(DELAY);
         assert!((38_000..42_000).contains(&delay[20_000]), "{}", delay[20_000]);
         assert!(all(DOWNLOAD)[0] >= 250);
@@ -171,5 +205,8 @@ mod tests {
         let strict = links.iter().filter(|link| link.nat == NatKind::Symmetric).count();
         assert!((150..250).contains(&strict), "{strict}");
         assert!(links.iter().all(|link| link.up >= 200_000 && link.down >= 5_000_000));
+        let links = (0..1_000).map(|_| peer(2_000_000, &STRICT, Faults::default(), &mut dice));
+        let strict = links.filter(|link| link.nat == NatKind::Symmetric).count();
+        assert!((760..840).contains(&strict), "{strict}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::spread::Mix;
 use crate::metrics::table::Cell;
 use crate::sim::stage::Stage;
+use crate::sim::trouble::is_in_region;
 use crate::sim::world::RELAY;
 use crate::swarm::halfopen;
 
@@ -40,9 +41,12 @@ impl Stage {
         self.check_passed();
         self.ticks += 1;
         let (now, crowd) = (self.world.now(), &self.crowd);
-        if self.house.is_none() {
-            // Nobody can bring what nobody has.
+        // Nobody can bring what nobody has, nor bring it where no way leads.
+        let nothing = self.house.is_none() || self.paused.is_some_and(|until| now < until);
+        let parted = self.world.is_parted();
+        if nothing || parted {
             let hosts = crowd.present().into_iter().map(|index| crowd.viewers[index].host);
+            let hosts = hosts.filter(|host| nothing || is_in_region(*host));
             hosts.for_each(|host| self.world.losses.fault(now, host));
         }
         let all = self.fault.is_some_and(|fault| now.since(fault) < 2 * LATELY);
@@ -100,7 +104,7 @@ impl Stage {
         if stuck {
             viewer.moved.1 = now;
         }
-        let liar = viewer.liar;
+        let honest = viewer.is_honest();
         let excuse = self.world.losses.excuse(now, host, LATELY);
         viewer.excused += if excuse { new } else { 0 };
         if let Some(wrong) = wrong {
@@ -109,16 +113,16 @@ impl Stage {
         if let Some(table) = overfull {
             self.foul("tables", format!("peer:{number} holds more {table} than it may"));
         }
-        if stuck && !excuse && !liar {
+        if stuck && !excuse && honest {
             self.foul("deadline", format!("peer:{number} shows nothing for {STUCK:?}"));
         }
-        if !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1) && !liar {
+        if !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1) && honest {
             self.foul("startup", format!("peer:{number} shows nothing after {BEGIN:?}"));
         }
         if new > 0 {
             // Who came after the fault has stalls of its own.
             let old = self.fault.is_some_and(|fault| now.since(fault) <= stay);
-            if self.fault.is_some_and(|fault| now > fault) && old && !liar {
+            if self.fault.is_some_and(|fault| now > fault) && old && honest {
                 self.last_stall = Some(now);
             }
             let why = if excuse { "the network explains it" } else { "nothing explains it" };

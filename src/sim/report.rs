@@ -10,7 +10,7 @@ use crate::sim::crowd::Viewer;
 use crate::sim::egress::{Class, in_words};
 use crate::sim::figures::millis;
 use crate::sim::link::Link;
-use crate::sim::scenario::Scenario;
+use crate::sim::scenario::{Limits, Scenario};
 use crate::sim::shares::Bytes;
 use crate::sim::stage::{Foul, Plan, Stage, WINDOW};
 use crate::sim::summary::Bound;
@@ -19,10 +19,6 @@ use crate::swarm::settings::{Mode, Strategy};
 
 /// Viewers from which on they are meant to carry the stream.
 const SHARED_FROM: usize = 50;
-
-/// Duplicates and control, of a hundred bytes of the stream.
-const DUPLICATES_MAX: f64 = 5.0;
-const CONTROL_MAX: f64 = 5.0;
 
 /// The outcome of a run.
 #[derive(Clone, Debug)]
@@ -158,13 +154,13 @@ impl Report {
         for viewer in &stage.crowd.viewers {
             report.hours += viewer.stay(now).as_secs_f64() / 3_600.0;
             report.compared += viewer.shown.bytes;
-            if !viewer.liar {
+            if viewer.is_honest() {
                 report.excused += u64::from(viewer.excused);
             }
             report.each.push(line(viewer, &stage.world.hosts[viewer.host].link));
             let Some(figures) = &viewer.figures else { continue };
             report.add(figures);
-            if viewer.liar {
+            if !viewer.is_honest() {
                 continue;
             }
             if let Some(startup) = figures.startup {
@@ -284,8 +280,8 @@ impl Report {
         let shared = |bound: Bound| Some(bound).filter(|_| self.is_shared());
         vec![
             ("offload", shared(Bound::Least(limits.offload))),
-            ("duplicates", shared(Bound::Most(DUPLICATES_MAX))),
-            ("control", shared(Bound::Most(CONTROL_MAX))),
+            ("duplicates", shared(Bound::Most(limits.overhead))),
+            ("control", shared(Bound::Most(limits.overhead))),
             ("delay_p99", millis(limits.delay_p99)),
             ("startup_p95", millis(limits.startup_p95)),
             ("stalls_per_hour", Some(Bound::Most(limits.stalls_per_hour))),
@@ -343,12 +339,13 @@ impl Report {
             found.push(format!("delay: p99 {p99} ms"));
         }
         found.extend(self.waste());
+        found.extend(self.over_budget());
         let late = |limit: &Duration| self.recovery.is_some_and(|recovery| recovery > *limit);
         if limits.recovery.is_some_and(|limit| late(&limit)) {
             let took = self.recovery.unwrap_or_default().as_millis();
             found.push(format!("recovery: somebody stalled {took} ms after the last fault"));
         }
-        if self.crimes > 0 && self.plan.scenario.liars == 0 {
+        if self.crimes > 0 && !self.plan.scenario.somebody_lies() {
             found.push(format!("crimes: honest peers accuse each other {} times", self.crimes));
         }
         found.extend(self.fouls.iter().map(|foul| {
@@ -363,19 +360,27 @@ impl Report {
         if !self.is_shared() {
             return found;
         }
-        let (offload, least) = (self.offload(), self.plan.scenario.limits.offload);
+        let Limits { offload: least, overhead, .. } = self.plan.scenario.limits;
+        let offload = self.offload();
         if offload < least {
             found.push(format!("offload: {offload:.1} %, of {least}"));
         }
         let twice = self.window.twice();
-        if twice > DUPLICATES_MAX {
+        if twice > overhead {
             found.push(format!("duplicates: {twice:.1} %"));
         }
         let control = self.window.talk();
-        if control > CONTROL_MAX {
+        if control > overhead {
             found.push(format!("control: {control:.1} %"));
         }
         found
+    }
+
+    /// What the relay may not cost.
+    fn over_budget(&self) -> Option<String> {
+        let budget = self.plan.egress()? as f64;
+        let rate = self.window.relay_sent as f64 * 8.0 / self.plan.time.min(WINDOW).as_secs_f64();
+        (rate > budget).then(|| format!("egress: {:.1} Mbit/s, of {:.1}", rate / 1e6, budget / 1e6))
     }
 
     /// How to see the same again.
@@ -422,8 +427,8 @@ impl Plan {
 fn line(viewer: &Viewer, link: &Link) -> String {
     let [up, down] = [link.up, link.down].map(|rate| rate as f64 / 1e6);
     let mut text = format!(
-        "{}peer:{} from {:.3} s on, {} ms away, up {up:.2} down {down:.1} Mbit/s, {:?}",
-        if viewer.liar { "lying " } else { "" },
+        "{:?} peer:{} from {:.3} s on, {} ms away, up {up:.2} down {down:.1} Mbit/s, {:?}",
+        viewer.nature,
         viewer.number,
         seconds(viewer.came.as_nanos()),
         link.delay.as_millis(),

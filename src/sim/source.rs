@@ -1,7 +1,7 @@
 //! The publisher: a machine like the others, which sends a transport stream at an exact bitrate
 //! to the relay by HTTP PUT, and comes back when it is thrown out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -115,6 +115,19 @@ impl Generator {
 /// Everything that was sent, for those who check. Shared with the world.
 pub type Tape = Rc<RefCell<Vec<u8>>>;
 
+/// A time in which nothing is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When it is over, by the encoder's clock, and how long it is.
+    pub until: Mono,
+    pub time: Duration,
+    /// Then all of it comes at once, because the encoder went on meanwhile.
+    pub burst: bool,
+}
+
+/// Where the encoder is told to pause. Shared with the world.
+pub type Valve = Rc<Cell<Option<Pause>>>;
+
 /// The encoder.
 pub struct Encoder {
     relay: SocketAddr,
@@ -130,12 +143,18 @@ pub struct Encoder {
     /// The last send was not answered, or was answered by `Blocked`.
     held: bool,
     tape: Tape,
+    valve: Valve,
 }
 
 impl Encoder {
     /// An encoder that publishes `name` at `relay` from its first moment on.
     #[must_use]
-    pub fn new(relay: SocketAddr, name: &str, stream: Generator, tape: Tape) -> Encoder {
+    pub fn new(
+        relay: SocketAddr,
+        name: &str,
+        stream: Generator,
+        (tape, valve): (Tape, Valve),
+    ) -> Encoder {
         Encoder {
             relay,
             name: name.to_owned(),
@@ -148,6 +167,7 @@ impl Encoder {
             waiting: 0,
             held: false,
             tape,
+            valve,
         }
     }
 
@@ -163,11 +183,21 @@ impl Encoder {
 
     /// What is due by now, as one chunk of the body.
     fn encode(&mut self, now: Mono) {
-        let began = *self.began.get_or_insert(now);
+        let mut began = *self.began.get_or_insert(now);
         if now < self.next {
             return;
         }
         self.next = now + STEP;
+        if let Some(pause) = self.valve.get() {
+            if now < pause.until {
+                return;
+            }
+            self.valve.set(None);
+            if !pause.burst {
+                began = began + pause.time;
+                self.began = Some(began);
+            }
+        }
         let mut due = Vec::new();
         self.stream.next(now.since(began), &mut due);
         if due.is_empty() || self.conn.is_none() {

@@ -21,13 +21,15 @@ const AT_ONCE: usize = 20;
 /// The flood.
 pub struct Spoofer {
     dice: Dice,
+    /// Openings that were sent under the sender's own address.
+    pub openings: u64,
 }
 
 impl Spoofer {
     /// With these dice.
     #[must_use]
     pub fn new(dice: Dice) -> Spoofer {
-        Spoofer { dice }
+        Spoofer { dice, openings: 0 }
     }
 
     /// Sends some datagrams to `victims`; half of them seem to come from one of these.
@@ -45,6 +47,24 @@ impl Spoofer {
             let cargo = Cargo::Datagram(Bytes::from(bytes).into());
             let flight = Flight::new(from, SocketAddrV4::new(to, PORT), cargo, 0);
             world.inject(Event::Router(Box::new(flight)));
+        }
+    }
+
+    /// Sends an opening from each of these addresses to somebody: whoever is there may answer.
+    pub fn besiege(
+        &mut self,
+        world: &mut World,
+        profile: Profile,
+        attackers: &[Ipv4Addr],
+        victims: &[Ipv4Addr],
+    ) {
+        for from in attackers {
+            let to = victims[self.dice.below(victims.len() as u64) as usize];
+            let bytes = self.opening(profile, world.now());
+            let [from, to] = [*from, to].map(|ip| SocketAddrV4::new(ip, PORT));
+            let flight = Flight::new(from, to, Cargo::Datagram(Bytes::from(bytes).into()), 0);
+            world.inject(Event::Router(Box::new(flight)));
+            self.openings += 1;
         }
     }
 

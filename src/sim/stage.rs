@@ -1,6 +1,6 @@
 //! A scenario, played: the world is built, things are done to it, rules are held against it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use crate::base::ids::StreamName;
 use crate::base::time::Mono;
+use crate::sim::chaos;
 use crate::sim::crowd::{Crowd, Viewer};
 use crate::sim::dice::{Dice, Ppm};
+use crate::sim::foe::Nature;
 use crate::sim::house::{House, Plan as HousePlan, bytes_of};
 use crate::sim::notary::Notary;
-use crate::sim::population;
-use crate::sim::scenario::{Act, Scenario};
+use crate::sim::population::{self, NARROW};
+use crate::sim::scenario::{Act, SWING_MAX, Scenario};
 use crate::sim::scribe::Scribe;
 use crate::sim::shares::Bytes;
-use crate::sim::source::{Encoder, Generator, Tape};
+use crate::sim::source::{Encoder, Generator, Pause, Tape, Valve};
 use crate::sim::spoofer::Spoofer;
 use crate::sim::truth::Truth;
 use crate::sim::world::{HTTP, RELAY, Trace, World};
@@ -40,6 +42,12 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// How often datagrams under false addresses are sent.
 const FLOOD: Duration = Duration::from_millis(10);
 
+/// How often each besieger opens a link to somebody.
+const SIEGE: Duration = Duration::from_millis(100);
+
+/// The publisher's host.
+const PUBLISHER: usize = 1;
+
 /// How often each rule's breach is kept: none hides another.
 const FOULS_MAX: usize = 4;
 
@@ -62,6 +70,15 @@ pub struct Plan {
     pub remember: bool,
 }
 
+impl Plan {
+    /// What the relay may send to peers, in bits per second.
+    #[must_use]
+    pub fn egress(&self) -> Option<u64> {
+        let all = self.bitrate * self.peers as u64;
+        self.scenario.egress.map(|percent| all * percent / 100)
+    }
+}
+
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foul {
@@ -82,6 +99,9 @@ enum Cue {
     Act(Act),
     Gone { index: usize, politely: bool },
     Flood,
+    Besiege,
+    Swing,
+    Calm { host: usize },
     RelayReturns,
     SwarmBack,
     Window,
@@ -95,6 +115,7 @@ pub struct Stage {
     pub(super) crowd: Crowd,
     pub(super) truth: Truth,
     pub(super) source: Tape,
+    valve: Valve,
     pub(super) fouls: Vec<Foul>,
     pub(super) notary: Notary,
     /// Datagrams of relays that are gone are not in its cells any more.
@@ -105,11 +126,13 @@ pub struct Stage {
     cues: Vec<Cue>,
     people: Dice,
     secrets: Dice,
-    spoofer: Spoofer,
+    pub(super) spoofer: Spoofer,
     pub(super) ticks: usize,
     /// When something was last done to the world, and the last stall after that.
     pub(super) fault: Option<Mono>,
     pub(super) last_stall: Option<Mono>,
+    /// Until when the publisher pauses, or paused.
+    pub(super) paused: Option<Mono>,
     /// What had been sent when the last window began.
     pub(super) before: Bytes,
     end: Mono,
@@ -120,9 +143,13 @@ impl Stage {
     ///
     /// # Errors
     /// In words, if this machine cannot: memory, randomness.
-    pub fn new(plan: Plan, trace: Option<Trace>) -> Result<Stage, String> {
+    pub fn new(mut plan: Plan, trace: Option<Trace>) -> Result<Stage, String> {
         let seed = plan.seed;
+        if plan.scenario.chaos {
+            plan.scenario = chaos::scenario(seed, plan.scenario);
+        }
         let mut world = World::new(seed, plan.bitrate, trace);
+        world.drift = plan.scenario.drift;
         // Half more than everybody needs: the network card is not what is tried here.
         let rate = (plan.bitrate * plan.peers as u64 * 2).max(1_000_000_000);
         world.add_host(RELAY_IP, population::relay(rate));
@@ -138,6 +165,7 @@ impl Stage {
             house: None,
             truth: Truth::default(),
             source: Rc::new(RefCell::new(Vec::new())),
+            valve: Rc::new(Cell::new(None)),
             fouls: Vec::new(),
             notary,
             relay_lives: 0,
@@ -151,6 +179,7 @@ impl Stage {
             ticks: 0,
             fault: None,
             last_stall: None,
+            paused: None,
             before: Bytes::default(),
             end: Mono::ZERO + WARM_UP + plan.time,
             world,
@@ -167,9 +196,11 @@ impl Stage {
         let publisher = self.world.add_host(Ipv4Addr::LOCALHOST, population::relay(1_000_000_000));
         let seat = self.world.add_seat(publisher);
         let dice = Dice::new(self.plan.seed, "source", 0);
-        let stream = Generator::new(self.plan.bitrate, self.plan.gop, dice);
+        let gop = self.plan.scenario.gop.unwrap_or(self.plan.gop);
+        let stream = Generator::new(self.plan.bitrate, gop, dice);
         let relay = (RELAY_IP, HTTP).into();
-        let encoder = Encoder::new(relay, "sim", stream, Rc::clone(&self.source));
+        let shared = (Rc::clone(&self.source), Rc::clone(&self.valve));
+        let encoder = Encoder::new(relay, "sim", stream, shared);
         self.world.seat(seat, Box::new(encoder));
         self.cue(Duration::ZERO, Cue::Tick);
         let mut arrivals = Dice::new(self.plan.seed, "arrivals", 0);
@@ -178,9 +209,18 @@ impl Stage {
             self.cue(WARM_UP + arrivals.time(arrival), Cue::Join);
         }
         let rest = self.plan.time.saturating_sub(arrival);
-        for (thousandths, act) in self.plan.scenario.acts {
-            let at = rest * u32::try_from(*thousandths).unwrap_or(0) / 1_000;
-            self.cue(WARM_UP + arrival + at, Cue::Act(*act));
+        let planned = self.plan.scenario.acts.iter().map(|(thousandths, act)| {
+            (rest * u32::try_from(*thousandths).unwrap_or(0) / 1_000, *act)
+        });
+        let drawn = match self.plan.scenario.chaos {
+            true => chaos::acts(self.plan.seed, rest),
+            false => Vec::new(),
+        };
+        for (at, act) in planned.chain(drawn) {
+            self.cue(WARM_UP + arrival + at, Cue::Act(act));
+        }
+        if self.plan.scenario.swings > 0 {
+            self.cue(WARM_UP + arrival, Cue::Swing);
         }
         if self.plan.scenario.churn > 0 {
             self.cue(WARM_UP + arrival, Cue::Churn);
@@ -226,6 +266,9 @@ impl Stage {
             Cue::Churn => self.churn(self.plan.scenario.churn),
             Cue::Gone { index, politely } => self.leave(index, politely),
             Cue::Flood => self.flood(),
+            Cue::Besiege => self.besiege(),
+            Cue::Swing => self.swing(),
+            Cue::Calm { host } => self.set_width(host, 100),
             Cue::RelayReturns => {
                 self.note_fault(Duration::ZERO);
                 if let Err(why) = self.start_relay() {
@@ -251,6 +294,7 @@ impl Stage {
     }
 
     fn act(&mut self, act: Act) {
+        self.world.say(|| format!("-- {act:?}"));
         match act {
             Act::Leave { thousandths, politely } => {
                 self.note_fault(TOGETHER);
@@ -282,27 +326,89 @@ impl Stage {
                 self.cue(time, Cue::SwarmBack);
             }
             Act::Spoof => self.flood(),
+            Act::Besiege => self.besiege(),
+            Act::RegionCut(time) => {
+                self.note_fault(time);
+                self.world.cut_off_region(time);
+            }
+            Act::RelaySlow { time, busy, period } => {
+                self.note_fault(time);
+                self.world.slow_down(RELAY, time, busy, period);
+            }
+            Act::Pause { time, burst } => {
+                self.note_fault(time);
+                self.paused = Some(self.world.now() + time);
+                let until = self.world.clock(PUBLISHER).mono + time;
+                self.valve.set(Some(Pause { until, time, burst }));
+            }
+            Act::Refill => {
+                let missing = self.plan.peers.saturating_sub(self.crowd.present().len());
+                for _ in 0..missing {
+                    let after = self.people.time(TOGETHER);
+                    self.cue(after, Cue::Join);
+                }
+            }
         }
+    }
+
+    /// Some lines get narrow for a while; again in a second.
+    fn swing(&mut self) {
+        for index in self.crowd.present() {
+            if self.people.happens(self.plan.scenario.swings) {
+                let host = self.crowd.viewers[index].host;
+                let percent = NARROW + self.people.below(100 - NARROW);
+                self.set_width(host, percent);
+                let time = self.people.time(SWING_MAX);
+                self.cue(time, Cue::Calm { host });
+            }
+        }
+        self.cue(Duration::from_secs(1), Cue::Swing);
+    }
+
+    fn set_width(&mut self, host: usize, percent: u64) {
+        let (now, host) = (self.world.now(), &mut self.world.hosts[host]);
+        host.up.change(now, host.link.up * percent / 100);
+        host.down.change(now, host.link.down * percent / 100);
+    }
+
+    /// What an opening has to say about the stream.
+    fn profile(&self) -> Option<Profile> {
+        let stream = self.house.as_ref().and_then(House::stream);
+        let identity = stream.as_ref().and_then(|stream| stream.identity())?;
+        Some(Profile {
+            swarm_id: identity.swarm_id,
+            addressing: identity.addressing,
+            size: identity.size,
+        })
+    }
+
+    /// Where those viewers are who are there and are of some kind.
+    fn addresses(&self, of: impl Fn(Nature) -> bool) -> Vec<Ipv4Addr> {
+        let present = self.crowd.present().into_iter();
+        let viewers = present.map(|index| &self.crowd.viewers[index]);
+        let those = viewers.filter(|viewer| of(viewer.nature));
+        those.map(|viewer| self.world.hosts[viewer.host].ip).collect()
     }
 
     /// Datagrams under false addresses, again and again.
     fn flood(&mut self) {
-        let stream = self.house.as_ref().and_then(House::stream);
-        let identity = stream.as_ref().and_then(|stream| stream.identity());
-        if let Some(identity) = identity {
-            let profile = Profile {
-                swarm_id: identity.swarm_id,
-                addressing: identity.addressing,
-                size: identity.size,
-            };
-            let present = self.crowd.present().into_iter();
-            let hosts = present.map(|index| self.crowd.viewers[index].host);
+        if let Some(profile) = self.profile() {
             // As many at the relay as at all viewers.
-            let mut victims: Vec<Ipv4Addr> = hosts.map(|host| self.world.hosts[host].ip).collect();
+            let mut victims = self.addresses(|_| true);
             victims.extend(std::iter::repeat_n(RELAY_IP, victims.len().max(1)));
             self.spoofer.flood(&mut self.world, profile, &victims);
         }
         self.cue(FLOOD, Cue::Flood);
+    }
+
+    /// Each besieger opens a link to somebody, again and again.
+    fn besiege(&mut self) {
+        let attackers = self.addresses(|nature| nature == Nature::Besieger);
+        let victims = self.addresses(|nature| nature == Nature::Honest);
+        if let Some(profile) = self.profile().filter(|_| !victims.is_empty()) {
+            self.spoofer.besiege(&mut self.world, profile, &attackers, &victims);
+        }
+        self.cue(SIEGE, Cue::Besiege);
     }
 
     fn start_relay(&mut self) -> Result<(), String> {
@@ -311,7 +417,7 @@ impl Stage {
             name: "sim".parse().map_err(|_| "the stream's name".to_owned())?,
             bitrate: self.plan.bitrate,
             peers: 2 * self.plan.peers + 16,
-            egress: None,
+            egress: self.plan.egress(),
             mode: self.plan.scenario.mode,
             strategy: self.plan.scenario.strategy,
         };
@@ -328,11 +434,19 @@ impl Stage {
     }
 
     fn join(&mut self) {
-        let Scenario { folk, faults, blocked, liars, .. } = self.plan.scenario;
+        let Scenario { folk, faults, blocked, liars, riders, boasters, besiegers, .. } =
+            self.plan.scenario;
         let mut link = population::peer(self.plan.bitrate, &folk, faults, &mut self.people);
         link.udp_blocked = self.people.happens(blocked);
-        let liar = self.people.happens(liars);
-        self.crowd.join(&mut self.world, link, liar);
+        let kinds = [
+            (liars, Nature::Liar),
+            (riders, Nature::Rider),
+            (boasters, Nature::Boaster),
+            (besiegers, Nature::Besieger),
+        ];
+        let nature = kinds.into_iter().find(|(part, _)| self.people.happens(*part));
+        let nature = nature.map_or(Nature::Honest, |(_, nature)| nature);
+        self.crowd.join(&mut self.world, link, nature);
     }
 
     fn leave(&mut self, index: usize, politely: bool) {

@@ -113,6 +113,11 @@ impl Ports {
 }
 
 impl World {
+    /// The host of one end of a connection.
+    pub(super) fn host_of_end(&self, wire: usize, side: usize) -> usize {
+        self.seats[self.wires.wires[wire][side].seat].host
+    }
+
     pub(super) fn tcp_connect(&mut self, seat: usize, token: u64, to: SocketAddr) {
         let (life, host) = (self.seats[seat].life, self.seats[seat].host);
         let SocketAddr::V4(to) = to else { return };

@@ -1,5 +1,7 @@
 //! Small worlds: the same seed is the same world, and nothing goes wrong in a good one.
 
+mod scenarios;
+
 use std::time::Duration;
 
 use super::*;

@@ -16,7 +16,7 @@ use crate::base::spread::Mix;
 use crate::base::time::{Mono, Now, Utc};
 use crate::io::machine::{Input, Machine, Outbox, Output};
 use crate::shard::mail::Mail;
-use crate::sim::dice::Dice;
+use crate::sim::dice::{Dice, Ppm};
 use crate::sim::digest::Digest;
 use crate::sim::egress::Egress;
 use crate::sim::flight::{Cargo, Flight};
@@ -26,9 +26,12 @@ use crate::sim::nat::Nat;
 use crate::sim::proofs::Proofs;
 use crate::sim::queue::Queue;
 use crate::sim::tcp::{Ports, TcpEvent, Wires};
+use crate::sim::trouble::Trouble;
 
 /// Outputs of one poll.
 const OUTBOX: usize = 64;
+
+const MILLION: i64 = 1_000_000;
 
 /// Polls in a row after which a machine is one that never rests.
 const ROUNDS_MAX: u32 = 100_000;
@@ -91,6 +94,8 @@ pub struct Host {
     pub(super) nat: Nat,
     /// Its monotonic clock is ahead of the world's by this.
     skew: Duration,
+    /// And gains so many millionths, or loses them.
+    pub(super) drift: i64,
     /// Its wall clock is ahead by this many milliseconds.
     utc_skew: u64,
     pub(super) traffic: Traffic,
@@ -140,7 +145,7 @@ pub struct Seat {
     machine: Option<Driven>,
     /// Counts the machines that had this place.
     pub(super) life: u32,
-    wake: Option<Mono>,
+    pub(super) wake: Option<Mono>,
     full: bool,
     pub(super) ports: Ports,
 }
@@ -164,6 +169,9 @@ pub struct World {
     pub(super) proofs: Proofs,
     pub(super) seats: Vec<Seat>,
     pub(super) wires: Wires,
+    pub(super) trouble: Trouble,
+    /// What the clocks of hosts that are added gain or lose at most.
+    pub drift: Ppm,
     /// Everything that happened between machines.
     pub digest: Digest,
     /// How many things happened.
@@ -195,6 +203,8 @@ impl World {
             proofs: Proofs::default(),
             seats: Vec::new(),
             wires: Wires::new(Dice::new(seed, "tcp", 0)),
+            trouble: Trouble::default(),
+            drift: 0,
             digest: Digest::default(),
             events: 0,
             losses: Losses::default(),
@@ -227,6 +237,8 @@ impl World {
             nat: Nat::new(link.nat, ip, PORT),
             skew: clocks.time(Duration::from_secs(86_400)),
             utc_skew: clocks.below(1_000_000_000),
+            drift: clocks.below(2 * u64::from(self.drift) + 1).cast_signed()
+                - i64::from(self.drift),
             seats: Vec::new(),
             traffic: Traffic::default(),
             honest: index > RELAY as u64,
@@ -278,8 +290,17 @@ impl World {
     #[must_use]
     pub fn clock(&self, host: usize) -> Now {
         let (now, host) = (self.queue.now(), &self.hosts[host]);
+        let now = Mono::from_nanos(scale(now.as_nanos(), MILLION + host.drift, MILLION));
         let utc = EPOCH_MS + host.utc_skew + now.as_nanos() / 1_000_000;
         Now { mono: now + host.skew, utc: Utc::from_unix_millis(utc) }
+    }
+
+    /// When the monotonic clock of a host says `at`.
+    fn when(&self, host: usize, at: Mono) -> Mono {
+        let host = &self.hosts[host];
+        let nanos = scale((at - host.skew).as_nanos(), MILLION, MILLION + host.drift);
+        // What was divided is less by a fraction.
+        Mono::from_nanos(nanos + u64::from(host.drift != 0))
     }
 
     /// The host with this address.
@@ -302,6 +323,7 @@ impl World {
     pub fn next(&mut self, end: Mono) -> Option<Option<usize>> {
         self.touched.clear();
         let event = self.queue.next_until(end)?;
+        let Some(event) = self.hold_up(event) else { return Some(None) };
         self.events += 1;
         // How often a machine looks at its clock is its own business.
         if !matches!(event, Event::Wake { .. }) {
@@ -366,11 +388,12 @@ impl World {
             }
         }
         self.touched.push(seat);
-        let (skew, now) = (self.hosts[host].skew, self.queue.now());
-        let place = &mut self.seats[seat];
-        let deadline = place.machine.as_ref().and_then(|machine| machine.next_deadline());
-        let deadline = deadline.map_or(now + SLEEP_MAX, |at| at - skew);
+        let now = self.queue.now();
+        let machine = self.seats[seat].machine.as_ref();
+        let deadline = machine.and_then(|machine| machine.next_deadline());
+        let deadline = deadline.map_or(now + SLEEP_MAX, |at| self.when(host, at));
         let wake = deadline.clamp(now + GRAIN, now + SLEEP_MAX);
+        let place = &mut self.seats[seat];
         if place.wake.is_none_or(|planned| wake < planned) {
             place.wake = Some(wake);
             self.queue.plan(wake, Event::Wake { seat, life: place.life });
@@ -416,7 +439,14 @@ impl World {
 
     /// Adds a line to the trace, if `host` is the one that is traced.
     pub(super) fn note(&mut self, host: usize, line: impl FnOnce() -> String) {
-        if let Some(trace) = self.trace.as_mut().filter(|trace| trace.host == host) {
+        if self.trace.as_ref().is_some_and(|trace| trace.host == host) {
+            self.say(line);
+        }
+    }
+
+    /// Adds a line to the trace, whoever is traced.
+    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace.as_mut() {
             let nanos = self.queue.now().as_nanos();
             let (seconds, micros) = (nanos / 1_000_000_000, nanos / 1_000 % 1_000_000);
             (trace.sink)(&format!("{seconds:>4}.{micros:06}  {}", line()));
@@ -426,5 +456,41 @@ impl World {
     /// A connection, by its machine.
     pub(super) fn end_of(&self, seat: usize, conn: ConnId) -> Option<(usize, usize)> {
         self.seats[seat].ports.end(conn)
+    }
+}
+
+/// `nanos` times `by` over `of`, both of them positive.
+fn scale(nanos: u64, by: i64, of: i64) -> u64 {
+    if by == of {
+        return nanos;
+    }
+    let scaled = i128::from(nanos) * i128::from(by) / i128::from(of);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::population;
+
+    #[test]
+    fn a_clock_that_gains_says_when_it_will_say_something() {
+        let mut world = World::new(5, 2_000_000, None);
+        world.drift = 200;
+        let hosts = (0..20_u8).map(|n| [192, 0, 2, n].into());
+        hosts.for_each(|ip| _ = world.add_host(ip, population::relay(1_000_000)));
+        world.plan(Mono::from_millis(1_000_000), 0);
+        let before: Vec<Mono> = (0..20).map(|host| world.clock(host).mono).collect();
+        assert_eq!(world.next(Mono::from_millis(2_000_000)), Some(Some(0)));
+        for (host, before) in before.into_iter().enumerate() {
+            let after = world.clock(host).mono;
+            let gained = after.since(before).as_micros().cast_signed() - 1_000_000_000;
+            assert!((-200_000..=200_000).contains(&gained), "{gained} us in a thousand seconds");
+            assert_eq!(gained / 1_000, i128::from(world.hosts[host].drift));
+            let late = world.when(host, after).since(world.now());
+            assert!(world.when(host, after) >= world.now() && late <= Duration::from_nanos(3));
+        }
+        assert!((0..20).any(|host| world.hosts[host].drift < -50));
+        assert!((0..20).any(|host| world.hosts[host].drift > 50));
     }
 }
