@@ -71,6 +71,7 @@ impl Pipe {
     }
 
     /// Bits per second that it carries.
+    #[cfg(test)]
     #[must_use]
     pub fn rate(&self) -> u64 {
         self.rate

@@ -57,31 +57,31 @@ fn names_are_known_once() {
 
 #[test]
 fn people_come_and_go() {
-    let stage = play(plan(1, "churn", 30, 8));
+    let stage = play(plan(1, "churn", 30, 6));
     let left = stage.crowd.viewers.iter().filter(|viewer| viewer.left.is_some()).count();
     assert!((1..8).contains(&left), "{left}");
     assert_eq!(stage.crowd.present().len(), 30);
 
-    let stage = play(plan(1, "crowd", 30, 11));
+    let stage = play(plan(1, "crowd", 12, 11));
     let came = stage.crowd.viewers.iter().map(|viewer| viewer.came.as_nanos() / 1_000_000_000 - 4);
     let mut seconds: Vec<u64> = came.collect();
     seconds.sort_unstable();
     seconds.dedup();
-    assert!((8..=10).contains(&seconds.len()) && seconds[0] < 2, "{seconds:?}");
+    assert!((5..=10).contains(&seconds.len()) && seconds[0] < 3, "{seconds:?}");
 }
 
 #[test]
 fn their_lines_are_what_is_said() {
-    let stage = play(plan(2, "asymmetric", 24, 3));
+    let stage = play(plan(2, "asymmetric", 24, 2));
     let none = links(&stage).into_iter().filter(|link| link.up == 200_000).count();
     assert!((8..=16).contains(&none), "{none}");
     let strict = |stage: &Stage| {
         links(stage).into_iter().filter(|link| link.nat == NatKind::Symmetric).count()
     };
-    let stage = play(plan(2, "nats", 24, 3));
+    let stage = play(plan(2, "nats", 24, 2));
     assert!((16..=23).contains(&strict(&stage)), "{}", strict(&stage));
 
-    let stage = play(plan(3, "mobile", 24, 7));
+    let stage = play(plan(3, "mobile", 24, 5));
     let hosts = stage.crowd.viewers.iter().map(|viewer| &stage.world.hosts[viewer.host]);
     let narrow = hosts.filter(|host| host.down.rate() < host.link.down).count();
     assert!((1..12).contains(&narrow), "{narrow}");
@@ -130,31 +130,31 @@ fn the_relay_has_little_to_give_or_little_time() {
 #[test]
 fn some_take_and_do_not_give() {
     for (name, nature) in [("riders", Nature::Rider), ("eclipse", Nature::Besieger)] {
-        let stage = play(shared(6, name, 20, 8));
+        let stage = play(shared(6, name, 20, 6));
         let foes = of_kind(&stage, nature);
         assert!((1..=5).contains(&foes.len()), "{name}: {}", foes.len());
         for foe in foes {
             assert_eq!(passed_on(&stage, foe), 0, "{name}");
-            assert!(stage.world.hosts[foe.host].traffic.chunks_relay > 1_000_000, "{name}");
+            assert!(stage.world.hosts[foe.host].traffic.chunks_relay > 100_000, "{name}");
         }
         let honest = of_kind(&stage, Nature::Honest);
-        assert!(honest.iter().any(|viewer| passed_on(&stage, viewer) > 1_000_000), "{name}");
-        assert_eq!(stage.spoofer.openings > 50, name == "eclipse");
+        assert!(honest.iter().any(|viewer| passed_on(&stage, viewer) > 200_000), "{name}");
+        assert_eq!(stage.spoofer.openings > 30, name == "eclipse");
     }
 }
 
 #[test]
 fn some_say_what_is_not_so_or_nothing_any_more() {
-    let stage = play(shared(6, "boasters", 20, 8));
+    let stage = play(shared(6, "boasters", 20, 5));
     let foes = of_kind(&stage, Nature::Boaster);
     assert!((1..=5).contains(&foes.len()), "{}", foes.len());
-    assert!(foes.iter().any(|foe| passed_on(&stage, foe) > 500_000));
+    assert!(foes.iter().any(|foe| passed_on(&stage, foe) > 50_000));
 
-    let stage = play(shared(7, "corrupt10", 20, 5));
+    let stage = play(shared(7, "corrupt10", 20, 3));
     let foes = of_kind(&stage, Nature::Liar);
     assert!((1..=5).contains(&foes.len()), "{}", foes.len());
 
-    let stage = play(shared(7, "frozen10", 20, 8));
+    let stage = play(shared(7, "frozen10", 20, 4));
     let frozen = stage.crowd.viewers.iter().filter(|viewer| !stage.world.lives(viewer.seat));
     let frozen = frozen.count();
     assert!((1..=5).contains(&frozen), "{frozen}");
@@ -193,7 +193,7 @@ fn clocks_do_not_agree_on_a_second() {
 #[test]
 fn chaos_breaks_no_rule() {
     for seed in [1, 2] {
-        let stage = play(plan(seed, "chaos", 8, 18));
+        let stage = play(plan(seed, "chaos", 6, 16));
         assert_eq!(stage.fouls, []);
         assert!(stage.fault.is_some(), "something was done");
         let base = Scenario::named("chaos").unwrap();
