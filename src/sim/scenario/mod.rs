@@ -32,9 +32,9 @@ pub enum Act {
     /// The besiegers open links to everybody, again and again, from now on.
     Besiege,
     /// Nothing passes for this time between a third of the viewers and everybody else, the relay
-    /// included; see [`crate::sim::trouble`].
+    /// included; see `sim/trouble.rs`.
     RegionCut(Duration),
-    /// The relay's machines do nothing for `busy` of each `period`; see [`crate::sim::trouble`].
+    /// The relay's machines do nothing for `busy` of each `period`; see `sim/trouble.rs`.
     RelaySlow {
         /// How long that goes on.
         time: Duration,
@@ -98,18 +98,14 @@ pub struct Scenario {
     pub blocked: Ppm,
     /// Peers that change some of the chunks that they pass on.
     pub liars: Ppm,
-    /// Peers that are [`Nature::Rider`], [`Nature::Boaster`] and [`Nature::Besieger`].
-    ///
-    /// [`Nature::Rider`]: crate::sim::foe::Nature::Rider
-    /// [`Nature::Boaster`]: crate::sim::foe::Nature::Boaster
-    /// [`Nature::Besieger`]: crate::sim::foe::Nature::Besieger
+    /// Peers that say what they have and pass nothing on.
     pub riders: Ppm,
-    /// See there.
+    /// Peers that say that they have and can send what is not so.
     pub boasters: Ppm,
-    /// See there.
+    /// Peers that do both.
     pub besiegers: Ppm,
     /// Peers whose lines get narrow in a second, for up to [`SWING_MAX`], down to
-    /// [`crate::sim::population::NARROW`] percent.
+    /// `population::NARROW` percent.
     pub swings: Ppm,
     /// What each host's clock gains or loses at most. That it is days ahead is so in all worlds.
     pub drift: Ppm,
@@ -117,7 +113,7 @@ pub struct Scenario {
     pub gop: Option<Duration>,
     /// What the relay may send to peers, in percent of what all of them together get.
     pub egress: Option<u64>,
-    /// Most of this is drawn from the seed instead; see [`crate::sim::chaos`].
+    /// Most of this is drawn from the seed instead; see `sim/chaos.rs`.
     pub chaos: bool,
     /// What is done, in thousandths of the time after everybody came.
     pub acts: &'static [(u64, Act)],
