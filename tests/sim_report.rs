@@ -98,3 +98,18 @@ fn many_seeds_end_with_what_they_came_to_together() {
     assert!(out.contains("must at most 2000: 2 of 2; aim at most 1000: "), "{out}");
     assert!(out.ends_with("\nreached\n"), "{out}");
 }
+
+#[test]
+fn a_time_is_filled_with_seeds_and_each_of_them_is_said() {
+    let args = ["sim", "--budget", "1", "--seed", "7", "--peers", "2", "--seconds", "3"];
+    let output = Command::new(env!("CARGO_BIN_EXE_headwater")).args(args).output().unwrap();
+    let (out, err) = said(&output);
+    assert!(output.status.success(), "{out}{err}");
+    let lines =
+        out.lines().filter_map(|line| line.strip_prefix("seed ")?.split_once(", 2 viewers"));
+    let seeds: Vec<u64> = lines.map(|(seed, _)| seed.parse().unwrap()).collect();
+    let last = 6 + seeds.len() as u64;
+    assert!(seeds.iter().copied().eq(7..=last) && last >= 7, "one after the other: {seeds:?}");
+    assert!(out.contains(&format!("\n  headwater sim --seed {last} --peers 2 ")), "{out}");
+    assert!(out.ends_with(&format!("bad     0 of {}\n", seeds.len())), "{out}");
+}
