@@ -35,15 +35,15 @@ impl Nature {
     /// A viewer's machine with somebody of this kind on its line.
     #[must_use]
     pub fn around(self, honest: Driven, dice: Dice) -> Driven {
-        let (serves, boasts) = match self {
+        let manner = match self {
             Nature::Honest => return honest,
-            Nature::Liar => return Box::new(Liar::new(honest, dice)),
-            Nature::Rider => (false, false),
-            Nature::Boaster => (true, true),
-            Nature::Besieger => (false, true),
+            Nature::Liar => Manner::Lies(Liar::new(dice)),
+            Nature::Rider => Manner::Takes { serves: false, boasts: false },
+            Nature::Boaster => Manner::Takes { serves: true, boasts: true },
+            Nature::Besieger => Manner::Takes { serves: false, boasts: true },
         };
         // One at a time: what it says goes through this box.
-        Box::new(Foe { honest, serves, boasts, outbox: Outbox::new(1) })
+        Box::new(Foe { honest, manner, outbox: Outbox::new(1) })
     }
 }
 
@@ -56,24 +56,33 @@ const PLENTY_KBIT: u32 = 1_000_000;
 /// The longest datagram.
 const LONGEST: usize = 1_500;
 
+/// What is done on the line.
+enum Manner {
+    Lies(Liar),
+    Takes { serves: bool, boasts: bool },
+}
+
 struct Foe {
     honest: Driven,
-    serves: bool,
-    boasts: bool,
+    manner: Manner,
     outbox: Outbox<Mail>,
 }
 
-impl Foe {
+impl Manner {
     /// What goes out instead.
-    fn twist(&self, said: Output<Mail>) -> Option<Output<Mail>> {
+    fn twist(&mut self, said: Output<Mail>) -> Option<Output<Mail>> {
+        let (serves, boasts) = match self {
+            Manner::Lies(liar) => return Some(liar.twist(said)),
+            Manner::Takes { serves, boasts } => (*serves, *boasts),
+        };
         match said {
-            Output::Train(_) if !self.serves => None,
+            Output::Train(_) if !serves => None,
             Output::Datagram { data, .. }
-                if !self.serves && data.as_slice().get(4) == Some(&kind::DATA) =>
+                if !serves && data.as_slice().get(4) == Some(&kind::DATA) =>
             {
                 None
             }
-            Output::Datagram { socket, to, from, data } if self.boasts => {
+            Output::Datagram { socket, to, from, data } if boasts => {
                 let data = boast(&data).unwrap_or(data);
                 Some(Output::Datagram { socket, to, from, data })
             }
@@ -136,7 +145,7 @@ impl Machine for Foe {
             let said = own.drain().next();
             self.outbox = own;
             let Some(said) = said else { return };
-            if let Some(said) = self.twist(said) {
+            if let Some(said) = self.manner.twist(said) {
                 out.push(said);
             }
         }

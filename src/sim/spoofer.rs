@@ -39,14 +39,11 @@ impl Spoofer {
             let (to, other) = (pick(), pick());
             let nobody = Ipv4Addr::from(u32::from(NOBODY) + self.dice.below(256) as u32);
             let from = if self.dice.happens(500_000) { other } else { nobody };
-            let from = SocketAddrV4::new(from, PORT);
             let bytes = match self.dice.happens(500_000) {
                 true => self.opening(profile, world.now()),
                 false => self.garbage(),
             };
-            let cargo = Cargo::Datagram(Bytes::from(bytes).into());
-            let flight = Flight::new(from, SocketAddrV4::new(to, PORT), cargo, 0);
-            world.inject(Event::Router(Box::new(flight)));
+            throw(world, from, to, bytes);
         }
     }
 
@@ -61,9 +58,7 @@ impl Spoofer {
         for from in attackers {
             let to = victims[self.dice.below(victims.len() as u64) as usize];
             let bytes = self.opening(profile, world.now());
-            let [from, to] = [*from, to].map(|ip| SocketAddrV4::new(ip, PORT));
-            let flight = Flight::new(from, to, Cargo::Datagram(Bytes::from(bytes).into()), 0);
-            world.inject(Event::Router(Box::new(flight)));
+            throw(world, *from, to, bytes);
             self.openings += 1;
         }
     }
@@ -84,4 +79,11 @@ impl Spoofer {
         bytes[4] %= 14;
         bytes
     }
+}
+
+/// A datagram comes to the line of `to`, and seems to come from `from`.
+fn throw(world: &mut World, from: Ipv4Addr, to: Ipv4Addr, bytes: Vec<u8>) {
+    let [from, to] = [from, to].map(|ip| SocketAddrV4::new(ip, PORT));
+    let flight = Flight::new(from, to, Cargo::Datagram(Bytes::from(bytes).into()), 0);
+    world.inject(Event::Router(Box::new(flight)));
 }
