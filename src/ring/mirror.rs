@@ -86,7 +86,8 @@ impl Mirror {
         if place.is_multiple_of(CHUNK) && bytes.len() == CHUNK && self.is_alike(place, bytes) {
             return true;
         }
-        self.part(start as usize, own);
+        // SAFETY: what this function asks of `own` is what is asked there.
+        unsafe { self.part(start as usize, own) };
         // Release: who finds the slab there finds all that was shown of it.
         self.places[unit as usize].store(OWN, Ordering::Release);
         false
@@ -116,7 +117,10 @@ impl Mirror {
     }
 
     /// Copies what is there of the slab at `start` to memory of its own.
-    fn part(&self, start: usize, own: (NonNull<u8>, usize)) {
+    ///
+    /// # Safety
+    /// `own` is as long as the slab, and nobody but the caller writes it or has seen it.
+    unsafe fn part(&self, start: usize, own: (NonNull<u8>, usize)) {
         poison::show(own.0, own.1);
         for at in (0..own.1).step_by(CHUNK) {
             if self.chunks[(start + at) / CHUNK].load(Ordering::Acquire) != THERE {
@@ -125,7 +129,7 @@ impl Mirror {
             let from = self.map.at(start + at, CHUNK);
             // SAFETY: the first range is inside the mapping (asserted by `at`) and was written
             // (Acquire) for good; the second is inside the slab, whose size is whole chunks
-            // (limits.rs), and which nobody but the caller writes or has seen: `write` asks so.
+            // (limits.rs), and which nobody else writes or has seen, by this function's contract.
             unsafe {
                 own.0.as_ptr().add(at).copy_from_nonoverlapping(from.as_ptr(), CHUNK);
             }
