@@ -3,6 +3,7 @@
 mod musts;
 mod report;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::sim::scenario::{ALL, Scenario};
 use crate::sim::{self, Plan, Report, Summary, Trace};
 use crate::swarm::settings::Mode;
 
-/// The most viewers: each takes some megabytes.
+/// The most viewers: each takes most of a megabyte.
 const PEERS_MAX: u64 = 50_000;
 
 /// Those of a world of which nothing else is said.
@@ -142,8 +143,8 @@ fn search(args: &Args, budget: Duration) -> ExitCode {
 
 /// Plays a world for each seed, and prints all of each.
 fn worlds(args: &Args) -> ExitCode {
-    let (mut summary, seeds) = (Summary::default(), args.seeds.unwrap_or(1));
-    for seed in args.seed..args.seed.saturating_add(seeds) {
+    let (mut summary, seeds) = (Summary::default(), seeds(args, 1));
+    for seed in seeds.clone() {
         let (plan, began) = (plan(args, seed), Instant::now());
         let time = plan.time.as_secs_f64();
         let report = match sim::run(plan, args.trace.map(trace)) {
@@ -163,10 +164,15 @@ fn worlds(args: &Args) -> ExitCode {
         output::say(&format!("{report}played in {took:.1} s, {speed:.1} times real time\n"));
         summary.add(&report);
     }
-    if seeds > 1 {
+    if seeds.end - seeds.start > 1 {
         output::say(&summary.to_string());
     }
     if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The seeds that are to be played, if nobody says otherwise as many as `usual`.
+fn seeds(args: &Args, usual: u64) -> Range<u64> {
+    args.seed..args.seed.saturating_add(args.seeds.unwrap_or(usual))
 }
 
 /// Plays a world, and says in a line what came of it and how to play it again.

@@ -66,6 +66,12 @@ pub const FIGURES: [Figure; 41] = [
     figure("failures", "", |report| report.failures().len() as f64),
 ];
 
+/// The unit of the figure of this name; empty if there is none.
+#[must_use]
+pub fn unit(name: &str) -> &'static str {
+    FIGURES.iter().find(|figure| figure.name == name).map_or("", |figure| figure.unit)
+}
+
 /// All classes of what the relay sent together.
 fn all(copies: fn(&Report, Class) -> f64, report: &Report) -> f64 {
     Class::ALL.into_iter().map(|class| copies(report, class)).sum()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::sim::figures::{FIGURES, Range, Values};
+use crate::sim::figures::{Range, Values, unit};
 use crate::sim::scenario::Scenario;
 use crate::sim::stage::Plan;
 use crate::sim::summary::Bound;
@@ -224,11 +224,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "\n{name}: {about}; {} seeds: min / median / max", self.seeds.len())?;
         for (at, Demand { figure, must, aim }) in self.must.demands.iter().enumerate() {
             let Some(range) = Range::of(self.column(at)) else { continue };
-            let known = FIGURES.iter().find(|known| known.name == *figure);
-            let unit = match self.must.against {
-                Some(_) => " % more",
-                None => known.map_or("", |known| known.unit),
-            };
+            let unit = if self.must.against.is_some() { " % more" } else { unit(figure) };
             let meets = |bound: &Bound| self.column(at).filter(|value| bound.holds(*value)).count();
             let all = self.seeds.len();
             writeln!(
@@ -246,6 +242,7 @@ impl fmt::Display for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::figures::FIGURES;
 
     fn values(figure: &str, value: f64) -> Values {
         let of = |name| if name == figure { value } else { 0.0 };

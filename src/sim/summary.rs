@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::sim::figures::{FIGURES, Range, Values};
+use crate::sim::figures::{Range, Values, unit};
 use crate::sim::report::Report;
 
 /// What a figure must be.
@@ -77,10 +77,9 @@ impl fmt::Display for Summary {
         let count = self.worlds.len();
         writeln!(f, "\n{}, seeds {first} to {last}: min / median / max", self.what)?;
         for (name, bound) in &self.bounds {
-            let unit = FIGURES.iter().find(|figure| figure.name == *name).map_or("", |f| f.unit);
             let values = self.worlds.iter().filter_map(|(_, values)| values.get(name));
             let Some(range) = Range::of(values) else { continue };
-            let text = format!("{range}{unit}");
+            let text = format!("{range}{}", unit(name));
             match bound {
                 Some(bound) => writeln!(f, "  {name:<28} {text:<44} {bound}")?,
                 None => writeln!(f, "  {name:<28} {text}")?,
@@ -94,6 +93,7 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::figures::FIGURES;
 
     #[test]
     fn a_bound_is_what_still_holds() {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::sim::egress::Class;
-use crate::sim::figures::FIGURES;
+use crate::sim::figures::unit;
 use crate::sim::played::Worlds;
 use crate::sim::plots;
 use crate::sim::policy::Policy;
@@ -61,7 +61,7 @@ fn rule(text: &mut String, columns: usize) {
 
 fn table(text: &mut String, worlds: &Worlds, name: &str, figure: &str) {
     let policies = worlds.policies();
-    let unit = FIGURES.iter().find(|known| known.name == figure).map_or("", |known| known.unit);
+    let unit = unit(figure);
     let _ = write!(text, "\n## {name}\n\n| viewers |");
     for policy in &policies {
         let _ = write!(text, " {},{unit} |", policy.name());
@@ -126,6 +126,7 @@ fn bad(text: &mut String, worlds: &Worlds) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::figures::FIGURES;
     use crate::sim::played::tests::{world, worlds};
 
     #[test]

@@ -111,9 +111,9 @@ impl World {
     pub(super) fn route(&mut self, mut flight: Box<Flight>) {
         let Some(host) = self.host_of(*flight.to.ip()) else { return };
         let (now, before) = (self.now(), flight.aboard);
-        let apart = self.is_apart(*flight.from.ip(), host);
+        let parted = self.is_apart(*flight.from.ip(), host);
         let place = &mut self.hosts[host];
-        if apart {
+        if parted {
             // No excuse for whoever has others to ask: it is not noted which chunks they were.
             place.traffic.lost += before.count_ones() as u64;
             return;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::cli::output;
-use crate::cli::sim::{Args, plan, play};
+use crate::cli::sim::{Args, plan, play, seeds};
 use crate::sim::figures::Values;
 use crate::sim::musts::{MUSTS, Must, Outcome};
 
@@ -56,8 +56,7 @@ fn play_row(args: &Args, must: Must) -> ExitCode {
         like.time = std::time::Duration::from_secs_f64(SECONDS);
     }
     let mut outcome = Outcome::new(must);
-    let seeds = args.seeds.unwrap_or(SEEDS);
-    for seed in args.seed..args.seed.saturating_add(seeds) {
+    for seed in seeds(args, SEEDS) {
         let mut worlds = Vec::new();
         for plan in must.plans(&like, seed) {
             match play(plan) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::output;
-use crate::cli::sim::{Args, plan, play};
+use crate::cli::sim::{Args, plan, play, seeds};
 use crate::sim::figures::Values;
 use crate::sim::played::{Key, Played, Worlds};
 use crate::sim::policy::Policy;
@@ -59,7 +59,7 @@ fn make(args: &Args, dir: &Path) -> Result<(), String> {
 fn jobs(args: &Args) -> Vec<Key> {
     let mut jobs = Vec::new();
     for audience in &args.audiences {
-        for seed in args.seed..args.seed.saturating_add(args.seeds.unwrap_or(1)) {
+        for seed in seeds(args, 1) {
             for policy in &args.policies {
                 let key = Key { audience: *audience as usize, seed, policy: *policy };
                 jobs.push(key);
