@@ -379,11 +379,28 @@ mod tests {
     }
 
     fn opened(figures: &mut Figures) -> Playing {
+        opened_at(0, figures)
+    }
+
+    /// At an access point in this chunk.
+    fn opened_at(chunk: u64, figures: &mut Figures) -> Playing {
         let arena = Arena::create(16 * SLAB_LARGE as u64).unwrap();
         let memory = window::Settings { bytes: 8 << 20, span: Duration::from_secs(60) };
         let room = Room::Own { arena, memory };
-        let invitation = invitation(320, 0, ms(1_800));
+        let invitation = invitation(chunk + 320, chunk * CHUNK_BYTES, ms(1_800));
         Playing::open(NOW, &invitation, NOW.mono, &room, &settings(), figures).unwrap()
+    }
+
+    #[test]
+    fn a_window_of_its_own_has_the_numbers_of_the_stream_far_from_their_end() {
+        for (chunk, own) in [(4_005, true), (ALIKE_MAX / CHUNK_BYTES + 20, false)] {
+            let mut figures = Figures::new(NOW.mono);
+            let playing = opened_at(chunk, &mut figures);
+            let run = figures.runs[0];
+            assert_eq!((run.wire, run.local == run.wire), (chunk * CHUNK_BYTES, own));
+            assert_eq!(playing.store.next(), chunk / 16 * 16);
+            assert!(own || run.local < 1 << 20, "{}", run.local);
+        }
     }
 
     /// A stream's rate changes from subtree to subtree: by the mean, this one's turn would be
