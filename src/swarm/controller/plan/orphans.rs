@@ -16,19 +16,24 @@ use crate::swarm::stripes::STRIPES;
 /// For so long, and three round trips, a newcomer is left to the relay.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Peers among whom a parent is looked for, per stripe and realm.
+/// Peers among whom a parent is looked for, per stripe and realm; and where there are many peers,
+/// who all come at once perhaps: the best of half as many is nearly as good, and found in half
+/// the time.
 const POOL: usize = 256;
+const POOL_OF_MANY: usize = 128;
+const MANY: usize = 4_000;
 
 /// How often these are collected anew in one step, because few of them are left.
-const POOLS_MAX: u32 = 16;
+const POOLS_MAX: u32 = 32;
 
 /// Peers that are looked at in one step.
 const LOOKS_MAX: usize = 300_000;
 
 /// Parents that are given in one step: to one peer, so that not all its stripes come from
-/// strangers at once, and to all.
+/// strangers at once, and to all, or to one peer in so many, whatever is more.
 pub(super) const CHANGES_MAX: usize = 3;
-pub(super) const CHANGES_MAX_ALL: usize = 1_024;
+const CHANGES_MAX_ALL: usize = 1_024;
+const CHANGES_PER_PEERS: usize = 4;
 
 /// Orphans of a stripe for whom there may be nobody in one step, before the others wait; and how
 /// long one waits before it is its turn again, longer if there are many.
@@ -75,6 +80,8 @@ pub(super) struct Matching<'a> {
     share: u16,
     /// Who had a free link at the beginning.
     pub(super) open: Vec<u32>,
+    /// Peers of a pool.
+    pool: usize,
     pools: [Option<Vec<Pool>>; STRIPES],
     collected: u32,
     looks: usize,
@@ -94,16 +101,24 @@ impl<'a> Matching<'a> {
     pub(super) fn new(now: Mono, forest: &'a mut Forest, share: u16) -> Matching<'a> {
         let seats = forest.order.iter().map(|(_, seat)| *seat);
         let open = seats.filter(|seat| forest.seat(*seat).free() > 0).collect();
+        let pool = if forest.order.len() < MANY { POOL } else { POOL_OF_MANY };
         Matching {
             forest,
             now,
             share,
             open,
+            pool,
             pools: Default::default(),
             collected: 0,
             looks: 0,
             changes: 0,
         }
+    }
+
+    /// Whether so many parents have been given as may be in one step.
+    pub(super) fn is_spent(&self) -> bool {
+        let most = CHANGES_MAX_ALL.max(self.forest.order.len() / CHANGES_PER_PEERS);
+        self.changes >= most || self.looks >= LOOKS_MAX
     }
 
     /// Gives parents to as many as can be.
@@ -117,8 +132,7 @@ impl<'a> Matching<'a> {
         for at in 0..longest {
             for (stripe, queue) in queues.iter().enumerate() {
                 let Some((leaf, .., orphan)) = queue.get(at) else { continue };
-                let spent = self.changes >= CHANGES_MAX_ALL || self.looks >= LOOKS_MAX;
-                if spent || misses[stripe] >= MISSES_MAX || self.place(stripe, *orphan) {
+                if self.is_spent() || misses[stripe] >= MISSES_MAX || self.place(stripe, *orphan) {
                     continue;
                 }
                 if *leaf {
@@ -192,9 +206,10 @@ impl<'a> Matching<'a> {
     /// Who has just been placed can feed others.
     fn offer(&mut self, stripe: usize, at: u32) {
         let seat = self.forest.seat(at);
+        let most = self.pool;
         let Some(pools) = self.pools[stripe].as_mut().filter(|_| seat.free() > 0) else { return };
         let pool = pool_of(pools, seat.realm);
-        if pool.seats.len() < POOL {
+        if pool.seats.len() < most {
             pool.seats.push(at);
         } else {
             pool.more = true;
@@ -211,7 +226,7 @@ impl<'a> Matching<'a> {
             let best = self.find_in_pool(stripe, child, realm);
             let pools = self.pools[stripe].as_mut()?;
             let pool = pool_of(pools, realm);
-            let used_up = pool.more && pool.seats.len() < POOL / 8;
+            let used_up = pool.more && pool.seats.len() < self.pool / 8;
             if best.is_some() || !used_up || self.collected >= POOLS_MAX {
                 return best;
             }
@@ -289,10 +304,10 @@ impl<'a> Matching<'a> {
             }
         }
         for pool in &mut pools {
-            if pool.seats.len() > POOL {
+            if pool.seats.len() > self.pool {
                 let key = |at: &u32| (self.forest.arrival_under(stripe, *at, *at), *at);
-                pool.seats.select_nth_unstable_by_key(POOL - 1, key);
-                pool.seats.truncate(POOL);
+                pool.seats.select_nth_unstable_by_key(self.pool - 1, key);
+                pool.seats.truncate(self.pool);
                 pool.more = true;
             }
         }

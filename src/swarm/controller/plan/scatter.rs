@@ -4,7 +4,7 @@
 
 use crate::swarm::controller::mix;
 use crate::swarm::controller::plan::forest::bits;
-use crate::swarm::controller::plan::orphans::{CHANGES_MAX, CHANGES_MAX_ALL, Matching};
+use crate::swarm::controller::plan::orphans::{CHANGES_MAX, Matching};
 
 /// Draws for one peer and stripe in one step.
 const DRAWS: u64 = 16;
@@ -22,7 +22,7 @@ impl Matching<'_> {
             let mut given = 0;
             let unfed = !seat.fed;
             for stripe in bits(unfed) {
-                let enough = given == CHANGES_MAX || self.changes >= CHANGES_MAX_ALL;
+                let enough = given == CHANGES_MAX || self.is_spent();
                 if enough || self.forest.relayed(stripe) <= copies {
                     continue;
                 }

@@ -173,3 +173,21 @@ fn trees_that_have_grown_high_are_put_right() {
     let after = world.depths().filter(|(depth, _)| *depth > 6).count();
     assert!(after <= before / 10, "{before} {after}");
 }
+
+/// A thousand parents in a step were too few for ten thousand who come together: after twenty
+/// seconds most were with the relay.
+#[test]
+fn many_who_come_together_have_parents_soon() {
+    let mut world = World::new();
+    (0..8_000).for_each(|_| _ = world.come_at_random());
+    world.pass(3);
+    let mut turns = 0;
+    while world.left().iter().sum::<usize>() > 8_000 * STRIPES / 10 {
+        world.turn();
+        turns += 1;
+        assert!(turns < 32, "{:?}", world.left());
+    }
+    let (mean, latest, deepest) = world.delays();
+    assert!(mean < 600 && latest <= 1_500 && deepest <= 9, "{mean} {latest} {deepest}");
+    world.check();
+}
