@@ -116,6 +116,8 @@ pub struct Sharing {
     pub introduced: u64,
     /// Links to neighbours that were opened.
     pub opened: u64,
+    /// Links that we ended because nobody had been fed over them for long, and there were many.
+    pub idle_ended: u64,
     /// Introductions that led nowhere: there is no direct path.
     pub unreachable: u64,
     /// Addresses that the relay named, openings and links for which the tables had no room: the

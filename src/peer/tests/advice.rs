@@ -3,7 +3,8 @@
 use std::net::SocketAddrV4;
 
 use super::*;
-use crate::wire::ppspp::{Links, Subscribe, split};
+use crate::base::limits::CHUNK;
+use crate::wire::ppspp::{Bye, Links, Subscribe, split};
 
 /// The channel of every neighbour made here.
 const CHANNEL: u32 = 77;
@@ -243,6 +244,49 @@ fn the_relay_hears_first_of_who_feeds_us_and_whom_we_feed() {
     let told: Vec<_> = world.links.iter().map(|link| (link.address, link.stripes_in)).collect();
     assert_eq!(told.len(), Links::MAX);
     assert_eq!(told[..2], [(feeder, 0b11), (fed, 0)]);
+}
+
+/// A peer among three hundred had forty links, thirty of which fed nobody.
+#[test]
+fn links_that_feed_nobody_are_ended_but_for_a_few() {
+    let mut world = World::new(5_000);
+    world.relay.kbit = Some(8_000);
+    world.run(6_000);
+    let at = |n: usize| addr(&format!("198.51.100.{n}:4000"));
+    let feeder = at(20);
+    world.advise(&[(feeder, 0b11)]);
+    let to_feeder = world.answer(feeder, feeder);
+    let mut channels = Vec::new();
+    for some in [1..9, 9..14] {
+        let named: Vec<_> = some.map(|n| (at(n), 0)).chain([(feeder, 0b11)]).collect();
+        world.advise(&named);
+        let others = named.iter().filter(|(at, _)| *at != feeder);
+        channels.extend(others.map(|(at, _)| (*at, world.answer(*at, *at))));
+    }
+    let talk = |world: &mut World, times: usize| {
+        for _ in 0..times {
+            let keepalive = |(at, channel): &(_, u32)| world.hear(*at, &channel.to_be_bytes());
+            channels.iter().for_each(keepalive);
+            world.feed(500, feeder, to_feeder, 0b11);
+        }
+    };
+    talk(&mut world, 6);
+    assert_eq!(world.figures().sharing.neighbours.len(), 14, "none for long");
+    talk(&mut world, 14);
+    let sharing = world.figures().sharing;
+    assert_eq!((sharing.neighbours.len(), sharing.idle_ended), (9, 5));
+    assert!(sharing.neighbours.iter().any(|one| one.address == feeder), "it is not idle");
+    let byes = world.others.iter().filter(|(.., data)| is_bye(data)).count();
+    assert_eq!(byes, 5, "and they know");
+    world.check();
+}
+
+/// Whether a datagram ends a link for want of room.
+fn is_bye(data: &[u8]) -> bool {
+    split(data).is_some_and(|(_, messages)| {
+        Messages::new(messages, Addressing::Chunks64, CHUNK)
+            .any(|message| message == Ok(Message::Private(Private::Bye(Bye::Busy))))
+    })
 }
 
 #[test]

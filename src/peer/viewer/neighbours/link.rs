@@ -35,6 +35,8 @@ pub(super) struct Link {
     /// What it was told, and when.
     told: Option<State>,
     told_at: Mono,
+    /// When somebody was last fed over it, or was to be.
+    used_at: Mono,
 }
 
 /// For what a sending half waits, beside its own time.
@@ -123,7 +125,17 @@ impl Link {
             out_bytes: 0,
             told: None,
             told_at: Mono::ZERO,
+            used_at: now,
         }
+    }
+
+    /// How long nobody has been fed over it. Either end may be the one that feeds.
+    pub(super) fn idle(&mut self, now: Mono) -> Duration {
+        let fed = self.receiver.stripes() | self.sender.pushed_stripes() | self.wanted;
+        if fed != 0 {
+            self.used_at = now;
+        }
+        now.since(self.used_at)
     }
 
     /// Whether it may be told what we can send, were that news to it.

@@ -43,6 +43,11 @@ use crate::wire::ppspp::{Bye, Link as PeerLink, Links, Message, Private, Span, S
 /// Links to neighbours, at most; beyond it nobody is let in.
 const LINKS_MAX: usize = 64;
 
+/// Links over which nobody has been fed for so long are kept up to this many, to ask for what is
+/// missing: each costs both ends news and keepalives.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
+const IDLE_MAX: usize = 8;
+
 /// With fewer of them the relay is asked for more.
 const LINKS_WANTED: usize = 3;
 
@@ -316,6 +321,21 @@ impl Neighbours {
         while let Some(place) = self.links.iter().position(|l| l.receiver.silence(now) >= SILENCE) {
             self.remove(now, place, Some(Bye::Leaving), playing, desk);
         }
+        if let Some(place) = self.idlest(now) {
+            self.tally.idle_ended += 1;
+            self.remove(now, place, Some(Bye::Busy), playing, desk);
+        }
+    }
+
+    /// The link that has been idle for longest, if too many are.
+    fn idlest(&mut self, now: Mono) -> Option<usize> {
+        if self.mesh.pulls() {
+            return None;
+        }
+        let idle = self.links.iter_mut().map(|link| link.idle(now)).enumerate();
+        let idle: Vec<_> = idle.filter(|(_, idle)| *idle >= IDLE_AFTER).collect();
+        let most = idle.iter().max_by_key(|(_, idle)| *idle).map(|(place, _)| *place);
+        most.filter(|_| idle.len() > IDLE_MAX)
     }
 
     /// Lets the mesh decide, and does what it says.
