@@ -23,6 +23,9 @@ pub struct Link {
     pub queue_up: u64,
     /// The host itself waits for room instead: its own network card, not a router at home.
     pub patient: bool,
+    /// How often the machines of the host get their turn at most: what comes meanwhile waits, and
+    /// what is due. Zero: at once.
+    pub turn: Duration,
     /// From here to the middle of the network.
     pub delay: Duration,
     /// Up to so much longer, for each thing that is sent; never less than for what is ahead.

@@ -7,7 +7,7 @@
 //! ```text
 //! dice, queue, digest       chance, time, and one number for all that happened
 //! link, nat, flight         lines, address translators, datagrams under way
-//! world, udp, tcp           the driver
+//! world, turns, udp, tcp    the driver
 //! trouble                   what befalls more than one line
 //! population, source        who watches, who publishes: assumptions, stated
 //! house, crowd              the relay's shards, the viewers' peers
@@ -61,6 +61,7 @@ mod tcp;
 mod tests;
 mod trouble;
 mod truth;
+mod turns;
 mod udp;
 mod world;
 

@@ -132,6 +132,9 @@ pub fn draw(quantiles: Quantiles, dice: &mut Dice) -> u64 {
     left.1
 }
 
+/// How often a viewer's computer lets its process run, at most: it does other things as well.
+const TURN: Duration = Duration::from_millis(5);
+
 /// The link of one peer of a stream of `bitrate`.
 #[must_use]
 pub fn peer(bitrate: u64, folk: &Folk, faults: Faults, dice: &mut Dice) -> Link {
@@ -151,7 +154,8 @@ pub fn peer(bitrate: u64, folk: &Folk, faults: Faults, dice: &mut Dice) -> Link 
     let (queue, queue_up) = (queue(down, 64_000), queue(up, 16_000));
     let patient = folk.patient;
     let udp_blocked = false;
-    Link { up, down, queue, queue_up, patient, delay, jitter, faults, mtu, nat, udp_blocked }
+    let turn = TURN;
+    Link { up, down, queue, queue_up, patient, turn, delay, jitter, faults, mtu, nat, udp_blocked }
 }
 
 /// The relay's: in a data centre.
@@ -163,6 +167,7 @@ pub fn relay(rate: u64) -> Link {
         queue: 4 << 20,
         queue_up: 4 << 20,
         patient: true,
+        turn: Duration::ZERO,
         delay: Duration::from_micros(200),
         jitter: Duration::from_micros(50),
         faults: Faults::default(),

@@ -155,12 +155,12 @@ impl World {
         self.bury(&flight, before & !kept);
         for (one, at) in apart {
             let at = at + self.hosts[host].link.delay;
-            self.queue.plan(at, Event::Land { host, flight: Box::new(one) });
+            self.bring(host, at, Box::new(one));
         }
         for (flight, through) in flight.split(parts.done()) {
             if flight.aboard != 0 {
                 let at = self.hosts[host].inward.in_order(through + late);
-                self.queue.plan(at, Event::Land { host, flight });
+                self.bring(host, at, flight);
             }
         }
     }
@@ -182,8 +182,8 @@ impl World {
         }
     }
 
-    /// A flight lands on `host`.
-    pub(super) fn land(&mut self, host: usize, flight: &Flight) {
+    /// A flight lands on `host`. Returns whom of its machines it was for.
+    pub(super) fn land(&mut self, host: usize, flight: &Flight) -> [Option<usize>; 2] {
         self.digest_flight(3, host, flight);
         self.note(host, || format!("<- {}  {}", flight.from, describe(flight)));
         // A train is for one channel, and comes from one address.
@@ -193,7 +193,7 @@ impl World {
         }
         let mut landing = std::mem::take(&mut self.landing);
         let mut numbers = flight.numbers().peekable();
-        let mut told = Vec::new();
+        let mut told = [None; 2];
         let sender = self.host_of(*flight.from.ip());
         while let Some(first) = numbers.next() {
             landing.clear();
@@ -217,11 +217,12 @@ impl World {
             let to = Some(IpAddr::V4(self.hosts[host].ip));
             let (socket, from) = (SocketId::SWARM, SocketAddr::V4(flight.from));
             self.tell(seat, Input::Datagrams { socket, from, to, segment, data: &landing });
-            told.push(seat);
+            if told[0] != Some(seat) {
+                told = [Some(seat), told[0]];
+            }
         }
         self.landing = landing;
-        told.dedup();
-        told.into_iter().for_each(|seat| self.step(seat));
+        told
     }
 
     fn count(&mut self, [host, sender]: [usize; 2], flight: &Flight, n: usize) {

@@ -5,7 +5,7 @@
 //! clock, no socket. Hosts have clocks of their own, which agree about nothing but the length of
 //! a second.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -93,7 +93,7 @@ pub struct Host {
     pub(super) inward: Weather,
     pub(super) nat: Nat,
     /// Its monotonic clock is ahead of the world's by this.
-    skew: Duration,
+    pub(super) skew: Duration,
     /// And gains so many millionths, or loses them.
     pub(super) drift: i64,
     /// Its wall clock is ahead by this many milliseconds.
@@ -101,6 +101,10 @@ pub struct Host {
     pub(super) traffic: Traffic,
     /// It passes on what it verified, and nothing else.
     pub(super) honest: bool,
+    /// What has come since its last turn, and what will come next, in its order.
+    pub(super) inbox: VecDeque<(Mono, Box<Flight>)>,
+    /// Its turns are so much later than those of others.
+    pub(super) phase: u64,
 }
 
 /// A chunk that a viewer passed on.
@@ -242,6 +246,8 @@ impl World {
             seats: Vec::new(),
             traffic: Traffic::default(),
             honest: index > RELAY as u64,
+            inbox: VecDeque::new(),
+            phase: clocks.below(1_000_000_000),
             link,
         });
         self.places.insert(ip, self.hosts.len() - 1);
@@ -269,6 +275,7 @@ impl World {
     pub fn kill(&mut self, seat: usize) {
         if self.seats[seat].machine.take().is_some() {
             self.seats[seat].life += 1;
+            self.forget_inbox(seat);
             self.hang_up_all(seat);
         }
     }
@@ -277,6 +284,7 @@ impl World {
     pub fn freeze(&mut self, seat: usize) {
         if self.seats[seat].machine.take().is_some() {
             self.seats[seat].life += 1;
+            self.forget_inbox(seat);
         }
     }
 
@@ -335,11 +343,15 @@ impl World {
                 let place = &mut self.seats[seat];
                 if place.life == life && place.wake == Some(self.queue.now()) {
                     place.wake = None;
+                    self.read_inbox(self.seats[seat].host);
                     self.step(seat);
                 }
             }
             Event::Router(flight) => self.route(flight),
-            Event::Land { host, flight } => self.land(host, &flight),
+            Event::Land { host, flight } => {
+                let told = self.land(host, &flight);
+                told.into_iter().flatten().for_each(|seat| self.step(seat));
+            }
             Event::Room { seat, life } if self.seats[seat].life == life => {
                 self.seats[seat].full = false;
                 self.tell(seat, Input::SocketReady { socket: SocketId::SWARM });
@@ -380,24 +392,23 @@ impl World {
             let Some(machine) = &mut self.seats[seat].machine else { return };
             let mut out = std::mem::replace(&mut self.outbox, Outbox::new(0));
             machine.poll(now, &mut out);
-            let empty = out.is_empty();
+            let deadline = machine.next_deadline();
+            // Whoever leaves room and wants to be asked later has nothing more to say now.
+            let over = out.is_empty()
+                || (out.has_room() && deadline.is_none_or(|deadline| deadline > now.mono));
             out.drain().for_each(|output| self.carry_out(seat, output));
             self.outbox = out;
-            if empty {
+            if over {
                 break;
             }
         }
         self.touched.push(seat);
-        let now = self.queue.now();
         let machine = self.seats[seat].machine.as_ref();
         let deadline = machine.and_then(|machine| machine.next_deadline());
+        let now = self.queue.now();
         let deadline = deadline.map_or(now + SLEEP_MAX, |at| self.when(host, at));
-        let wake = deadline.clamp(now + GRAIN, now + SLEEP_MAX);
-        let place = &mut self.seats[seat];
-        if place.wake.is_none_or(|planned| wake < planned) {
-            place.wake = Some(wake);
-            self.queue.plan(wake, Event::Wake { seat, life: place.life });
-        }
+        let comes = self.hosts[host].inbox.front().map_or(deadline, |(at, _)| *at);
+        self.wake(seat, deadline.min(comes).clamp(now + GRAIN, now + SLEEP_MAX));
     }
 
     fn carry_out(&mut self, seat: usize, output: Output<Mail>) {
