@@ -16,7 +16,7 @@ use crate::sim::world::{Event, PORT, Passed, RELAY, World};
 
 /// A flight whose datagrams need longer than this for a line goes on in parts of at most this
 /// length, so that who forwards them need not wait for the last one.
-const PART: Duration = Duration::from_millis(8);
+const PART: Duration = Duration::from_millis(12);
 
 /// Bytes that a viewer may send in a minute to an address that has not answered: an opening,
 /// and that again four times. Who was called in vain is left alone for a minute.

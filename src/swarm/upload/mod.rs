@@ -78,7 +78,7 @@ const OWN_QUEUE: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_millis(40);
 
 /// What is sent in one go lasts no longer than this, and is at least so many chunks.
-const RUN: f32 = 0.006;
+const RUN: f32 = 0.012;
 const RUN_MIN: u32 = 1;
 
 /// Bits of a chunk on the wire.
