@@ -81,7 +81,8 @@ impl Playing {
         // The document took a connect and a request.
         let (trip, points) = (now.mono.since(asked) / 2, &invitation.access_points);
         let playout = settings.playout.over(trip);
-        let (entrance, _) = tune_in(points, &playout, ready(trip)).ok_or(Unplayable::NoEntrance)?;
+        let ready = ready(trip);
+        let (entrance, age) = tune_in(points, &playout, ready).ok_or(Unplayable::NoEntrance)?;
         let first = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let size = invitation.profile.size;
         let (writer, stream) = match room {
@@ -114,7 +115,7 @@ impl Playing {
         figures.run(Run { local: start, wire: entrance });
         let mut playing = Playing {
             profile: invitation.profile,
-            playout: Playout::new(playout, start).with_trip(trip),
+            playout: Playout::new(playout, start).with_trip(trip).with_age(age + ready),
             assembly: Assembly::new(invitation.profile, &store, invitation.chunk_time()),
             store,
             line: Timeline::default(),
