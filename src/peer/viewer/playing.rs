@@ -259,6 +259,13 @@ impl Playing {
         self.playout.skip(stamp, self.store.local_offset(beyond * CHUNK_BYTES), &self.line);
     }
 
+    /// The chunk of the first access point behind all that is there, in steps of the largest
+    /// subtree.
+    pub(super) fn beyond(&self, invitation: &Invitation) -> Option<u64> {
+        let chunks = invitation.access_points.iter().map(|(at, _)| at / CHUNK_BYTES);
+        chunks.map(|chunk| chunk / ALIGN * ALIGN).find(|chunk| *chunk > self.store.next())
+    }
+
     /// Goes on at the access point that suits, not before chunk `floor`: the ids before that do
     /// not exist. Returns whether it did.
     pub(super) fn jump(
@@ -272,8 +279,8 @@ impl Playing {
         let fits = |(offset, _): &&(u64, Duration)| offset / CHUNK_BYTES / ALIGN * ALIGN >= floor;
         let points: Vec<_> = invitation.access_points.iter().filter(fits).copied().collect();
         let floor = floor.next_multiple_of(ALIGN);
-        let entrance =
-            tune_in(&points, &settings.playout, Duration::ZERO).map(|(offset, _)| offset);
+        let young = tune_in(&points, &settings.playout, Duration::ZERO);
+        let entrance = young.or_else(|| points.last().copied()).map(|(offset, _)| offset);
         let entrance = entrance.unwrap_or(floor * CHUNK_BYTES);
         let to = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let end = self.end();
