@@ -83,8 +83,8 @@ fn act(dice: &mut Dice) -> Act {
         13..=14 => Act::RegionCut(long),
         15..=16 => Act::RelaySlow { time: long, busy, period: ms(200) },
         17..=18 => Act::Pause { time: short, burst: luck },
-        _ if luck => Act::Spoof,
-        _ => Act::Besiege,
+        _ if luck => Act::Spoof(long),
+        _ => Act::Besiege(long),
     }
 }
 

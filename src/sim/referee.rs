@@ -116,7 +116,8 @@ impl Stage {
         if stuck && !excuse && honest {
             self.foul("deadline", format!("peer:{number} shows nothing for {STUCK:?}"));
         }
-        if !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1) && honest {
+        let late = !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1);
+        if late && honest && !self.world.losses.excuse(now, host, stay) {
             self.foul("startup", format!("peer:{number} shows nothing after {BEGIN:?}"));
         }
         if new > 0 {
