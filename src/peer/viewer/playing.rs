@@ -260,10 +260,12 @@ impl Playing {
     }
 
     /// The chunk of the first access point behind all that is there, in steps of the largest
-    /// subtree.
+    /// subtree; if there is none yet, of what is newest.
     pub(super) fn beyond(&self, invitation: &Invitation) -> Option<u64> {
         let chunks = invitation.access_points.iter().map(|(at, _)| at / CHUNK_BYTES);
-        chunks.map(|chunk| chunk / ALIGN * ALIGN).find(|chunk| *chunk > self.store.next())
+        let newest = invitation.signed.saturating_sub(1);
+        let mut chunks = chunks.chain([newest]).map(|chunk| chunk / ALIGN * ALIGN);
+        chunks.find(|chunk| *chunk > self.store.next())
     }
 
     /// Goes on at the access point that suits, not before chunk `floor`: the ids before that do
