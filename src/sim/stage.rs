@@ -12,6 +12,7 @@ use crate::sim::chaos;
 use crate::sim::crowd::{Crowd, Plan as CrowdPlan, Viewer};
 use crate::sim::dice::{Dice, Ppm};
 use crate::sim::foe::Nature;
+use crate::sim::gauge::Gauge;
 use crate::sim::house::{House, Plan as HousePlan, bytes_of};
 use crate::sim::notary::Notary;
 use crate::sim::population::{self, NARROW};
@@ -128,6 +129,7 @@ pub struct Stage {
     secrets: Dice,
     pub(super) spoofer: Spoofer,
     pub(super) ticks: usize,
+    pub(super) gauge: Gauge,
     /// When something was last done to the world, and the last stall after that.
     pub(super) fault: Option<Mono>,
     pub(super) last_stall: Option<Mono>,
@@ -184,6 +186,7 @@ impl Stage {
             secrets: Dice::new(seed, "secrets", 0),
             spoofer: Spoofer::new(Dice::new(seed, "spoofer", 0)),
             ticks: 0,
+            gauge: Gauge::default(),
             fault: None,
             last_stall: None,
             paused: None,
@@ -324,6 +327,7 @@ impl Stage {
                 self.look();
                 self.numbers = self.house.as_ref().map_or(Vec::new(), House::numbers);
                 self.house = None;
+                self.gauge = Gauge::default();
                 self.relay_seats.clone().into_iter().for_each(|seat| self.world.kill(seat));
                 self.cue(time, Cue::RelayReturns);
             }
