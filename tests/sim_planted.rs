@@ -1,6 +1,6 @@
 //! Each rule of the simulator is broken by a bug that was planted to break it, and named.
 //!
-//! `cargo test --features planted --test sim_planted`: nothing that ships has these bugs.
+//! `cargo test --release --features planted --test sim_planted`: nothing that ships has them.
 #![cfg(feature = "planted")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,9 @@ use headwater::swarm::settings::Mode;
 /// A bug must be found within this time.
 const SOON: Duration = Duration::from_secs(60);
 
-/// One after the other: a bug is in the whole process.
+/// A bug is in the whole process: one test at a time.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn every_planted_bug_is_found_and_named() {
     let cases = [
@@ -25,6 +27,7 @@ fn every_planted_bug_is_found_and_named() {
         (Plant::KeepOpenings, "spoof", 3, 24, "tables"),
         (Plant::NoRescue, "leave", 40, 14, "deadline"),
     ];
+    let _alone = ALONE.lock();
     for (bug, scenario, peers, seconds, name) in cases {
         plant(Some(bug));
         let began = Instant::now();
@@ -42,6 +45,48 @@ fn every_planted_bug_is_found_and_named() {
         println!("without: {}", without.join("; "));
         assert!(!without.iter().any(named), "{name} without {bug:?}: {without:?}");
     }
+}
+
+/// What a run of `.ci/chaos` has.
+const BUDGET: Duration = Duration::from_secs(300);
+
+/// Random worlds, made for nothing in particular, find these within CI's budget. Only in a release
+/// build, as CI plays them.
+#[test]
+fn chaos_finds_bugs_that_no_scenario_was_made_for() {
+    if cfg!(debug_assertions) {
+        return;
+    }
+    let cases = [
+        (Plant::ForgetStripe, ["deadline"].as_slice()),
+        (Plant::TrustRepairs, &["played", "forwarded"]),
+        (Plant::ForwardFirst, &["forwarded"]),
+        (Plant::MissShard, &["egress"]),
+    ];
+    let seed = std::env::var("CHAOS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let _alone = ALONE.lock();
+    for (bug, rules) in cases {
+        let began = Instant::now();
+        let named = |failure: &String| rules.iter().any(|rule| failure.starts_with(rule));
+        let mut seeds = (seed..).take_while(|_| began.elapsed() < BUDGET);
+        let found = seeds.find_map(|seed| {
+            plant(Some(bug));
+            let found = chaos(seed).into_iter().find(named);
+            plant(None);
+            // What the same world has without the bug is not found by it.
+            found.filter(|_| !chaos(seed).iter().any(named)).map(|failure| (seed, failure))
+        });
+        let took = began.elapsed();
+        let (at, failure) = found.unwrap_or_else(|| panic!("{bug:?} is not found in {took:.1?}"));
+        println!("{bug:?}: {took:.1?}, {} worlds: seed {at}: {failure}", at - seed + 1);
+    }
+}
+
+fn chaos(seed: u64) -> Vec<String> {
+    let scenario = Scenario::named("chaos").unwrap();
+    let (gop, time) = (Duration::from_secs(2), Duration::from_secs(20));
+    let plan = Plan { seed, peers: 40, bitrate: 2_000_000, gop, time, scenario, remember: true };
+    run(plan, None).unwrap().failures()
 }
 
 fn failures(scenario: &str, peers: usize, seconds: u64) -> Vec<String> {

@@ -17,17 +17,29 @@ pub enum Plant {
     KeepOpenings,
     /// The relay is not asked for what is due and has not come.
     NoRescue,
+    /// Nobody is asked for what is missing of one stripe.
+    ForgetStripe,
+    /// A chunk that comes after later ones of its subtree is taken whatever its hash is.
+    TrustRepairs,
+    /// Chunks are kept and passed on first, and verified afterwards.
+    ForwardFirst,
+    /// What the second shard sends is not held against the egress budget.
+    MissShard,
 }
 
 impl Plant {
     /// All of them, by their names on the command line.
-    pub const ALL: [(&str, Plant); 6] = [
+    pub const ALL: [(&str, Plant); 10] = [
         ("gullible", Plant::Gullible),
         ("wrong-byte", Plant::WrongByte),
         ("forward-wrong", Plant::ForwardWrong),
         ("answer-twice", Plant::AnswerTwice),
         ("keep-openings", Plant::KeepOpenings),
         ("no-rescue", Plant::NoRescue),
+        ("forget-stripe", Plant::ForgetStripe),
+        ("trust-repairs", Plant::TrustRepairs),
+        ("forward-first", Plant::ForwardFirst),
+        ("miss-shard", Plant::MissShard),
     ];
 }
 

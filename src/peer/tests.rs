@@ -605,6 +605,22 @@ fn a_relay_that_was_started_again_is_joined_again() {
     }
 }
 
+/// What it plays next does not exist any more, and nothing tells it so but HTTP.
+#[test]
+fn a_relay_that_was_started_again_is_played_over_http_where_udp_does_not_come() {
+    let mut world = World::new(5_000);
+    world.relay.udp = false;
+    world.run(5_000);
+    world.restart(1_500);
+    world.run(6_000);
+    let figures = world.figures();
+    assert_eq!(figures.runs.len(), 2, "{:?}", figures.runs);
+    let (window, _) = figures.window.clone().unwrap();
+    assert!(window.head() > figures.runs[1].local + 500_000, "{}", window.head());
+    assert_eq!((figures.tally.stalls, figures.given_up), (0, 0));
+    world.check();
+}
+
 #[test]
 fn another_stream_of_the_same_name_is_not_taken_for_this_one() {
     let mut world = World::new(5_000);

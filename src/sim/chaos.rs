@@ -37,6 +37,7 @@ pub fn scenario(seed: u64, base: Scenario) -> Scenario {
     };
     let gop = [None, None, Some(ms(500)), Some(ms(1_000)), Some(ms(4_000)), Some(ms(10_000))];
     let gop = gop[dice.below(6) as usize];
+    let egress = (20 + dice.below(100), dice.happens(200_000));
     Scenario {
         folk,
         mode: if base.mode == Mode::Auto { mode } else { base.mode },
@@ -51,6 +52,7 @@ pub fn scenario(seed: u64, base: Scenario) -> Scenario {
         swings: up_to(&mut dice, 300_000, 50_000),
         drift: up_to(&mut dice, 300_000, 500),
         gop,
+        egress: egress.1.then_some(egress.0).or(base.egress),
         ..base
     }
 }
@@ -83,8 +85,8 @@ fn act(dice: &mut Dice) -> Act {
         13..=14 => Act::RegionCut(long),
         15..=16 => Act::RelaySlow { time: long, busy, period: ms(200) },
         17..=18 => Act::Pause { time: short, burst: luck },
-        _ if luck => Act::Spoof,
-        _ => Act::Besiege,
+        _ if luck => Act::Spoof(long),
+        _ => Act::Besiege(long),
     }
 }
 

@@ -25,11 +25,14 @@ use crate::swarm::settings::Strategy;
 
 /// How much of the stream a viewer may keep. A window takes what lies ahead of what was played up
 /// to a quarter of its size: the greatest play-out delay, and a second.
-const WINDOW: Duration = Duration::from_secs(26);
+const WINDOW: Duration = Duration::from_secs(34);
 
 /// How much it keeps: the greatest play-out delay, for what neighbours ask for, and the time
 /// between two looks of the referee. What they hold alike is there once.
-const KEPT: Duration = Duration::from_secs(7);
+const KEPT: Duration = Duration::from_millis(9_500);
+
+const _: () = assert!(7_500 == 5_000 + playout::BEYOND.as_millis(), "the greatest delay");
+const _: () = assert!(WINDOW.as_millis() / 4 >= 7_500 + 1_000 && KEPT.as_millis() >= 7_500 + 2_000);
 
 /// So many bytes of the stream are kept once for all viewers, at most: two hours at 2 Mbit/s. The
 /// referee remembers as many.
@@ -92,6 +95,25 @@ impl Viewer {
     }
 }
 
+/// Who is to come, and to what.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides everything.
+    pub seed: u64,
+    /// The most at one time.
+    pub most: usize,
+    /// Bits per second of the stream.
+    pub bitrate: u64,
+    /// How long the stream goes on.
+    pub time: Duration,
+    /// Where it is,
+    pub relay: Ipv4Addr,
+    /// and what it is called there.
+    pub name: StreamName,
+    /// What the relay plans by.
+    pub strategy: Strategy,
+}
+
 /// What all viewers share.
 pub struct Crowd {
     /// All that ever came, by number.
@@ -102,39 +124,23 @@ pub struct Crowd {
     relay: SocketAddr,
     name: StreamName,
     seed: u64,
-    /// What the relay plans by.
-    pub strategy: Strategy,
+    strategy: Strategy,
 }
 
 impl Crowd {
-    /// Nobody yet, with memory for `most` at one time, for a stream of this length.
+    /// Nobody yet, with memory for all that are to come.
     ///
     /// # Errors
     /// If the machine has no memory for that.
-    pub fn new(
-        seed: u64,
-        most: usize,
-        (bitrate, time): (u64, Duration),
-        relay: Ipv4Addr,
-        name: StreamName,
-        notary: Notary,
-    ) -> std::io::Result<Crowd> {
+    pub fn new(plan: Plan, notary: Notary) -> std::io::Result<Crowd> {
+        let Plan { seed, most, bitrate, time, relay, name, strategy } = plan;
         let bytes = bytes_of(bitrate, WINDOW) + (SLAB_LARGE / 4) as u64;
         let memory = window::Settings { bytes, span: KEPT };
         // The newest slab of each ends behind the stream's end.
         let alike = (bytes_of(bitrate, time) + 2 * SLAB_LARGE as u64).min(ALIKE_MAX);
         let arena = Arena::create_lazy(bytes * most as u64 + 2 * SLAB_LARGE as u64, alike)?;
         let relay = (relay, HTTP).into();
-        Ok(Crowd {
-            viewers: Vec::new(),
-            arena,
-            memory,
-            notary,
-            relay,
-            name,
-            seed,
-            strategy: Strategy::Trees,
-        })
+        Ok(Crowd { viewers: Vec::new(), arena, memory, notary, relay, name, seed, strategy })
     }
 
     /// One more viewer, on a host with this link.

@@ -15,6 +15,7 @@
 //! notary, scribe            integrity that thousands share, signatures that are the same again
 //! scenario, chaos, stage    what happens; it happens
 //! referee                   holds what they do against what is true
+//! gauge                     whether the relay knows what it sends
 //! losses, proofs, truth     what the referee knows and nobody else
 //! egress, shares, report    what the relay sends for what, figures, and the verdict
 //! figures, summary          the same by name, and of many worlds
@@ -33,6 +34,7 @@ pub mod egress;
 pub mod figures;
 mod flight;
 mod foe;
+mod gauge;
 mod house;
 mod liar;
 mod link;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::spread::Mix;
 use crate::metrics::table::Cell;
+use crate::sim::link::HEADERS;
 use crate::sim::stage::Stage;
 use crate::sim::trouble::is_in_region;
 use crate::sim::world::RELAY;
@@ -39,6 +40,7 @@ impl Stage {
             }
         }
         self.check_passed();
+        self.check_egress();
         self.ticks += 1;
         let (now, crowd) = (self.world.now(), &self.crowd);
         // Nobody can bring what nobody has, nor bring it where no way leads.
@@ -54,6 +56,18 @@ impl Stage {
             if all || index % EVERY == self.ticks % EVERY {
                 self.look_at(index);
             }
+        }
+    }
+
+    /// What the relay holds against its egress budget is what it sends.
+    fn check_egress(&mut self) {
+        let Some(house) = &self.house else { return };
+        let measured = house.registry.admission.egress().measured();
+        let traffic = self.world.hosts[RELAY].traffic;
+        let bytes = traffic.sent_bytes + traffic.sent * HEADERS as u64;
+        if let Some(sent) = self.gauge.read(bytes, measured) {
+            let [sent, measured] = [sent, measured].map(|bits| bits as f64 / 1e6);
+            self.foul("egress", format!("{measured:.1} Mbit/s are measured of {sent:.1}"));
         }
     }
 
@@ -116,7 +130,8 @@ impl Stage {
         if stuck && !excuse && honest {
             self.foul("deadline", format!("peer:{number} shows nothing for {STUCK:?}"));
         }
-        if !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1) && honest {
+        let late = !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1);
+        if late && honest && !self.world.losses.excuse(now, host, stay) {
             self.foul("startup", format!("peer:{number} shows nothing after {BEGIN:?}"));
         }
         if new > 0 {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use crate::base::ids::StreamName;
 use crate::base::time::Mono;
 use crate::sim::chaos;
-use crate::sim::crowd::{Crowd, Viewer};
+use crate::sim::crowd::{Crowd, Plan as CrowdPlan, Viewer};
 use crate::sim::dice::{Dice, Ppm};
 use crate::sim::foe::Nature;
+use crate::sim::gauge::Gauge;
 use crate::sim::house::{House, Plan as HousePlan, bytes_of};
 use crate::sim::notary::Notary;
 use crate::sim::population::{self, NARROW};
@@ -98,8 +99,8 @@ enum Cue {
     Churn,
     Act(Act),
     Gone { index: usize, politely: bool },
-    Flood,
-    Besiege,
+    Flood { until: Mono },
+    Besiege { until: Mono },
     Swing,
     Calm { host: usize },
     RelayReturns,
@@ -128,6 +129,7 @@ pub struct Stage {
     secrets: Dice,
     pub(super) spoofer: Spoofer,
     pub(super) ticks: usize,
+    pub(super) gauge: Gauge,
     /// When something was last done to the world, and the last stall after that.
     pub(super) fault: Option<Mono>,
     pub(super) last_stall: Option<Mono>,
@@ -148,8 +150,7 @@ impl Stage {
         if plan.scenario.chaos {
             plan.scenario = chaos::scenario(seed, plan.scenario);
         }
-        let mut world = World::new(seed, plan.bitrate, trace);
-        world.drift = plan.scenario.drift;
+        let mut world = World::new(seed, plan.bitrate, plan.scenario.drift, trace);
         // Half more than everybody needs: the network card is not what is tried here.
         let rate = (plan.bitrate * plan.peers as u64 * 2).max(1_000_000_000);
         world.add_host(RELAY_IP, population::relay(rate));
@@ -158,8 +159,16 @@ impl Stage {
         let notary = Notary::new(plan.remember);
         // Those who leave may still be remembered when those come who take their place.
         let most = plan.peers + plan.peers / 10 + 2;
-        let stream = (plan.bitrate, WARM_UP + plan.time);
-        let crowd = Crowd::new(seed, most, stream, RELAY_IP, name, notary.clone());
+        let crowd = CrowdPlan {
+            seed,
+            most,
+            bitrate: plan.bitrate,
+            time: WARM_UP + plan.time,
+            relay: RELAY_IP,
+            name,
+            strategy: plan.scenario.strategy,
+        };
+        let crowd = Crowd::new(crowd, notary.clone());
         let mut stage = Stage {
             crowd: crowd.map_err(|why| format!("no memory for {most} viewers: {why}"))?,
             house: None,
@@ -177,6 +186,7 @@ impl Stage {
             secrets: Dice::new(seed, "secrets", 0),
             spoofer: Spoofer::new(Dice::new(seed, "spoofer", 0)),
             ticks: 0,
+            gauge: Gauge::default(),
             fault: None,
             last_stall: None,
             paused: None,
@@ -185,7 +195,6 @@ impl Stage {
             world,
             plan,
         };
-        stage.crowd.strategy = stage.plan.scenario.strategy;
         stage.set_up()?;
         Ok(stage)
     }
@@ -265,8 +274,8 @@ impl Stage {
             Cue::Join => self.join(),
             Cue::Churn => self.churn(self.plan.scenario.churn),
             Cue::Gone { index, politely } => self.leave(index, politely),
-            Cue::Flood => self.flood(),
-            Cue::Besiege => self.besiege(),
+            Cue::Flood { until } => self.flood(until),
+            Cue::Besiege { until } => self.besiege(until),
             Cue::Swing => self.swing(),
             Cue::Calm { host } => self.set_width(host, 100),
             Cue::RelayReturns => {
@@ -318,6 +327,7 @@ impl Stage {
                 self.look();
                 self.numbers = self.house.as_ref().map_or(Vec::new(), House::numbers);
                 self.house = None;
+                self.gauge = Gauge::default();
                 self.relay_seats.clone().into_iter().for_each(|seat| self.world.kill(seat));
                 self.cue(time, Cue::RelayReturns);
             }
@@ -325,8 +335,8 @@ impl Stage {
                 self.world.hosts[RELAY].link.udp_blocked = true;
                 self.cue(time, Cue::SwarmBack);
             }
-            Act::Spoof => self.flood(),
-            Act::Besiege => self.besiege(),
+            Act::Spoof(time) => self.flood(self.world.now() + time),
+            Act::Besiege(time) => self.besiege(self.world.now() + time),
             Act::RegionCut(time) => {
                 self.note_fault(time);
                 self.world.cut_off_region(time);
@@ -391,24 +401,28 @@ impl Stage {
     }
 
     /// Datagrams under false addresses, again and again.
-    fn flood(&mut self) {
+    fn flood(&mut self, until: Mono) {
         if let Some(profile) = self.profile() {
             // As many at the relay as at all viewers.
             let mut victims = self.addresses(|_| true);
             victims.extend(std::iter::repeat_n(RELAY_IP, victims.len().max(1)));
             self.spoofer.flood(&mut self.world, profile, &victims);
         }
-        self.cue(FLOOD, Cue::Flood);
+        if self.world.now() + FLOOD < until {
+            self.cue(FLOOD, Cue::Flood { until });
+        }
     }
 
     /// Each besieger opens a link to somebody, again and again.
-    fn besiege(&mut self) {
+    fn besiege(&mut self, until: Mono) {
         let attackers = self.addresses(|nature| nature == Nature::Besieger);
         let victims = self.addresses(|nature| nature == Nature::Honest);
         if let Some(profile) = self.profile().filter(|_| !victims.is_empty()) {
             self.spoofer.besiege(&mut self.world, profile, &attackers, &victims);
         }
-        self.cue(SIEGE, Cue::Besiege);
+        if self.world.now() + SIEGE < until {
+            self.cue(SIEGE, Cue::Besiege { until });
+        }
     }
 
     fn start_relay(&mut self) -> Result<(), String> {

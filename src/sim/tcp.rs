@@ -14,6 +14,10 @@ use crate::sim::world::{Event, HTTP, World};
 /// Bytes under way in one direction before a send is blocked.
 const WINDOW: usize = 256 << 10;
 
+/// A viewer stalls without fault to whom no more can be sent because the window is full of what
+/// waits for so long to be sent again.
+const HELD_UP: Duration = Duration::from_millis(300);
+
 /// Payload of a segment, and the headers in front.
 const SEGMENT: usize = 1_448;
 const SEGMENT_HEADERS: usize = 52;
@@ -228,7 +232,13 @@ impl World {
         self.digest.add(4 << 32 | seat as u64);
         self.digest.add(n as u64);
         if n == 0 {
-            self.wires.wires[wire][side].blocked = true;
+            let [end, other] = &mut self.wires.wires[wire];
+            let (end, other) = if side == 0 { (end, other) } else { (other, end) };
+            end.blocked = true;
+            let held = end.passed;
+            if held.since(self.queue.now()) >= HELD_UP {
+                self.losses.fault(held, self.seats[other.seat].host);
+            }
             return self.tell(seat, Input::Blocked { conn });
         }
         let (host, other) = (self.seats[seat].host, self.wires.wires[wire][1 - side].seat);

@@ -175,7 +175,7 @@ pub struct World {
     pub(super) wires: Wires,
     pub(super) trouble: Trouble,
     /// What the clocks of hosts that are added gain or lose at most.
-    pub drift: Ppm,
+    drift: Ppm,
     /// Everything that happened between machines.
     pub digest: Digest,
     /// How many things happened.
@@ -196,9 +196,9 @@ pub struct World {
 }
 
 impl World {
-    /// A world without anybody.
+    /// A world without anybody, whose clocks gain or lose `drift` at most.
     #[must_use]
-    pub fn new(seed: u64, bitrate: u64, trace: Option<Trace>) -> World {
+    pub fn new(seed: u64, bitrate: u64, drift: Ppm, trace: Option<Trace>) -> World {
         World {
             seed,
             queue: Queue::default(),
@@ -208,7 +208,7 @@ impl World {
             seats: Vec::new(),
             wires: Wires::new(Dice::new(seed, "tcp", 0)),
             trouble: Trouble::default(),
-            drift: 0,
+            drift,
             digest: Digest::default(),
             events: 0,
             losses: Losses::default(),
@@ -486,8 +486,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_gains_says_when_it_will_say_something() {
-        let mut world = World::new(5, 2_000_000, None);
-        world.drift = 200;
+        let mut world = World::new(5, 2_000_000, 200, None);
         let hosts = (0..20_u8).map(|n| [192, 0, 2, n].into());
         hosts.for_each(|ip| _ = world.add_host(ip, population::relay(1_000_000)));
         world.plan(Mono::from_millis(1_000_000), 0);

@@ -5,6 +5,12 @@
 //! first; it grows when bytes came too late, up to a limit, and before that, by playing slower,
 //! when few are left. A *stall* is time beyond 40 ms in
 //! which the position waited for bytes, plus the media time of every skip.
+//!
+//! Where key frames are further apart than the limit, whoever comes must begin further behind
+//! live or wait: with G from one to the next, startup and first delay are together at least
+//! G + D for those who come at the worst time. An access point is played up to an age of the
+//! limit, and the limit is then higher by what it takes to begin, until easing has brought it
+//! back: people forgive a second more behind live rather than a second more of nothing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -44,6 +50,9 @@ const SLOWER: u32 = 4;
 
 /// So much more than thin is to be in hand before it comes nearer to live again.
 const EASE_ABOVE: Duration = Duration::from_millis(200);
+
+/// How much further behind live than the limit a viewer may begin, and fall back at first.
+pub const BEYOND: Duration = Duration::from_millis(2_500);
 
 /// How long beyond their turn missing bytes are waited for when what follows is there.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -97,7 +106,9 @@ pub type Entrance = (u64, Duration);
 /// limit. Else again the newest, although its turn is further away.
 #[must_use]
 pub fn tune_in(points: &[Entrance], settings: &Settings, ready: Duration) -> Option<Entrance> {
-    let young = points.iter().rev().take_while(|(_, age)| *age <= settings.max);
+    let young =
+        |age: Duration| age <= settings.max && age + ready + PATIENCE <= settings.max + BEYOND;
+    let young = points.iter().rev().take_while(|(_, age)| young(*age));
     let mut best = None;
     for (offset, age) in young {
         if best.is_some() && *age + ready > BEHIND {
@@ -165,6 +176,9 @@ pub struct Playout {
     tally: Tally,
     /// What the delay goes back to: the target, or what it was found out to need.
     least: Duration,
+    /// The most that the delay grows to: `max`, and more for who began further behind than that,
+    /// until it has come back.
+    limit: Duration,
     /// When the pace was last looked at.
     paced: Option<Stamp>,
     /// With less in hand it plays slower.
@@ -178,7 +192,7 @@ impl Playout {
         let (delay, tally) = (settings.target, Tally::default());
         let state = State::Waiting { since: None, early: false, short: false };
         let (in_hand, breaks) = (IN_HAND, VecDeque::new());
-        let (least, paced, thin) = (settings.target, None, THIN);
+        let (least, limit, paced, thin) = (settings.target, settings.max, None, THIN);
         Playout {
             settings,
             in_hand,
@@ -189,9 +203,18 @@ impl Playout {
             forgotten: 0,
             tally,
             least,
+            limit,
             paced,
             thin,
         }
+    }
+
+    /// Begins at an access point that is so old by the time its first bytes are in hand.
+    #[must_use]
+    pub fn with_age(mut self, age: Duration) -> Playout {
+        let max = self.settings.max;
+        self.limit = (age + self.in_hand + PATIENCE).clamp(max, max + BEYOND);
+        self
     }
 
     /// Begins with more in hand where the way to the relay is long, and plays slower sooner: its
@@ -267,7 +290,8 @@ impl Playout {
                     return self.position;
                 }
                 if !early || short {
-                    self.delay = age.min(self.settings.max);
+                    self.delay = age.min(self.limit);
+                    self.lower_limit();
                 }
             }
             State::Playing { starved: true } => self.end_wait(now, line, Duration::ZERO),
@@ -298,12 +322,18 @@ impl Playout {
         let passed = self.paced.replace(now).map_or(Duration::ZERO, |before| now.since(before));
         let (hand, passed) = (self.media(next, line), passed.min(PACE_STEP));
         if lacks && hand < self.thin {
-            let later = (self.delay + passed / SLOWER).min(self.settings.max).max(self.delay);
+            let later = (self.delay + passed / SLOWER).min(self.limit).max(self.delay);
             self.tally.stretched += later - self.delay;
             self.delay = later;
         } else if self.delay > self.least && hand >= EASE_HAND.max(self.thin + EASE_ABOVE) {
             self.delay = self.delay.saturating_sub(passed / EASE).max(self.least);
+            self.lower_limit();
         }
+    }
+
+    /// Who has come nearer to live does not fall back as far again.
+    fn lower_limit(&mut self) {
+        self.limit = self.limit.min(self.delay + PATIENCE).max(self.settings.max);
     }
 
     /// Whether to go on at `beyond`, the next byte that is there, because what lies before it
@@ -312,10 +342,13 @@ impl Playout {
     pub fn gives_up(&self, now: Stamp, line: &Timeline) -> bool {
         let late = self.lateness(now, line);
         // Before the first byte the delay is still to be that byte's age: it is not late.
-        self.has_begun() && late >= PATIENCE || self.delay + late > self.settings.max
+        let beyond = self.delay + late > self.limit;
+        // What is no stall yet is none at the limit either.
+        if self.has_begun() { late >= PATIENCE || beyond && late > TOLERANCE } else { beyond }
     }
 
-    /// Goes on at `to`: what lies before is skipped.
+    /// Goes on at `to`: what lies before is skipped. What is lost once is no reason to wait until
+    /// `to` is as old as the rest was: where that would take long, it is played nearer to live.
     pub fn skip(&mut self, now: Stamp, to: u64, line: &Timeline) {
         let media = self.media(to, line);
         self.tally.skips += 1;
@@ -324,6 +357,11 @@ impl Playout {
             self.end_wait(now, line, media);
         }
         self.position = self.position.max(to);
+        let age = line.time_of(self.position).map_or(self.delay, |came| now.since(came));
+        if self.has_begun() && age + PATIENCE < self.delay {
+            self.delay = self.least.max(age + self.in_hand).min(self.delay);
+            self.lower_limit();
+        }
         if let State::Playing { starved } = &mut self.state {
             *starved = false;
         }
@@ -355,7 +393,7 @@ impl Playout {
         }
         if waited > Duration::ZERO {
             let later = late.saturating_sub(skipped);
-            self.delay = (self.delay + later).min(self.settings.max).max(self.delay);
+            self.delay = (self.delay + later).min(self.limit).max(self.delay);
             // So much was needed beyond what there was.
             self.least = (self.least + later).min(self.delay);
         }
@@ -410,6 +448,8 @@ mod tests {
         assert_eq!(chosen, Some(1_300), "else the one before");
         assert_eq!(tuned(&[10_200, 200]), Some(200), "which is too old here");
         assert_eq!(tuned(&[7_000]), None, "the newest is too old: the next one");
+        assert_eq!(tuned_from(&[4_900], ms(300)), Some(4_900), "6.4 s behind at first");
+        assert_eq!(tuned_from(&[4_900], ms(500)), None, "7.4 s, and nothing to fall back to");
         assert_eq!(tuned_from(&[2_200, 200], ms(50)), Some(2_200), "375 ms: 2.6 s behind live");
         assert_eq!(tuned_from(&[2_200, 200], ms(250)), Some(200), "1.1 s: better 1.1 s later");
         assert_eq!(tuned_from(&[4_400, 400], ms(0)), Some(400), "and not for ever 4.6 s behind");
@@ -550,6 +590,46 @@ mod tests {
             tight.advance(at(now), 500, &line);
         }
         assert_eq!(tight.delay(), ms(1_510));
+    }
+
+    #[test]
+    fn who_began_beyond_the_limit_is_given_more_until_it_has_come_back() {
+        let line = line(60_000);
+        let mut far = Playout::new(settings(), 1_000).with_age(ms(5_600));
+        assert_eq!(far.limit, ms(6_500));
+        assert!(!far.gives_up(at(7_400), &line), "what it was told to begin with still comes");
+        far.advance(at(6_700), 3_000, &line);
+        assert_eq!((far.has_begun(), far.delay(), far.limit), (true, ms(5_700), ms(6_200)));
+        far.advance(at(8_720), 3_000, &line);
+        assert!(!far.gives_up(at(9_100), &line));
+        far.advance(at(9_300), 5_000, &line);
+        assert_eq!(far.delay(), far.limit);
+        assert_eq!(far.tally().skips, 0);
+        for now in (9_300..55_000).step_by(20) {
+            far.advance(at(now), now - 500, &line);
+        }
+        assert_eq!((far.limit, far.delay() < ms(5_000)), (ms(5_000), true));
+        let near = Playout::new(settings(), 1_000).with_age(ms(2_000));
+        assert_eq!(near.limit, settings().max);
+        let late = Playout::new(settings(), 1_000).with_age(ms(9_000));
+        assert_eq!(late.limit, settings().max + BEYOND);
+    }
+
+    #[test]
+    fn behind_a_great_hole_it_goes_on_nearer_to_live() {
+        let line = line(10_000);
+        let mut playout = Playout::new(settings(), 0);
+        playout.advance(at(4_000), 1_000, &line);
+        playout.advance(at(5_000), 1_000, &line);
+        assert_eq!(playout.delay(), ms(4_000));
+        playout.skip(at(5_500), 4_500, &line);
+        assert_eq!((playout.position(), playout.delay()), (4_500, ms(1_500)));
+        assert_eq!(playout.advance(at(6_300), 6_000, &line), 4_800, "instead of 3 s later");
+        let mut small = Playout::new(settings(), 0);
+        small.advance(at(4_000), 1_000, &line);
+        small.advance(at(5_000), 1_000, &line);
+        small.skip(at(5_500), 1_900, &line);
+        assert_eq!(small.delay(), ms(4_000), "400 ms are soon over");
     }
 
     #[test]

@@ -52,6 +52,7 @@ use bytes::Bytes;
 
 use crate::base::ids::{ShardId, StreamSlot};
 use crate::base::payload::Payload;
+use crate::base::planted::{Plant, is};
 use crate::base::time::Mono;
 use crate::metrics::cells::Cells;
 use crate::metrics::table::Cell;
@@ -329,7 +330,7 @@ impl Swarm {
         self.openings.expire(now);
         self.cells.set(Cell::SwarmHalfOpen, self.openings.len() as u64);
         self.end_trains(now);
-        if self.has_peers() {
+        if self.has_peers() && !(is(Plant::MissShard) && self.shard == ShardId(1)) {
             self.meter.look(now, self.registry.admission.egress());
         }
         self.count(now);

@@ -80,6 +80,8 @@ pub(super) struct Viewer {
     tried: Mono,
     http: Option<OverHttp>,
     http_after: Mono,
+    /// When the relay first said over HTTP that it no longer has the chunk that comes next.
+    gone: Option<(Mono, u64)>,
     playing: Option<Playing>,
     next_tick: Mono,
     next_figures: Mono,
@@ -110,6 +112,7 @@ impl Viewer {
             tried: now,
             http: None,
             http_after: now,
+            gone: None,
             playing: None,
             next_tick: now,
             next_figures: now,
@@ -167,6 +170,11 @@ impl Viewer {
     fn http_over(&mut self, now: Now, why: Over, desk: &mut Desk<'_>) {
         self.close_http(desk);
         self.http_after = now.mono + HTTP_AGAIN;
+        if why == Over::Gone {
+            let next = self.playing.as_ref().map_or(0, |playing| playing.store.next());
+            let before = self.gone.filter(|(_, chunk)| *chunk == next);
+            self.gone = before.or(Some((now.mono, next)));
+        }
         // What the relay has may have changed: it may be another one.
         if self.opener.is_none() && (why == Over::Gone || self.udp_is_silent(now.mono)) {
             self.ask_at(now.mono);
@@ -321,12 +329,15 @@ impl Viewer {
     }
 
     /// Goes on where the relay's chunks begin, if those before do not exist and nobody else
-    /// brings them.
+    /// brings them. To whom UDP does not come, the relay says so over HTTP.
     fn jump_if_needed(&mut self, now: Now, desk: &Desk<'_>) {
-        let (Some(link), Some(playing)) = (&mut self.link, &mut self.playing) else { return };
-        let Some((invitation, _)) = &self.invitation else { return };
-        let floor = link.receiver.floor().filter(|floor| *floor > playing.store.next());
-        let Some(floor) = floor else { return };
+        let Some(playing) = &mut self.playing else { return };
+        let Some((invitation, said)) = &self.invitation else { return };
+        let next = playing.store.next();
+        let told = self.link.as_ref().and_then(|link| link.receiver.floor());
+        let fresh = self.gone.is_some_and(|(at, chunk)| chunk == next && at < *said);
+        let known = || playing.beyond(invitation).filter(|_| fresh);
+        let Some(floor) = told.filter(|floor| *floor > next).or_else(known) else { return };
         let patience = NO_ANSWER;
         let waits = |http: &OverHttp| http.filled.is_none() || http.is_useful(now.mono, patience);
         if self.http.as_ref().is_some_and(waits) {
@@ -334,7 +345,7 @@ impl Viewer {
         }
         if playing.jump(now.mono, floor, invitation, desk.settings, &mut self.figures) {
             playing.assembly.rebase(now.mono, &playing.store);
-            link.receiver.rebase();
+            self.link.iter_mut().for_each(|link| link.receiver.rebase());
             self.neighbours.iter_mut().for_each(|neighbours| neighbours.rebase(playing));
         }
     }

@@ -81,7 +81,8 @@ impl Playing {
         // The document took a connect and a request.
         let (trip, points) = (now.mono.since(asked) / 2, &invitation.access_points);
         let playout = settings.playout.over(trip);
-        let (entrance, _) = tune_in(points, &playout, ready(trip)).ok_or(Unplayable::NoEntrance)?;
+        let ready = ready(trip);
+        let (entrance, age) = tune_in(points, &playout, ready).ok_or(Unplayable::NoEntrance)?;
         let first = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let size = invitation.profile.size;
         let (writer, stream) = match room {
@@ -114,7 +115,7 @@ impl Playing {
         figures.run(Run { local: start, wire: entrance });
         let mut playing = Playing {
             profile: invitation.profile,
-            playout: Playout::new(playout, start).with_trip(trip),
+            playout: Playout::new(playout, start).with_trip(trip).with_age(age + ready),
             assembly: Assembly::new(invitation.profile, &store, invitation.chunk_time()),
             store,
             line: Timeline::default(),
@@ -258,6 +259,15 @@ impl Playing {
         self.playout.skip(stamp, self.store.local_offset(beyond * CHUNK_BYTES), &self.line);
     }
 
+    /// The chunk of the first access point behind all that is there, in steps of the largest
+    /// subtree; if there is none yet, of what is newest.
+    pub(super) fn beyond(&self, invitation: &Invitation) -> Option<u64> {
+        let chunks = invitation.access_points.iter().map(|(at, _)| at / CHUNK_BYTES);
+        let newest = invitation.signed.saturating_sub(1);
+        let mut chunks = chunks.chain([newest]).map(|chunk| chunk / ALIGN * ALIGN);
+        chunks.find(|chunk| *chunk > self.store.next())
+    }
+
     /// Goes on at the access point that suits, not before chunk `floor`: the ids before that do
     /// not exist. Returns whether it did.
     pub(super) fn jump(
@@ -271,8 +281,8 @@ impl Playing {
         let fits = |(offset, _): &&(u64, Duration)| offset / CHUNK_BYTES / ALIGN * ALIGN >= floor;
         let points: Vec<_> = invitation.access_points.iter().filter(fits).copied().collect();
         let floor = floor.next_multiple_of(ALIGN);
-        let entrance =
-            tune_in(&points, &settings.playout, Duration::ZERO).map(|(offset, _)| offset);
+        let young = tune_in(&points, &settings.playout, Duration::ZERO);
+        let entrance = young.or_else(|| points.last().copied()).map(|(offset, _)| offset);
         let entrance = entrance.unwrap_or(floor * CHUNK_BYTES);
         let to = entrance / CHUNK_BYTES / ALIGN * ALIGN;
         let end = self.end();

@@ -27,10 +27,10 @@ pub enum Act {
     RelayDies(Duration),
     /// No datagram reaches or leaves the relay for this time.
     SwarmCut(Duration),
-    /// Somebody sends datagrams under the addresses of others, from now on.
-    Spoof,
-    /// The besiegers open links to everybody, again and again, from now on.
-    Besiege,
+    /// Somebody sends datagrams under the addresses of others for this time.
+    Spoof(Duration),
+    /// The besiegers open links to everybody, again and again, for this time.
+    Besiege(Duration),
     /// Nothing passes for this time between a third of the viewers and everybody else, the relay
     /// included; see `sim/trouble.rs`.
     RegionCut(Duration),
@@ -120,6 +120,9 @@ pub struct Scenario {
     /// What must hold.
     pub limits: Limits,
 }
+
+/// Longer than any world.
+pub const FOR_EVER: Duration = Duration::from_secs(30 * 86_400);
 
 /// The longest time for which a line is narrow.
 pub const SWING_MAX: Duration = Duration::from_secs(5);

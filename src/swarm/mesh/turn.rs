@@ -137,6 +137,9 @@ impl Mesh {
         if track.source == Source::Relay && self.relay_is_silent(now) {
             track.source = self.without_relay(now, subtree, &mut track);
         }
+        if is(Plant::ForgetStripe) && stripe_of(subtree) == 3 {
+            track.source = Source::Wait;
+        }
         if let Some(place) = self.tracks.get_mut(subtree) {
             *place = track;
         }
