@@ -37,7 +37,6 @@ pub fn scenario(seed: u64, base: Scenario) -> Scenario {
     };
     let gop = [None, None, Some(ms(500)), Some(ms(1_000)), Some(ms(4_000)), Some(ms(10_000))];
     let gop = gop[dice.below(6) as usize];
-    let egress = (20 + dice.below(100), dice.happens(200_000));
     Scenario {
         folk,
         mode: if base.mode == Mode::Auto { mode } else { base.mode },
@@ -52,7 +51,10 @@ pub fn scenario(seed: u64, base: Scenario) -> Scenario {
         swings: up_to(&mut dice, 300_000, 50_000),
         drift: up_to(&mut dice, 300_000, 500),
         gop,
-        egress: egress.1.then_some(egress.0).or(base.egress),
+        egress: {
+            let percent = 20 + dice.below(100);
+            if dice.happens(200_000) { Some(percent) } else { base.egress }
+        },
         ..base
     }
 }

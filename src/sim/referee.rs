@@ -22,8 +22,10 @@ const LATELY: Duration = Duration::from_secs(6);
 /// Who shows nothing for so long stalls, although nobody has counted it yet.
 const STUCK: Duration = Duration::from_secs(3);
 
-/// Who comes has so long to begin.
+/// Who comes has so long to begin, and as much longer as key frames are further apart than how far
+/// behind live anybody plays: then who comes between two of them waits for the next.
 const BEGIN: Duration = Duration::from_secs(8);
+const BEHIND: Duration = Duration::from_secs(5);
 
 impl Stage {
     /// The relay, and a part of the viewers: all of them for a while after something was done.
@@ -98,6 +100,7 @@ impl Stage {
     }
 
     pub(super) fn look_at(&mut self, index: usize) {
+        let begin = BEGIN + self.gop().saturating_sub(BEHIND);
         let viewer = &mut self.crowd.viewers[index];
         viewer.refresh();
         let now = self.world.now();
@@ -130,9 +133,9 @@ impl Stage {
         if stuck && !excuse && honest {
             self.foul("deadline", format!("peer:{number} shows nothing for {STUCK:?}"));
         }
-        let late = !begun && stay >= BEGIN && stay < BEGIN + Duration::from_secs(1);
+        let late = !begun && stay >= begin && stay < begin + Duration::from_secs(1);
         if late && honest && !self.world.losses.excuse(now, host, stay) {
-            self.foul("startup", format!("peer:{number} shows nothing after {BEGIN:?}"));
+            self.foul("startup", format!("peer:{number} shows nothing after {begin:?}"));
         }
         if new > 0 {
             // Who came after the fault has stalls of its own.

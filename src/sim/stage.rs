@@ -205,7 +205,7 @@ impl Stage {
         let publisher = self.world.add_host(Ipv4Addr::LOCALHOST, population::relay(1_000_000_000));
         let seat = self.world.add_seat(publisher);
         let dice = Dice::new(self.plan.seed, "source", 0);
-        let gop = self.plan.scenario.gop.unwrap_or(self.plan.gop);
+        let gop = self.gop();
         let stream = Generator::new(self.plan.bitrate, gop, dice);
         let relay = (RELAY_IP, HTTP).into();
         let shared = (Rc::clone(&self.source), Rc::clone(&self.valve));
@@ -252,6 +252,11 @@ impl Stage {
             }
         }
         self.look_at_all();
+    }
+
+    /// From one key frame to the next.
+    pub(super) fn gop(&self) -> Duration {
+        self.plan.scenario.gop.unwrap_or(self.plan.gop)
     }
 
     /// The scenario's end.

@@ -263,6 +263,7 @@ impl Playout {
         while let Some((_, begin)) = self.breaks.front().filter(|(end, _)| *end <= self.position) {
             self.position = *begin;
             self.breaks.pop_front();
+            self.come_nearer(now, line);
         }
         let at_break = self.breaks.front().is_some_and(|(end, _)| *end <= next);
         let next = self.breaks.front().map_or(next, |(end, _)| next.min(*end));
@@ -347,8 +348,7 @@ impl Playout {
         if self.has_begun() { late >= PATIENCE || beyond && late > TOLERANCE } else { beyond }
     }
 
-    /// Goes on at `to`: what lies before is skipped. What is lost once is no reason to wait until
-    /// `to` is as old as the rest was: where that would take long, it is played nearer to live.
+    /// Goes on at `to`: what lies before is skipped.
     pub fn skip(&mut self, now: Stamp, to: u64, line: &Timeline) {
         let media = self.media(to, line);
         self.tally.skips += 1;
@@ -357,13 +357,19 @@ impl Playout {
             self.end_wait(now, line, media);
         }
         self.position = self.position.max(to);
+        self.come_nearer(now, line);
+        if let State::Playing { starved } = &mut self.state {
+            *starved = false;
+        }
+    }
+
+    /// Nothing lies between what was played and the position: what comes next need not become as
+    /// old as that was.
+    fn come_nearer(&mut self, now: Stamp, line: &Timeline) {
         let age = line.time_of(self.position).map_or(self.delay, |came| now.since(came));
         if self.has_begun() && age + PATIENCE < self.delay {
             self.delay = self.least.max(age + self.in_hand).min(self.delay);
             self.lower_limit();
-        }
-        if let State::Playing { starved } = &mut self.state {
-            *starved = false;
         }
     }
 
@@ -630,6 +636,13 @@ mod tests {
         small.advance(at(5_000), 1_000, &line);
         small.skip(at(5_500), 1_900, &line);
         assert_eq!(small.delay(), ms(4_000), "400 ms are soon over");
+        let mut broken = Playout::new(settings(), 0);
+        broken.advance(at(4_000), 1_000, &line);
+        broken.add_break(1_000, 4_500);
+        broken.advance(at(5_500), 1_000, &line);
+        broken.advance(at(6_300), 6_000, &line);
+        assert_eq!((broken.position(), broken.delay()), (4_500, ms(2_200)), "nor behind a break");
+        assert_eq!(broken.advance(at(7_000), 6_000, &line), 4_810);
     }
 
     #[test]

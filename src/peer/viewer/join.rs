@@ -218,10 +218,7 @@ impl Viewer {
         let (Some(link), Some(playing)) = (&self.link, &self.playing) else { return false };
         let silence = link.receiver.silence(now);
         // Neighbours may have told of the new life already; the window has not gone there.
-        let ahead = invitation.signed.saturating_sub(playing.store.next());
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-        let same = playing.assembly.chunk_time().saturating_mul(ahead) < LIVES_APART;
-        silence < NO_ANSWER || same && silence < UDP_AGAIN
+        silence < NO_ANSWER || !is_new_life(playing, invitation) && silence < UDP_AGAIN
     }
 
     /// The handshake was answered: the link begins.
@@ -316,6 +313,13 @@ impl Viewer {
         self.figures.counts.add(link.receiver.counts());
         desk.forget_channel(link.channel);
     }
+}
+
+/// Whether the relay was started again since it numbered what is played.
+pub(super) fn is_new_life(playing: &Playing, invitation: &Invitation) -> bool {
+    let ahead = invitation.signed.saturating_sub(playing.store.next());
+    let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+    playing.assembly.chunk_time().saturating_mul(ahead) >= LIVES_APART
 }
 
 /// Where the relay speaks UDP: its addresses take turns.

@@ -25,7 +25,7 @@ use crate::peer::desk::{Desk, Which, Wish};
 use crate::peer::figures::{Figures, Source};
 use crate::peer::invitation::Invitation;
 use crate::peer::settings::Room;
-use crate::peer::viewer::join::Document;
+use crate::peer::viewer::join::{Document, is_new_life};
 use crate::peer::viewer::neighbours::Neighbours;
 use crate::peer::viewer::over::{LIMITS, Over, OverHttp};
 use crate::peer::viewer::playing::Playing;
@@ -335,7 +335,8 @@ impl Viewer {
         let Some((invitation, said)) = &self.invitation else { return };
         let next = playing.store.next();
         let told = self.link.as_ref().and_then(|link| link.receiver.floor());
-        let fresh = self.gone.is_some_and(|(at, chunk)| chunk == next && at < *said);
+        let newer = |at| at < *said || is_new_life(playing, invitation);
+        let fresh = self.gone.is_some_and(|(at, chunk)| chunk == next && newer(at));
         let known = || playing.beyond(invitation).filter(|_| fresh);
         let Some(floor) = told.filter(|floor| *floor > next).or_else(known) else { return };
         let patience = NO_ANSWER;
