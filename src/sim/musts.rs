@@ -50,6 +50,11 @@ const fn most(figure: &'static str, must: f64, aim: f64) -> Demand {
     demand(figure, Bound::Most(must), Bound::Most(aim))
 }
 
+/// What is asked of a steady audience, whatever its size.
+const DELAY: Demand = most("delay_p99", 3_000.0, 2_500.0);
+const STALLS: Demand = most("stalls_per_hour", 0.1, 0.0);
+const STARTUP: Demand = most("startup_p95", 2_000.0, 1_000.0);
+
 /// What the others differ from.
 const STEADY: Must = Must {
     name: "offload-1000",
@@ -62,7 +67,7 @@ const STEADY: Must = Must {
 };
 
 /// All rows.
-pub const MUSTS: [Must; 12] = [
+pub const MUSTS: [Must; 14] = [
     Must {
         name: "offload-100",
         about: "offload at 100",
@@ -78,12 +83,7 @@ pub const MUSTS: [Must; 12] = [
         demands: &[least("offload", 90.0, 97.0)],
         ..STEADY
     },
-    Must {
-        name: "delay",
-        about: "delay behind live, GOP 2 s",
-        demands: &[most("delay_p99", 3_000.0, 2_500.0)],
-        ..STEADY
-    },
+    Must { name: "delay", about: "delay behind live, GOP 2 s", demands: &[DELAY], ..STEADY },
     Must {
         name: "delay-gop1",
         about: "delay behind live, GOP 1 s",
@@ -91,18 +91,8 @@ pub const MUSTS: [Must; 12] = [
         demands: &[most("delay_p99", 3_000.0, 2_000.0)],
         ..STEADY
     },
-    Must {
-        name: "stalls",
-        about: "stalls per viewer-hour, steady",
-        demands: &[most("stalls_per_hour", 0.1, 0.0)],
-        ..STEADY
-    },
-    Must {
-        name: "startup",
-        about: "startup",
-        demands: &[most("startup_p95", 2_000.0, 1_000.0)],
-        ..STEADY
-    },
+    Must { name: "stalls", about: "stalls per viewer-hour, steady", demands: &[STALLS], ..STEADY },
+    Must { name: "startup", about: "startup", demands: &[STARTUP], ..STEADY },
     Must {
         name: "growth",
         about: "delay, stalls and startup at 10,000 against 100, in percent more",
@@ -141,6 +131,33 @@ pub const MUSTS: [Must; 12] = [
         about: "stalls per viewer-hour of the honest among attackers",
         scenario: "corrupt10",
         demands: &[most("stalls_per_hour", 0.3, 0.0)],
+        ..STEADY
+    },
+    Must {
+        name: "steady-1000",
+        about: "all that is asked of a steady thousand, in one world",
+        demands: &[
+            least("offload", 87.0, 95.0),
+            DELAY,
+            STALLS,
+            STARTUP,
+            most("duplicates", 5.0, 2.0),
+            most("control", 5.0, 3.0),
+        ],
+        ..STEADY
+    },
+    Must {
+        name: "steady-10000",
+        about: "all that is asked of a steady ten thousand, in one world",
+        audience: 10_000,
+        demands: &[
+            least("offload", 90.0, 97.0),
+            DELAY,
+            STALLS,
+            STARTUP,
+            most("duplicates", 5.0, 2.0),
+            most("control", 5.0, 3.0),
+        ],
         ..STEADY
     },
 ];

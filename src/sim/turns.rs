@@ -102,7 +102,7 @@ mod tests {
     fn what_comes_waits_for_the_turn_of_its_host() {
         let (turn, at) = (Duration::from_millis(50), Mono::from_millis);
         let told = |turn: Duration| {
-            let mut world = World::new(5, 2_000_000, None);
+            let mut world = World::new(5, 2_000_000, 0, None);
             let ips = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
             let links = [population::relay(1_000_000), population::relay(1_000_000)];
             for (ip, link) in ips.into_iter().zip(links) {
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_nobody_has_read_is_gone_with_its_reader() {
-        let mut world = World::new(5, 2_000_000, None);
+        let mut world = World::new(5, 2_000_000, 0, None);
         let ip = Ipv4Addr::new(192, 0, 2, 1);
         let turn = Duration::from_millis(50);
         world.add_host(ip, Link { turn, ..population::relay(1_000_000) });
