@@ -67,8 +67,8 @@ pub(super) struct Cut {
     /// The subtree of the first slot. The others follow without a gap.
     first: u64,
     slots: VecDeque<Slot>,
-    /// When each of their chunks was last sent, in milliseconds modulo 2^16. Apart from what is
-    /// looked through for everything that is sent.
+    /// When each of their chunks was last sent, in milliseconds modulo 2^16; as far as any was.
+    /// Apart from what is looked through for everything that is sent.
     times: VecDeque<[u16; 16]>,
     /// Below it nothing is pushed any more.
     from: u64,
@@ -94,7 +94,6 @@ impl Cut {
         let at = subtree.checked_sub(self.first).filter(|at| *at < SLOTS)? as usize;
         if at >= self.slots.len() {
             self.slots.resize_with(at + 1, Slot::default);
-            self.times.resize(at + 1, [0; 16]);
         }
         self.slots.get_mut(at)
     }
@@ -114,7 +113,7 @@ impl Cut {
         }
         let gone = (first - self.first).min(self.slots.len() as u64);
         self.slots.drain(..gone as usize);
-        self.times.drain(..gone as usize);
+        self.times.drain(..self.times.len().min(gone as usize));
         self.first = first;
     }
 
@@ -170,8 +169,11 @@ impl Cut {
         if let Some(slot) = self.slot(subtree) {
             let bits = run.bits(subtree, size);
             slot.sent |= bits;
-            let times = self.times.get_mut((subtree - self.first) as usize);
-            let chunks = times.into_iter().flatten().enumerate();
+            let at = (subtree - self.first) as usize;
+            if at >= self.times.len() {
+                self.times.resize(at + 1, [0; 16]);
+            }
+            let chunks = self.times[at].iter_mut().enumerate();
             chunks.filter(|(n, _)| bits >> n & 1 != 0).for_each(|(_, at)| *at = millis(now));
         }
     }
