@@ -364,11 +364,13 @@ impl Playout {
     }
 
     /// Nothing lies between what was played and the position: what comes next need not become as
-    /// old as that was.
+    /// old as that was. What was needed while nothing came is not asked for again: until that age
+    /// nothing at all would be shown, and no wait be counted.
     fn come_nearer(&mut self, now: Stamp, line: &Timeline) {
         let age = line.time_of(self.position).map_or(self.delay, |came| now.since(came));
         if self.has_begun() && age + PATIENCE < self.delay {
-            self.delay = self.least.max(age + self.in_hand).min(self.delay);
+            self.delay = self.settings.target.max(age + self.in_hand).min(self.delay);
+            self.least = self.least.min(self.delay);
             self.lower_limit();
         }
     }
@@ -631,6 +633,13 @@ mod tests {
         playout.skip(at(5_500), 4_500, &line);
         assert_eq!((playout.position(), playout.delay()), (4_500, ms(1_500)));
         assert_eq!(playout.advance(at(6_300), 6_000, &line), 4_800, "instead of 3 s later");
+        let mut cut = Playout::new(settings(), 0);
+        cut.advance(at(1_500), 1_000, &line);
+        cut.advance(at(2_500), 1_000, &line);
+        cut.advance(at(6_200), 1_100, &line);
+        assert_eq!((cut.delay(), cut.least), (ms(5_000), ms(5_000)), "nothing came until then");
+        cut.skip(at(6_300), 4_500, &line);
+        assert_eq!((cut.delay(), cut.least), (ms(2_200), ms(2_200)), "but it does now");
         let mut small = Playout::new(settings(), 0);
         small.advance(at(4_000), 1_000, &line);
         small.advance(at(5_000), 1_000, &line);
