@@ -684,16 +684,6 @@ mod tests {
     }
 
     #[test]
-    fn a_fifth_break_takes_the_place_of_the_oldest_and_says_so() {
-        let mut playout = Playout::new(settings(), 0);
-        (1..=4).for_each(|n| playout.add_break(n * 1_000, n * 1_000 + 40));
-        assert_eq!(playout.breaks_forgotten(), 0);
-        playout.add_break(5_000, 5_040);
-        assert_eq!((playout.breaks_forgotten(), playout.breaks.len()), (1, BREAKS_MAX));
-        assert_eq!(playout.breaks[0], (2_000, 2_040));
-    }
-
-    #[test]
     fn between_two_runs_there_is_nothing_to_wait_for() {
         let mut line = line(1_000);
         let mut playout = Playout::new(settings(), 0);
