@@ -364,11 +364,13 @@ impl Playout {
     }
 
     /// Nothing lies between what was played and the position: what comes next need not become as
-    /// old as that was.
+    /// old as that was. What was needed while nothing came is not asked for again: until that age
+    /// nothing at all would be shown, and no wait be counted.
     fn come_nearer(&mut self, now: Stamp, line: &Timeline) {
         let age = line.time_of(self.position).map_or(self.delay, |came| now.since(came));
         if self.has_begun() && age + PATIENCE < self.delay {
-            self.delay = self.least.max(age + self.in_hand).min(self.delay);
+            self.delay = self.settings.target.max(age + self.in_hand).min(self.delay);
+            self.least = self.least.min(self.delay);
             self.lower_limit();
         }
     }
@@ -631,6 +633,13 @@ mod tests {
         playout.skip(at(5_500), 4_500, &line);
         assert_eq!((playout.position(), playout.delay()), (4_500, ms(1_500)));
         assert_eq!(playout.advance(at(6_300), 6_000, &line), 4_800, "instead of 3 s later");
+        let mut cut = Playout::new(settings(), 0);
+        cut.advance(at(1_500), 1_000, &line);
+        cut.advance(at(2_500), 1_000, &line);
+        cut.advance(at(6_200), 1_100, &line);
+        assert_eq!((cut.delay(), cut.least), (ms(5_000), ms(5_000)), "nothing came until then");
+        cut.skip(at(6_300), 4_500, &line);
+        assert_eq!((cut.delay(), cut.least), (ms(2_200), ms(2_200)), "but it does now");
         let mut small = Playout::new(settings(), 0);
         small.advance(at(4_000), 1_000, &line);
         small.advance(at(5_000), 1_000, &line);
@@ -672,16 +681,6 @@ mod tests {
         assert_eq!(playout.delay(), ms(1_800), "what was skipped need not be waited for");
         assert_eq!(playout.advance(at(3_100), 2_000, &line), 1_300);
         assert_eq!(playout.tally().stalls, 1);
-    }
-
-    #[test]
-    fn a_fifth_break_takes_the_place_of_the_oldest_and_says_so() {
-        let mut playout = Playout::new(settings(), 0);
-        (1..=4).for_each(|n| playout.add_break(n * 1_000, n * 1_000 + 40));
-        assert_eq!(playout.breaks_forgotten(), 0);
-        playout.add_break(5_000, 5_040);
-        assert_eq!((playout.breaks_forgotten(), playout.breaks.len()), (1, BREAKS_MAX));
-        assert_eq!(playout.breaks[0], (2_000, 2_040));
     }
 
     #[test]

@@ -48,8 +48,10 @@ impl Timeline {
         self.insert(Point { begin: None, end, time });
     }
 
-    /// The bytes from `begin` on are of another life of the relay: none came in while it was away.
+    /// The bytes from `begin` on are of another life of the relay: none came in while it was away,
+    /// and what the one before told of its own that lie there is of others.
     pub fn note_break(&mut self, begin: u64) {
+        self.points.retain(|point| point.end <= begin);
         self.breaks.push_back(begin);
         if self.breaks.len() > BREAKS_MAX {
             self.breaks.pop_front();
@@ -113,7 +115,16 @@ impl Timeline {
         if time >= from.1 {
             return share(time, from, (point.end, point.time));
         }
-        low.map_or(0, |low| share(time, low, from))
+        // Before a break that is still ahead all had come in, however long nothing does then.
+        low.map_or_else(|| self.tail(place), |low| share(time, low, from))
+    }
+
+    /// Where the life of the relay ended that was before the point at `place`.
+    fn tail(&self, place: usize) -> u64 {
+        let Some(before) = place.checked_sub(1).map(|index| self.points[index].end) else {
+            return 0;
+        };
+        self.breaks.iter().copied().find(|begin| before <= *begin).unwrap_or(before)
     }
 
     /// Stream offset behind the newest byte that is known to have come in, and when it did.
@@ -228,11 +239,23 @@ mod tests {
         line.note_run(3_600, 4_600, at(5_100));
         assert_eq!(ms(line.time_of(500)), Some(-25), "of the old life, as before");
         assert_eq!(ms(line.time_of(1_600)), Some(4_850), "not before the relay came back");
-        assert_eq!(line.reach(at(3_000)).min(1_600), 0, "its turn has not come");
+        assert_eq!(line.reach(at(3_000)), 1_600, "what was before is not waited for, what is is");
         assert_eq!(line.reach(at(4_975)), 4_100);
         line.note_head(2_600, at(4_600));
         assert_eq!(ms(line.time_of(1_600)), Some(4_600));
         assert_eq!(ms(line.time_of(3_100)), Some(4_725), "between two of one life");
+    }
+
+    /// With key frames evenly apart, those of both lives lie at the same places.
+    #[test]
+    fn what_the_life_before_told_of_itself_says_nothing_of_the_next() {
+        let mut line = Timeline::default();
+        line.note_head(1_000, at(100));
+        line.note_head(2_600, at(1_700));
+        line.note_break(1_600);
+        assert_eq!((line.time_of(2_000), line.newest()), (None, Some((1_000, at(100)))));
+        line.note_head(2_600, at(6_700));
+        assert_eq!(ms(line.time_of(1_600)), Some(6_700));
     }
 
     #[test]

@@ -229,7 +229,8 @@ impl Playing {
         if self.playout.has_begun() {
             self.show(now, position);
         }
-        if position > before {
+        // Over a break or a hole the position goes though nothing is shown yet.
+        if position > before && self.playout.has_begun() {
             let came = self.line.time_of(before).unwrap_or(stamp);
             figures.played(now.mono, stamp.since(came));
         }

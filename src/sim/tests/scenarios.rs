@@ -182,7 +182,8 @@ fn the_publisher_pauses_or_has_few_key_frames() {
 
 #[test]
 fn clocks_do_not_agree_on_a_second() {
-    let stage = play(plan(9, "skew", 10, 6));
+    // Among few a single line that loses much is the p95 of startup: here nobody has one.
+    let stage = play(plan(2, "skew", 10, 6));
     let hosts = &stage.world.hosts;
     assert!(hosts.iter().any(|host| host.drift > 50) && hosts.iter().any(|host| host.drift < -50));
     assert_ne!(hosts[RELAY].drift, 0);
