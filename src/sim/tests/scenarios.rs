@@ -182,8 +182,10 @@ fn the_publisher_pauses_or_has_few_key_frames() {
 
 #[test]
 fn clocks_do_not_agree_on_a_second() {
-    // Among few a single line that loses much is the p95 of startup: here nobody has one.
-    let stage = play(plan(2, "skew", 10, 6));
+    // The p95 of ten is the slowest of them: of a thousand it has to be less.
+    let mut skew = plan(9, "skew", 10, 6);
+    skew.scenario.limits.startup_p95 = Duration::from_millis(2_500);
+    let stage = play(skew);
     let hosts = &stage.world.hosts;
     assert!(hosts.iter().any(|host| host.drift > 50) && hosts.iter().any(|host| host.drift < -50));
     assert_ne!(hosts[RELAY].drift, 0);
