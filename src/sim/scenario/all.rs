@@ -319,8 +319,9 @@ pub const ALL: [Scenario; 31] = [
             stalls_per_hour: 200.0,
             excused_per_hour: f64::INFINITY,
             stall_max: ms(10_000),
-            // A key frame that is ten seconds away, and four for which nothing comes.
-            startup_p95: ms(11_000),
+            // A key frame that is ten seconds away and comes while the relay does not run, the next
+            // one, and four seconds for which nothing comes.
+            startup_p95: ms(24_000),
             delay_p99: ms(10_000),
             offload: 0.0,
             overhead: 100.0,
