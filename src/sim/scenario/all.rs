@@ -318,7 +318,8 @@ pub const ALL: [Scenario; 31] = [
         limits: Limits {
             stalls_per_hour: 200.0,
             excused_per_hour: f64::INFINITY,
-            stall_max: ms(10_000),
+            // Who skips goes on at a key frame, the next of which is ten seconds away.
+            stall_max: ms(12_000),
             // A key frame that is ten seconds away and comes while the relay does not run, the next
             // one, and four seconds for which nothing comes.
             startup_p95: ms(24_000),
