@@ -392,20 +392,17 @@ impl World {
             let Some(machine) = &mut self.seats[seat].machine else { return };
             let mut out = std::mem::replace(&mut self.outbox, Outbox::new(0));
             machine.poll(now, &mut out);
-            let deadline = machine.next_deadline();
-            // Whoever leaves room and wants to be asked later has nothing more to say now.
-            let over = out.is_empty()
-                || (out.has_room() && deadline.is_none_or(|deadline| deadline > now.mono));
+            let empty = out.is_empty();
             out.drain().for_each(|output| self.carry_out(seat, output));
             self.outbox = out;
-            if over {
+            if empty {
                 break;
             }
         }
         self.touched.push(seat);
+        let now = self.queue.now();
         let machine = self.seats[seat].machine.as_ref();
         let deadline = machine.and_then(|machine| machine.next_deadline());
-        let now = self.queue.now();
         let deadline = deadline.map_or(now + SLEEP_MAX, |at| self.when(host, at));
         let comes = self.hosts[host].inbox.front().map_or(deadline, |(at, _)| *at);
         self.wake(seat, deadline.min(comes).clamp(now + GRAIN, now + SLEEP_MAX));
