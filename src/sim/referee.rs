@@ -12,6 +12,7 @@ use crate::sim::stage::Stage;
 use crate::sim::trouble::is_in_region;
 use crate::sim::world::RELAY;
 use crate::swarm::halfopen;
+use crate::swarm::playout;
 
 /// A viewer is looked at in each of so many ticks.
 const EVERY: usize = 4;
@@ -25,7 +26,6 @@ const STUCK: Duration = Duration::from_secs(3);
 /// Who comes has so long to begin, and as much longer as key frames are further apart than how far
 /// behind live anybody plays: then who comes between two of them waits for the next.
 const BEGIN: Duration = Duration::from_secs(8);
-const BEHIND: Duration = Duration::from_secs(5);
 
 impl Stage {
     /// The relay, and a part of the viewers: all of them for a while after something was done.
@@ -100,7 +100,7 @@ impl Stage {
     }
 
     pub(super) fn look_at(&mut self, index: usize) {
-        let begin = BEGIN + self.gop().saturating_sub(BEHIND);
+        let begin = BEGIN + self.gop().saturating_sub(playout::MAX);
         let viewer = &mut self.crowd.viewers[index];
         viewer.refresh();
         let now = self.world.now();
