@@ -3,9 +3,10 @@
 //!
 //! This test's build plays the world in its process, and a program plays it in another: cargo's,
 //! or the one that `RELAY_BINARY` names. `.ci/run` names a release build.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,8 +29,7 @@ fn a_seed_is_a_world_in_every_build() {
     };
     let here = run(plan, None).unwrap().to_string();
     assert!(here.contains("\ndigest  "), "{here}");
-    let named = std::env::var_os("RELAY_BINARY").map(PathBuf::from);
-    let binary = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
+    let binary = common::binary();
     let args = "sim --seed 11 --peers 16 --seconds 6 --scenario lossy --mode hybrid";
     // Whether it is a good world is not asked here.
     let output = Command::new(&binary).args(args.split(' ')).output().unwrap();

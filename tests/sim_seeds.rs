@@ -1,9 +1,10 @@
 //! Worlds that were bad once are good now: `tests/seeds/chaos.txt`.
 //!
 //! `RELAY_BINARY` names another build to play them in: `.ci/run` names a release build.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::process::Command;
 
 /// More worlds than this take too long: the oldest have been good for longest, and may go.
@@ -15,8 +16,7 @@ fn worlds_that_were_bad_are_good_now() {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let worlds: Vec<_> = lines.map(|line| line.split_once("  # ").unwrap()).collect();
     assert!((1..=WORLDS_MAX).contains(&worlds.len()), "{}", worlds.len());
-    let named = std::env::var_os("RELAY_BINARY").map(PathBuf::from);
-    let binary = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
+    let binary = common::binary();
     let mut bad = Vec::new();
     for (args, why) in worlds {
         let output = Command::new(&binary).arg("sim").args(args.split(' ')).output().unwrap();
