@@ -50,10 +50,14 @@ const fn most(figure: &'static str, must: f64, aim: f64) -> Demand {
     demand(figure, Bound::Most(must), Bound::Most(aim))
 }
 
-/// What is asked of a steady audience, whatever its size.
+/// What is asked of a steady audience; of offload by its size.
+const OFFLOAD_1000: Demand = least("offload", 87.0, 95.0);
+const OFFLOAD_10000: Demand = least("offload", 90.0, 97.0);
 const DELAY: Demand = most("delay_p99", 3_000.0, 2_500.0);
 const STALLS: Demand = most("stalls_per_hour", 0.1, 0.0);
 const STARTUP: Demand = most("startup_p95", 2_000.0, 1_000.0);
+const TWICE: Demand = most("duplicates", 5.0, 2.0);
+const CONTROL: Demand = most("control", 5.0, 3.0);
 
 /// What the others differ from.
 const STEADY: Must = Must {
@@ -63,7 +67,7 @@ const STEADY: Must = Must {
     audience: 1_000,
     against: None,
     gop: 2,
-    demands: &[least("offload", 87.0, 95.0)],
+    demands: &[OFFLOAD_1000],
 };
 
 /// All rows.
@@ -80,7 +84,7 @@ pub const MUSTS: [Must; 14] = [
         name: "offload-10000",
         about: "offload at 10,000",
         audience: 10_000,
-        demands: &[least("offload", 90.0, 97.0)],
+        demands: &[OFFLOAD_10000],
         ..STEADY
     },
     Must { name: "delay", about: "delay behind live, GOP 2 s", demands: &[DELAY], ..STEADY },
@@ -108,7 +112,7 @@ pub const MUSTS: [Must; 14] = [
     Must {
         name: "overhead",
         about: "duplicates and control",
-        demands: &[most("duplicates", 5.0, 2.0), most("control", 5.0, 3.0)],
+        demands: &[TWICE, CONTROL],
         ..STEADY
     },
     Must {
@@ -136,28 +140,14 @@ pub const MUSTS: [Must; 14] = [
     Must {
         name: "steady-1000",
         about: "all that is asked of a steady thousand, in one world",
-        demands: &[
-            least("offload", 87.0, 95.0),
-            DELAY,
-            STALLS,
-            STARTUP,
-            most("duplicates", 5.0, 2.0),
-            most("control", 5.0, 3.0),
-        ],
+        demands: &[OFFLOAD_1000, DELAY, STALLS, STARTUP, TWICE, CONTROL],
         ..STEADY
     },
     Must {
         name: "steady-10000",
         about: "all that is asked of a steady ten thousand, in one world",
         audience: 10_000,
-        demands: &[
-            least("offload", 90.0, 97.0),
-            DELAY,
-            STALLS,
-            STARTUP,
-            most("duplicates", 5.0, 2.0),
-            most("control", 5.0, 3.0),
-        ],
+        demands: &[OFFLOAD_10000, DELAY, STALLS, STARTUP, TWICE, CONTROL],
         ..STEADY
     },
 ];

@@ -378,8 +378,7 @@ impl Report {
 
     /// What the relay may not cost.
     fn over_budget(&self) -> Option<String> {
-        // Whoever falls back to the relay is fed, and in chaos many do; see `registry/budget.rs`.
-        let budget = self.plan.egress().filter(|_| !self.plan.scenario.chaos)? as f64;
+        let budget = self.plan.egress()? as f64 * self.plan.scenario.limits.egress / 100.0;
         let rate = self.window.relay_sent as f64 * 8.0 / self.plan.time.min(WINDOW).as_secs_f64();
         (rate > budget).then(|| format!("egress: {:.1} Mbit/s, of {:.1}", rate / 1e6, budget / 1e6))
     }

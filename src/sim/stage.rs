@@ -22,7 +22,7 @@ use crate::sim::shares::Bytes;
 use crate::sim::source::{Encoder, Generator, Pause, Tape, Valve};
 use crate::sim::spoofer::Spoofer;
 use crate::sim::truth::Truth;
-use crate::sim::world::{HTTP, RELAY, Trace, World};
+use crate::sim::world::{HTTP, RELAY, SEATS_MAX, Trace, World};
 use crate::swarm::receiver::Profile;
 
 /// Where everybody finds the relay.
@@ -200,7 +200,7 @@ impl Stage {
     }
 
     fn set_up(&mut self) -> Result<(), String> {
-        self.relay_seats = (0..2).map(|_| self.world.add_seat(RELAY)).collect();
+        self.relay_seats = (0..SEATS_MAX).map(|_| self.world.add_seat(RELAY)).collect();
         self.start_relay()?;
         let publisher = self.world.add_host(Ipv4Addr::LOCALHOST, population::relay(1_000_000_000));
         let seat = self.world.add_seat(publisher);
@@ -268,6 +268,13 @@ impl Stage {
     fn cue(&mut self, after: Duration, cue: Cue) {
         self.cues.push(cue);
         self.world.plan(self.world.now() + after, self.cues.len() - 1);
+    }
+
+    /// Once more after `every`, unless it is over by then.
+    fn cue_until(&mut self, until: Mono, every: Duration, cue: Cue) {
+        if self.world.now() + every < until {
+            self.cue(every, cue);
+        }
     }
 
     fn on_cue(&mut self, cue: Cue) {
@@ -413,9 +420,7 @@ impl Stage {
             victims.extend(std::iter::repeat_n(RELAY_IP, victims.len().max(1)));
             self.spoofer.flood(&mut self.world, profile, &victims);
         }
-        if self.world.now() + FLOOD < until {
-            self.cue(FLOOD, Cue::Flood { until });
-        }
+        self.cue_until(until, FLOOD, Cue::Flood { until });
     }
 
     /// Each besieger opens a link to somebody, again and again.
@@ -425,9 +430,7 @@ impl Stage {
         if let Some(profile) = self.profile().filter(|_| !victims.is_empty()) {
             self.spoofer.besiege(&mut self.world, profile, &attackers, &victims);
         }
-        if self.world.now() + SIEGE < until {
-            self.cue(SIEGE, Cue::Besiege { until });
-        }
+        self.cue_until(until, SIEGE, Cue::Besiege { until });
     }
 
     fn start_relay(&mut self) -> Result<(), String> {

@@ -12,7 +12,7 @@ use crate::sim::describe::describe;
 use crate::sim::flight::{Cargo, Flight, Kind};
 use crate::sim::link::HEADERS;
 use crate::sim::truth::sum;
-use crate::sim::world::{Event, PORT, Passed, RELAY, World};
+use crate::sim::world::{Event, PORT, Passed, RELAY, SEATS_MAX, World};
 
 /// A flight whose datagrams need longer than this for a line goes on in parts of at most this
 /// length, so that who forwards them need not wait for the last one.
@@ -183,7 +183,7 @@ impl World {
     }
 
     /// A flight lands on `host`. Returns whom of its machines it was for.
-    pub(super) fn land(&mut self, host: usize, flight: &Flight) -> [Option<usize>; 2] {
+    pub(super) fn land(&mut self, host: usize, flight: &Flight) -> [Option<usize>; SEATS_MAX] {
         self.digest_flight(3, host, flight);
         self.note(host, || format!("<- {}  {}", flight.from, describe(flight)));
         // A train is for one channel, and comes from one address.
@@ -193,7 +193,7 @@ impl World {
         }
         let mut landing = std::mem::take(&mut self.landing);
         let mut numbers = flight.numbers().peekable();
-        let mut told = [None; 2];
+        let mut told = [None; SEATS_MAX];
         let sender = self.host_of(*flight.from.ip());
         while let Some(first) = numbers.next() {
             landing.clear();

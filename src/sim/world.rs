@@ -53,6 +53,9 @@ pub const PORT: u16 = 6_778;
 /// The relay's port for HTTP.
 pub const HTTP: u16 = 8_080;
 
+/// Machines of a host, at most: the shards of the relay.
+pub const SEATS_MAX: usize = 2;
+
 /// The first host is the relay.
 pub const RELAY: usize = 0;
 
@@ -259,6 +262,7 @@ impl World {
         let (life, wake, ports) = (0, None, Ports::default());
         self.seats.push(Seat { host, machine: None, life, wake, full: false, ports });
         self.hosts[host].seats.push(self.seats.len() - 1);
+        debug_assert!(self.hosts[host].seats.len() <= SEATS_MAX);
         self.seats.len() - 1
     }
 

@@ -73,6 +73,8 @@ pub struct Limits {
     pub offload: f64,
     /// Duplicates, and control, of a hundred bytes of the stream.
     pub overhead: f64,
+    /// What leaves the relay, of a hundred bytes of the egress budget, if there is one.
+    pub egress: f64,
 }
 
 /// A scenario.
