@@ -355,7 +355,7 @@ fn skip_to(store: &mut Store, now: Mono, entrance: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits::SLAB_LARGE;
+    use crate::base::limits::{CHUNK, SLAB_LARGE};
     use crate::base::time::Utc;
     use crate::ring::arena::Arena;
     use crate::ring::records::SubtreeSize;
@@ -448,6 +448,19 @@ mod tests {
         playing.advance(NOW, &mut figures);
         // Play-out and the timeline have lost theirs, too.
         assert_eq!(figures.breaks_forgotten, 3 * 2);
+    }
+
+    /// The first bytes never come: it goes on behind them, and waits for enough in hand there.
+    #[test]
+    fn a_hole_that_is_passed_is_no_startup() {
+        let mut figures = Figures::new(NOW.mono);
+        let mut playing = opened(&mut figures);
+        let came = playing.clock.at(NOW.mono).minus(ms(6_000));
+        playing.line.note_run(0, 200 * CHUNK_BYTES, came);
+        assert!(playing.store.write(NOW.mono, 100, &[7; CHUNK]).is_ok());
+        playing.advance(NOW, &mut figures);
+        assert_eq!(playing.playout.position(), 100 * CHUNK_BYTES);
+        assert_eq!((playing.playout.has_begun(), figures.startup), (false, None));
     }
 
     fn ms(millis: u64) -> Duration {
